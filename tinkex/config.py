@@ -1,0 +1,218 @@
+"""Where the Tinker API is and how to speak to it: key, base URL, timeouts."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Self
+from urllib.parse import SplitResult, urlsplit
+
+from .errors import ConfigError
+
+__all__ = ["DEFAULT_BASE_URL", "Config", "checked_seconds"]
+
+#: Where the hosted Tinker API is.
+DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
+
+#: The longest timeout that is accepted, in seconds: a day. Sockets overflow far above it.
+MAX_TIMEOUT = 86_400.0
+
+ACCESS_SCOPES = ("owned", "accessible")
+
+_ENVIRONMENT = {"api_key": "TINKER_API_KEY", "base_url": "TINKER_BASE_URL"}
+_NO_KEY = "there is no API key: set TINKER_API_KEY, or give Config(api_key=...)"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e\xa0-\xff]([\t\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa0-\xff])?")
+_OUR_HEADERS = {"x-api-key", "host", "content-length", "transfer-encoding", "connection"}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to reach one account of the Tinker API.
+
+    Args:
+        api_key: the account's key. It is in no `repr`, no message and no pickle: a config
+            that was unpickled needs it again, `dataclasses.replace(config, api_key=...)`.
+        base_url: `https`, except on this machine; no user, query or fragment in it.
+        connect_timeout: seconds to wait for a connection, more than 0.
+        read_timeout: seconds to wait for the next piece of an answer, more than 0.
+        recovery: the policy of monitors that are given none, as `Policy` or mapping.
+        headers: more HTTP headers for every request; their values are not shown either.
+        access_scope: which runs are listed: `"owned"`, or all that are `"accessible"`.
+
+    Raises:
+        ConfigError: one of these cannot be used.
+    """
+
+    api_key: str | None = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    _: KW_ONLY
+    connect_timeout: float = 5.0
+    read_timeout: float = 10.0
+    recovery: Any = field(default=None, hash=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
+    access_scope: str = "owned"
+
+    def __post_init__(self) -> None:
+        key = _checked_key(self.api_key)
+        checked: dict[str, Any] = {
+            "base_url": _checked_base_url(self.base_url, key),
+            "connect_timeout": checked_seconds("connect_timeout", self.connect_timeout),
+            "read_timeout": checked_seconds("read_timeout", self.read_timeout),
+            "headers": MappingProxyType(_checked_headers(self.headers)),
+        }
+        if self.access_scope not in ACCESS_SCOPES:
+            raise ConfigError(
+                f"access_scope should be one of {', '.join(ACCESS_SCOPES)}, "
+                f"not {_kind(self.access_scope)}"
+            )
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """Make a config from `TINKER_API_KEY` and `TINKER_BASE_URL`; an empty one is unset.
+
+        Args:
+            overrides: arguments of `Config`; they go before the environment.
+
+        Raises:
+            ConfigError: there is no key, something cannot be used, or an argument is unknown.
+        """
+        known = [each.name for each in fields(cls)]
+        unknown = [name for name in overrides if name not in known]
+        if unknown:
+            raise ConfigError(f"Config has no {', '.join(unknown)}; it has {', '.join(known)}")
+        given = {name: value for name, value in overrides.items() if value is not None}
+        for name, variable in _ENVIRONMENT.items():
+            value = os.environ.get(variable)
+            if value and name not in given:
+                given[name] = value
+        if "api_key" not in given:
+            raise ConfigError(_NO_KEY)
+        return cls(**given)
+
+    def require_key(self) -> str:
+        """Give the key for a request.
+
+        Raises:
+            ConfigError: this config came out of a pickle, which never holds the key.
+        """
+        if self.api_key is None:
+            raise ConfigError(
+                "this config was unpickled and so has no API key; "
+                "give it again: dataclasses.replace(config, api_key=...)"
+            )
+        return self.api_key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        state["headers"] = dict(state["headers"])
+        del state["api_key"]
+        return _without_key, (type(self), state)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A copy by way of the pickle would lose the key, and there is nothing to change here.
+        return self
+
+
+def _without_key(kind: type[Config], state: dict[str, Any]) -> Config:
+    config = kind.__new__(kind)
+    for name, value in state.items():
+        object.__setattr__(config, name, value)
+    object.__setattr__(config, "headers", MappingProxyType(state["headers"]))
+    object.__setattr__(config, "api_key", None)
+    return config
+
+
+def checked_seconds(name: str, value: Any, error: type[ValueError] = ConfigError) -> float:
+    """Give `value` as a float, if it is a span of time that one can wait."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise error(f"{name} should be a number of seconds, not {_kind(value)}")
+    # The comparison goes first: a huge int cannot become a float. It is false for NaN.
+    if 0 < value <= MAX_TIMEOUT:
+        return float(value)
+    given = f"{value:g}" if isinstance(value, float) else "what was given"
+    raise error(f"{name} should be more than 0 and at most {MAX_TIMEOUT:g} s, not {given}")
+
+
+def _kind(value: Any) -> str:
+    # What was given by mistake may be the key, so only its type is told.
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _checked_key(key: Any) -> str:
+    if key is None or (isinstance(key, str) and not key.strip()):
+        raise ConfigError(_NO_KEY)
+    if not isinstance(key, str):
+        raise ConfigError(f"api_key should be text, not {_kind(key)}")
+    if any(not "!" <= character <= "~" for character in key):
+        raise ConfigError(
+            "api_key holds a space, a line break or a character that is not ASCII; "
+            "copy it again, without what stands around it"
+        )
+    return key
+
+
+def _checked_base_url(url: Any, key: str) -> str:
+    if not isinstance(url, str):
+        raise ConfigError(f"base_url should be text, not {_kind(url)}")
+    if key in url or "://" not in url:
+        raise ConfigError("base_url should be a URL that begins with https:// and holds no key")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        problem = _url_problem(url, parts, host)
+    except ValueError:
+        problem, host = "its host or port cannot be read", None
+    if problem or not host:
+        # Only the host is shown: whatever else is wrong with it may be a secret.
+        raise ConfigError(f"base_url (host {host!r}) cannot be used: {problem}")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _url_problem(url: str, parts: SplitResult, host: str | None) -> str | None:
+    if any(not "!" <= character <= "~" or character == "\\" for character in url):
+        return "it holds a space, a backslash or a character that is not ASCII"
+    if "@" in parts.netloc:
+        return "it holds a user; the key belongs into api_key"
+    if "?" in url or "#" in url:
+        return "it holds a query or a fragment; only scheme, host and path may be given"
+    if not host:
+        return "it has no host"
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        return "it should begin with https:// (http:// only on loopback), or the key is readable"
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked_headers(headers: Any) -> dict[str, str]:
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"headers should be a mapping of names to values, not {_kind(headers)}")
+    seen = set(_OUR_HEADERS)
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigError("headers holds a name that is no HTTP header name")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError(f"the value of header {name!r} cannot be sent: it should be one line")
+        if name.lower() in seen:
+            raise ConfigError(f"header {name!r} cannot be given: tinkex sets it, or it is there")
+        seen.add(name.lower())
+    return dict(headers)

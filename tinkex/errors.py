@@ -1,0 +1,288 @@
+"""Every error that tinkex raises or publishes, as one tree under `TinkexError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+__all__ = [
+    "AlreadyPendingError",
+    "ApiAuthenticationError",
+    "ApiBillingError",
+    "ApiConnectionError",
+    "ApiNotFoundError",
+    "ApiPermissionError",
+    "ApiRateLimitError",
+    "ApiResponseError",
+    "ApiServerError",
+    "ApiStatusError",
+    "ApiTimeoutError",
+    "AttemptTimeoutError",
+    "CheckpointMissingError",
+    "ConfigError",
+    "IncidentBudgetError",
+    "MonitorStoppedError",
+    "PolicyError",
+    "RecoveryDisabledError",
+    "RecoveryError",
+    "RecoveryExhaustedError",
+    "RestError",
+    "ResumePointUnknownError",
+    "SegmentSupersededError",
+    "ServiceError",
+    "TinkexError",
+    "causes",
+    "status_of",
+]
+
+
+class TinkexError(Exception):
+    """The root of all errors of tinkex; its text is for people, its attributes for code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(
+    kind: type[TinkexError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> TinkexError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+class ConfigError(TinkexError, ValueError):
+    """Raised when a key, a base URL or another connection setting cannot be used."""
+
+
+class PolicyError(TinkexError, ValueError):
+    """Raised when a recovery policy is made with a bad value or an unknown field.
+
+    `field` is the field's name, `value` what was given, `allowed` what may be given.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"policy field {field!r} cannot be {value!r}; allowed: {allowed}")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class RestError(TinkexError):
+    """Base of everything that can go wrong with one request to the Tinker API."""
+
+
+class ApiConnectionError(RestError):
+    """Raised when no connection came about or an existing one broke."""
+
+
+class ApiTimeoutError(ApiConnectionError, TimeoutError):
+    """Raised when an answer took longer than its bound."""
+
+
+class ApiResponseError(RestError):
+    """Raised when an answer arrived that does not fit: not JSON, wrong types, too large."""
+
+
+class ApiStatusError(RestError):
+    """Raised when the server answered with an HTTP error status.
+
+    `status` is the HTTP status, `detail` the server's own words (shortened), `retry_after`
+    the seconds that the server asked to wait, if it did.
+    """
+
+    def __init__(
+        self, status: int, detail: str = "", *, where: str = "", retry_after: float | None = None
+    ) -> None:
+        place = f" for {where}" if where else ""
+        words = f": {detail}" if detail else ""
+        super().__init__(f"the server answered HTTP {status}{place}{words}")
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+
+    @staticmethod
+    def of(
+        status: int, detail: str = "", *, where: str = "", retry_after: float | None = None
+    ) -> ApiStatusError:
+        """Make the error class that fits `status`."""
+        kind = _BY_STATUS.get(status, ApiServerError if status >= 500 else ApiStatusError)
+        return kind(status, detail, where=where, retry_after=retry_after)
+
+
+class ApiAuthenticationError(ApiStatusError):
+    """Raised for HTTP 401: no key, or one that is not known."""
+
+
+class ApiBillingError(ApiStatusError):
+    """Raised for HTTP 402: the account is blocked over its billing."""
+
+
+class ApiPermissionError(ApiStatusError):
+    """Raised for HTTP 403: the key may not do this."""
+
+
+class ApiNotFoundError(ApiStatusError):
+    """Raised for HTTP 404: no such run, checkpoint or route."""
+
+
+class ApiRateLimitError(ApiStatusError):
+    """Raised for HTTP 429: too many requests; `retry_after` says how long to wait."""
+
+
+class ApiServerError(ApiStatusError):
+    """Raised for HTTP 5xx: the fault lies with the server."""
+
+
+_BY_STATUS: dict[int, type[ApiStatusError]] = {
+    401: ApiAuthenticationError,
+    402: ApiBillingError,
+    403: ApiPermissionError,
+    404: ApiNotFoundError,
+    429: ApiRateLimitError,
+}
+
+
+class RecoveryError(TinkexError):
+    """Base of everything that can go wrong with monitoring and recovering a run."""
+
+
+class ServiceError(RecoveryError):
+    """Raised when a service client failed and its own error cannot be shown.
+
+    Errors of HTTP libraries carry the request and with it the API key, so they are replaced
+    by this one. `kind` is the original's class name, `status` its HTTP status and `category`
+    the official SDK's own category (`server`, `user`, `unknown`), where it had them.
+    """
+
+    def __init__(
+        self, kind: str, message: str, *, status: int | None = None, category: str | None = None
+    ) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.status = status
+        self.category = category
+
+
+class RecoveryDisabledError(RecoveryError):
+    """Raised when a run is given to a monitor or executor whose policy is not enabled."""
+
+
+class AlreadyPendingError(RecoveryError):
+    """Raised when a recovery of this run is under way already. `run_id` names the run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"a recovery of run {run_id!r} is under way; wait for it, or stop monitoring the run"
+        )
+        self.run_id = run_id
+
+
+class CheckpointMissingError(RecoveryError):
+    """Raised when there is nothing to restore a run from. `run_id` names the run."""
+
+    def __init__(self, run_id: str, reason: str = "it has no training checkpoint") -> None:
+        super().__init__(
+            f"run {run_id!r} cannot be restored: {reason}; "
+            "save one with save_state(), or name one with checkpoint_strategy=Specific(path)"
+        )
+        self.run_id = run_id
+        self.reason = reason
+
+
+class AttemptTimeoutError(RecoveryError, TimeoutError):
+    """Raised when an attempt did not end within the policy's `attempt_timeout` (seconds)."""
+
+    def __init__(self, run_id: str, timeout: float) -> None:
+        super().__init__(
+            f"an attempt to recover run {run_id!r} did not end within {timeout:g} s "
+            "(policy field attempt_timeout); it was abandoned"
+        )
+        self.run_id = run_id
+        self.timeout = timeout
+
+
+class RecoveryExhaustedError(RecoveryError):
+    """Raised when no attempt is left for a run.
+
+    `run_id` names the run, `attempts` says how many there were, `error` is the last error and
+    `history` tells each failed attempt in a line.
+    """
+
+    def __init__(
+        self, run_id: str, attempts: int, error: BaseException | None, history: Sequence[str] = ()
+    ) -> None:
+        story = "".join(f"\n  {line}" for line in history)
+        super().__init__(
+            f"run {run_id!r} could not be recovered in {attempts} attempts; last error: "
+            f"{error}; begin anew with run.recover() or monitor_run(){story}"
+        )
+        self.run_id = run_id
+        self.attempts = attempts
+        self.error = error
+        self.history = tuple(history)
+
+
+class IncidentBudgetError(RecoveryError):
+    """Raised when a run was corrupted more often than the policy's budget allows.
+
+    `incidents` were counted within `window` seconds for the lineage of `run_id`.
+    """
+
+    def __init__(self, run_id: str, incidents: int, window: float) -> None:
+        super().__init__(
+            f"run {run_id!r} and those before it were recovered {incidents} times within "
+            f"{window:g} s (policy fields max_incidents, incident_window); it is left alone: "
+            "find out what corrupts it, then begin anew with run.recover()"
+        )
+        self.run_id = run_id
+        self.incidents = incidents
+        self.window = window
+
+
+class SegmentSupersededError(RecoveryError):
+    """Raised inside a segment whose run is known to be corrupted or replaced."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"run {run_id!r} was corrupted or replaced; leave the `with segment:` block, "
+            "the next segment has a live client"
+        )
+        self.run_id = run_id
+
+
+class ResumePointUnknownError(RecoveryError):
+    """Raised when nobody recorded which step the restored checkpoint belongs to."""
+
+    def __init__(self, run_id: str, checkpoint: str | None) -> None:
+        super().__init__(
+            f"run {run_id!r} was restored from {checkpoint!r}, but no step is recorded for it; "
+            "save with segment.save_state(name, step=...), record it with "
+            "run.record_checkpoint(path, step=...), or give segments(resume_step=...)"
+        )
+        self.run_id = run_id
+        self.checkpoint = checkpoint
+
+
+class MonitorStoppedError(RecoveryError):
+    """Raised when something is asked of a monitor that was stopped."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what it came from, innermost last; each once."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error carries: ours (`status`) or the official SDK's."""
+    for name in ("status", "status_code"):
+        status = getattr(error, name, None)
+        if isinstance(status, int) and not isinstance(status, bool):
+            return status
+    return None

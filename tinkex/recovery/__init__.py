@@ -1,0 +1,1 @@
+"""Monitoring and recovery: what a run goes through, from poll to successor."""

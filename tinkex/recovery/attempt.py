@@ -1,0 +1,165 @@
+"""The work of one attempt: choose a checkpoint, make a client from it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import AttemptTimeoutError, CheckpointMissingError
+from ..service import model_id_of, open_service_client
+from ..signals import CheckpointSelected, ClientCreated
+from ..types import Checkpoint
+from .checkpoints import Plan, plan_recovery
+from .decisions import Kind, classify
+from .incident import Attempt, Incident, RecoveryRequest, Restored, Tools
+from .policy import Specific
+
+__all__ = ["make_plan", "run_attempt"]
+
+logger = logging.getLogger(__name__)
+
+#: How many runs of a lineage are asked for checkpoints, the newest first.
+RUNS_LISTED = 4
+
+
+def run_attempt(attempt: Attempt) -> Restored:
+    """Restore the incident's run, on the thread that calls.
+
+    Raises:
+        Exception: What the rest module or the service client raised, or a
+            `CheckpointMissingError`.
+    """
+    attempt.thread = threading.get_ident()
+    incident = attempt.incident
+    request = incident.request
+    plan = make_plan(request, incident.tools, broken=incident.broken)
+    if not plan.candidates:
+        raise CheckpointMissingError(request.run_id, _why_none(plan))
+    checkpoint = plan.candidates[0].checkpoint
+    attempt.checkpoint, attempt.rungs_left = checkpoint, len(plan.candidates) - 1
+    _publish(attempt, CheckpointSelected, checkpoint=checkpoint)
+    client = _create(attempt, checkpoint)
+    restored = Restored(
+        checkpoint=checkpoint,
+        client=client,
+        successor_id=model_id_of(client),
+        with_optimizer=incident.with_optimizer,
+    )
+    _publish(
+        attempt,
+        ClientCreated,
+        checkpoint=checkpoint,
+        client=client,
+        successor_id=restored.successor_id,
+    )
+    return restored
+
+
+def _create(attempt: Attempt, checkpoint: Checkpoint) -> Any:
+    incident = attempt.incident
+    request, services = incident.request, incident.tools.services
+    service = open_service_client(request.service)
+    create = (
+        services.create_training_client_from_state_with_optimizer
+        if incident.with_optimizer
+        else services.create_training_client_from_state
+    )
+    if not attempt.is_current:
+        # Nobody waits for a client any more: do not pay for one.
+        raise AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
+    attempt.loading = True
+    client = create(
+        service, checkpoint.tinker_path, user_metadata=_successor_metadata(attempt, checkpoint)
+    )
+    attempt.loading = False
+    return client
+
+
+def _successor_metadata(attempt: Attempt, checkpoint: Checkpoint) -> dict[str, str]:
+    request = attempt.incident.request
+    own = (request.run.user_metadata if request.run else None) or {}
+    return {
+        **{key: str(value) for key, value in own.items()},
+        "tinkex_root": request.root_id,
+        "tinkex_recovered_from": request.run_id,
+        "tinkex_checkpoint": checkpoint.tinker_path,
+        "tinkex_attempt": str(attempt.number),
+    }
+
+
+def _publish(attempt: Attempt, kind: type, **fields: Any) -> None:
+    if attempt.is_current:
+        incident: Incident = attempt.incident
+        if kind is CheckpointSelected:
+            fields["strategy"] = incident.request.policy.checkpoint_strategy
+        incident.publish(kind, attempt=attempt.number, **fields)
+
+
+def make_plan(request: RecoveryRequest, tools: Tools, *, broken: set[str]) -> Plan:
+    """Ask for the lineage's checkpoints and order them; see `plan_recovery`.
+
+    Raises:
+        Exception: The account is blocked, or no checkpoint is known and the list failed.
+    """
+    found: list[Checkpoint] = []
+    failed: Exception | None = None
+    plan = _plan(request, tools, found, broken)
+    if isinstance(request.policy.checkpoint_strategy, Specific):
+        return plan
+    for listed in _listings(request, tools):
+        if isinstance(listed, Exception):
+            failed = listed
+            continue
+        found.extend(listed)
+        plan = _plan(request, tools, found, broken)
+        if len(plan.candidates) > request.policy.fallback_checkpoints:
+            break
+    if not plan.candidates and failed is not None and _may_pass(failed):
+        raise failed
+    return plan
+
+
+def _plan(
+    request: RecoveryRequest, tools: Tools, found: list[Checkpoint], broken: set[str]
+) -> Plan:
+    seen = request.run.last_checkpoint if request.run else None
+    return plan_recovery(
+        request.policy,
+        [*found, *([seen] if seen else []), *request.known],
+        recorded=request.recorded,
+        broken=broken | request.broken,
+        tried=len(broken),
+        now=tools.clock.utc(),
+    )
+
+
+def _listings(
+    request: RecoveryRequest, tools: Tools
+) -> Iterator[tuple[Checkpoint, ...] | Exception]:
+    """Each run's checkpoints, or why they could not be listed."""
+    list_checkpoints = getattr(tools.rest, "list_checkpoints", None)
+    if list_checkpoints is None:
+        return
+    for run_id in request.run_ids[:RUNS_LISTED]:
+        try:
+            listed = tuple(list_checkpoints(request.config, run_id))
+        except Exception as error:
+            if classify(error).kind is Kind.ACCOUNT:
+                raise
+            # Not every server can list; what was recorded and seen serves then.
+            logger.info("the checkpoints of run %s cannot be listed: %s", run_id, error)
+            yield error
+        else:
+            yield tuple(Checkpoint.from_json(item) for item in listed)
+
+
+def _may_pass(error: Exception) -> bool:
+    return classify(error).kind in (Kind.SERVER, Kind.PATIENCE)
+
+
+def _why_none(plan: Plan) -> str:
+    if not plan.left_out:
+        return "it has no training checkpoint"
+    return "; ".join(f"{out.checkpoint.tinker_path}: {out.reason}" for out in plan.left_out[:4])

@@ -1,0 +1,205 @@
+"""What an error means and what follows from it: pure functions, one place for all of it."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import tenacity
+
+from ..errors import (
+    ApiConnectionError,
+    AttemptTimeoutError,
+    CheckpointMissingError,
+    causes,
+    status_of,
+)
+from .policy import Policy
+
+__all__ = ["Action", "Decision", "Failure", "Kind", "Tally", "classify", "decide"]
+
+#: HTTP statuses that speak of the account, and of a checkpoint that cannot be loaded.
+ACCOUNT_STATUSES = frozenset({401, 402, 403})
+CHECKPOINT_STATUSES = frozenset({400, 404, 409, 410, 422})
+#: HTTP statuses that ask for patience: waited for, not counted.
+PATIENCE_STATUSES = frozenset({429, 503})
+#: HTTP statuses beside 5xx that a later try may not meet again.
+TRANSIENT_STATUSES = frozenset({408, 425})
+
+#: Error classes of HTTP libraries and of the official SDK, by name, that stand for the network.
+_NETWORK_NAMES = frozenset(
+    {"APIConnectionError", "APITimeoutError", "ConnectError", "ReadTimeout", "ConnectTimeout"}
+)
+
+
+#: The most seconds that a policy's own wait strategy may ask for.
+LONGEST_DELAY = 86_400.0
+
+
+class Kind(StrEnum):
+    """Whose fault an error is."""
+
+    #: The account: no valid key, no right, a billing block. Ends for all runs at once.
+    ACCOUNT = "account"
+    #: The checkpoint: it is gone, expired, or does not load. An older one may.
+    CHECKPOINT = "checkpoint"
+    #: The request: the server will not take it however often it is sent.
+    REQUEST = "request"
+    #: The server or the network. A later try may succeed.
+    SERVER = "server"
+    #: The server asks for patience (429, 503).
+    PATIENCE = "patience"
+    #: Anything else, most likely code on this side.
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An error, sorted: its kind, its HTTP status, and how long the server asked to wait."""
+
+    kind: Kind
+    status: int | None = None
+    retry_after: float | None = None
+
+
+def classify(error: BaseException, *, loading: bool = False) -> Failure:
+    """Sort an error by what it, or one of its causes, says.
+
+    Args:
+        error: Ours, the official SDK's, or anybody's.
+        loading: It came from restoring a checkpoint, so that a refusal speaks of that
+            checkpoint.
+    """
+    for cause in causes(error):
+        if isinstance(cause, CheckpointMissingError):
+            return Failure(kind=Kind.CHECKPOINT)
+        if isinstance(cause, AttemptTimeoutError):
+            return Failure(kind=Kind.SERVER)
+        status = status_of(cause)
+        if status is not None:
+            return Failure(
+                kind=_kind_of_status(status, loading),
+                status=status,
+                retry_after=getattr(cause, "retry_after", None),
+            )
+        category = str(getattr(cause, "category", "") or "").rpartition(".")[2].lower()
+        if category:
+            refused = Kind.REQUEST if category == "user" else Kind.SERVER
+            return Failure(kind=Kind.CHECKPOINT if loading else refused)
+        if isinstance(cause, ApiConnectionError | ConnectionError | TimeoutError):
+            return Failure(kind=Kind.SERVER)
+        if getattr(cause, "kind", type(cause).__name__) in _NETWORK_NAMES:
+            return Failure(kind=Kind.SERVER)
+    return Failure(kind=Kind.CODE)
+
+
+def _kind_of_status(status: int, loading: bool) -> Kind:
+    if status in ACCOUNT_STATUSES:
+        return Kind.ACCOUNT
+    if status in PATIENCE_STATUSES:
+        return Kind.PATIENCE
+    if status in TRANSIENT_STATUSES or status >= 500:
+        return Kind.SERVER
+    if loading and status in CHECKPOINT_STATUSES:
+        return Kind.CHECKPOINT
+    return Kind.REQUEST
+
+
+class Action(StrEnum):
+    """What follows a failed attempt."""
+
+    #: The same checkpoint again, after the delay.
+    RETRY = "retry"
+    #: The next older checkpoint, at once.
+    STEP_DOWN = "step_down"
+    #: The checkpoints once more from the newest, weights only, at once.
+    DROP_OPTIMIZER = "drop_optimizer"
+    #: Nothing until the account works again.
+    PAUSE = "pause"
+    #: No attempt is left.
+    GIVE_UP = "give_up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """An action, and the seconds until the next attempt at the earliest."""
+
+    action: Action
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What counts within an incident.
+
+    `tries` are the counted failures on the present checkpoint, `waits` the uncounted ones in
+    a row, `rungs_left` how many older checkpoints may still be tried, `elapsed` the seconds
+    since the incident began, `seed` what the jitter is drawn from; `can_pause` says whether
+    somebody tells when the account works again.
+    """
+
+    seed: str
+    can_pause: bool
+    with_optimizer: bool
+    tries: int = 0
+    waits: int = 0
+    rungs_left: int = 0
+    elapsed: float = 0.0
+
+    def after(self, failure: Failure) -> Tally:
+        """The tally with one more failure counted."""
+        if failure.kind is Kind.PATIENCE:
+            return replace(self, waits=self.waits + 1)
+        if failure.kind is Kind.CHECKPOINT:
+            return replace(self, tries=0, waits=0)
+        if failure.kind is Kind.ACCOUNT:
+            return self
+        return replace(self, tries=self.tries + 1, waits=0)
+
+
+def decide(policy: Policy, failure: Failure, tally: Tally, error: BaseException) -> Decision:
+    """What follows a failed attempt under a policy; `tally` includes this failure."""
+    if failure.kind is Kind.ACCOUNT and tally.can_pause:
+        return Decision(action=Action.PAUSE, delay=policy.poll_interval)
+    if failure.kind is Kind.CHECKPOINT and tally.rungs_left > 0:
+        return Decision(action=Action.STEP_DOWN)
+    if failure.kind is Kind.CHECKPOINT and tally.with_optimizer and policy.allow_weights_only:
+        return Decision(action=Action.DROP_OPTIMIZER)
+    if failure.kind in (Kind.ACCOUNT, Kind.CHECKPOINT, Kind.REQUEST):
+        return Decision(action=Action.GIVE_UP)
+    if failure.kind is Kind.PATIENCE:
+        plain = _delay(policy, tally.waits, tally, error)
+        return Decision(action=Action.RETRY, delay=max(plain, failure.retry_after or 0.0))
+    if _is_last(policy, tally, error):
+        return Decision(action=Action.GIVE_UP)
+    return Decision(action=Action.RETRY, delay=_delay(policy, tally.tries, tally, error))
+
+
+def _is_last(policy: Policy, tally: Tally, error: BaseException) -> bool:
+    if policy.stop is None:
+        return tally.tries >= policy.max_attempts
+    return bool(policy.stop(_retry_state(tally.tries, tally, error)))
+
+
+def _delay(policy: Policy, number: int, tally: Tally, error: BaseException) -> float:
+    state = _retry_state(number, tally, error)
+    if policy.wait is not None:
+        return min(max(float(policy.wait(state)), 0.0), LONGEST_DELAY)
+    plain = tenacity.wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)(state)
+    # Drawn from the run's id and the attempt: spread over runs, yet the same every time.
+    return plain * random.Random(f"{tally.seed}:{number}").uniform(0.5, 1.0)
+
+
+def _retry_state(number: int, tally: Tally, error: BaseException) -> tenacity.RetryCallState:
+    """What a tenacity strategy looks at."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = number
+    state.start_time = 0.0
+    state.outcome_timestamp = tally.elapsed
+    outcome: Future[Any] = tenacity.Future(number)
+    outcome.set_exception(error)
+    state.outcome = outcome  # type: ignore[assignment]
+    return state

@@ -1,0 +1,317 @@
+"""Incidents under way: which attempt begins when, and what follows its end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Executor, Future
+
+from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
+from ..signals import Started
+from .attempt import run_attempt
+from .consequences import failed, orphaned, recovered
+from .incident import (
+    Attempt,
+    Attempting,
+    Change,
+    Incident,
+    RecoveryRequest,
+    Restored,
+    Tools,
+)
+from .reporter import Reporter
+
+__all__ = ["Dispatcher"]
+
+logger = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Begins attempts as slots come free and decides what follows each.
+
+    Args:
+        pool: Called when an attempt is to be submitted; returns the executor.
+        max_concurrent: How many attempts may be under way, and how many abandoned ones may
+            hang beside them.
+
+    Threads: every method is safe from any thread. Nothing is called under the lock.
+    """
+
+    def __init__(self, pool: Callable[[], Executor], max_concurrent: int) -> None:
+        self._pool = pool
+        self._max_concurrent = max_concurrent
+        self._lock = threading.Lock()
+        # Guarded by _lock: incidents by run id; those whose next attempt may begin; those
+        # that wait for their account; the attempts in a slot, and the abandoned ones.
+        self._incidents: dict[str, Incident] = {}
+        self._ready: deque[Incident] = deque()
+        self._parked: dict[object, deque[Incident]] = {}
+        self._running: set[Attempt] = set()
+        self._hung: set[Attempt] = set()
+        self._pumping = False
+        self._closed = False
+
+    # Commands
+
+    def begin(
+        self,
+        request: RecoveryRequest,
+        tools: Tools,
+        reporter: Reporter,
+        tell: Callable[[Change], bool],
+        *,
+        can_pause: bool = False,
+        joining: bool = False,
+    ) -> Incident:
+        """Open an incident; its first attempt begins as soon as there is a slot.
+
+        Args:
+            request: What to recover.
+            tools: What to do it with.
+            reporter: Publishes the events.
+            tell: Told each change before it is published; may refuse `Recovered`.
+            can_pause: Somebody will call `resume` for the request's config.
+            joining: Where somebody else began one for this run, be told its changes too.
+
+        Raises:
+            AlreadyPendingError: There is one for this run already.
+            MonitorStoppedError: Closed.
+        """
+        incident = Incident(request, tools, reporter, tell, can_pause=can_pause)
+        with self._lock:
+            if self._closed:
+                raise MonitorStoppedError("the recovery executor is shut down")
+            pending = self._incidents.get(request.run_id)
+            if pending is not None:
+                if not joining:
+                    raise AlreadyPendingError(request.run_id)
+                pending.tells.append(tell)
+                return pending
+            self._incidents[request.run_id] = incident
+            self._ready.append(incident)
+        self._pump()
+        return incident
+
+    def cancel(self, incident: Incident, *, only_waiting: bool = False) -> bool:
+        """End an incident without a result; say whether it is ended now.
+
+        Args:
+            incident: What to end.
+            only_waiting: Leave it alone while an attempt is under way.
+        """
+        with self._lock:
+            if incident.settled:
+                return True
+            if only_waiting and incident.current is not None:
+                return False
+            attempt = incident.current
+            self._settle_locked(incident)
+            if attempt is not None:
+                self._abandon_locked(attempt)
+        self._disarm(incident, attempt)
+        incident.future.set_exception(
+            MonitorStoppedError(f"the recovery of run {incident.request.run_id!r} was stopped")
+        )
+        if attempt is not None and attempt.job is not None:
+            attempt.job.cancel()
+        self._pump()
+        return True
+
+    def cancel_run(self, run_id: str, reporter: Reporter) -> None:
+        """End the incident of a run, if there is one and this reporter's."""
+        with self._lock:
+            incident = self._incidents.get(run_id)
+        if incident is not None and incident.reporter is reporter:
+            self.cancel(incident)
+
+    def resume(self, account: object, *, all_at_once: bool) -> None:
+        """Let the incidents of an account go on, or one of them to see whether it works."""
+        with self._lock:
+            parked = self._parked.get(account)
+            if not parked:
+                return
+            for _ in range(len(parked) if all_at_once else 1):
+                incident = parked.popleft()
+                incident.probing = True
+                self._ready.append(incident)
+            if not parked:
+                del self._parked[account]
+        self._pump()
+
+    def cancel_all(self, reporter: Reporter, *, only_waiting: bool = False) -> None:
+        """End all incidents of a reporter; see `cancel`."""
+        with self._lock:
+            incidents = [i for i in self._incidents.values() if i.reporter is reporter]
+        for incident in incidents:
+            self.cancel(incident, only_waiting=only_waiting)
+
+    def close(self) -> None:
+        """Take no more incidents."""
+        with self._lock:
+            self._closed = True
+
+    # The end of an attempt
+
+    def settle(self, incident: Incident) -> bool:
+        """Close an incident that has come to its end; false where it was closed before."""
+        with self._lock:
+            if incident.settled:
+                return False
+            self._settle_locked(incident)
+            return True
+
+    def again(self, incident: Incident, delay: float) -> None:
+        """Let the incident's next attempt begin in `delay` seconds."""
+        if delay > 0:
+            timer = incident.tools.clock.call_later(delay, lambda: self._enqueue(incident))
+            with self._lock:
+                incident.timer = timer
+                stale = incident.settled
+            if stale:
+                timer.cancel()
+        else:
+            self._enqueue(incident)
+
+    def _enqueue(self, incident: Incident) -> None:
+        with self._lock:
+            if not incident.settled:
+                self._ready.append(incident)
+        self._pump()
+
+    def park(self, incident: Incident) -> None:
+        """Hold the incident back until `resume` is called for its account."""
+        with self._lock:
+            if not incident.settled:
+                account = incident.request.config
+                self._parked.setdefault(account, deque()).append(incident)
+
+    # Queries
+
+    def in_progress(self, reporter: Reporter) -> int:
+        """How many attempts of a reporter are under way on other threads than the caller's."""
+        own = threading.get_ident()
+        with self._lock:
+            return sum(
+                attempt.incident.reporter is reporter and attempt.thread != own
+                for attempt in self._running
+            )
+
+    # Attempts
+
+    def _pump(self) -> None:
+        """Begin attempts while there are slots. Not nested: an inline pool would recurse."""
+        with self._lock:
+            if self._pumping:
+                return
+            self._pumping = True
+        attempt: Attempt | None = None
+        try:
+            while (attempt := self._next()) is not None:
+                self._launch(attempt)
+        finally:
+            if attempt is not None:
+                with self._lock:
+                    self._pumping = False
+
+    def _next(self) -> Attempt | None:
+        with self._lock:
+            while self._ready and self._free_slots_locked() > 0:
+                incident = self._ready.popleft()
+                if incident.settled or incident.reporter.closing:
+                    continue
+                account = incident.request.config
+                if incident.can_pause and account in self._parked and not incident.probing:
+                    self._parked[account].append(incident)
+                    continue
+                incident.timer = None
+                incident.probing = False
+                incident.attempt += 1
+                incident.current = attempt = Attempt(incident)
+                self._running.add(attempt)
+                return attempt
+            self._pumping = False
+            return None
+
+    def _free_slots_locked(self) -> int:
+        # An abandoned attempt still has its thread: a second set of slots, and no more.
+        hanging = max(0, len(self._hung) - self._max_concurrent)
+        return self._max_concurrent - len(self._running) - hanging
+
+    def _launch(self, attempt: Attempt) -> None:
+        incident = attempt.incident
+        policy = incident.request.policy
+        incident.tell(Attempting(attempt=attempt.number))
+        incident.publish(Started, attempt=attempt.number, strategy=policy.checkpoint_strategy)
+        attempt.timer = incident.tools.clock.call_later(
+            policy.attempt_timeout, lambda: self._time_out(attempt)
+        )
+        try:
+            job = attempt.job = self._pool().submit(run_attempt, attempt)
+        except Exception as error:
+            self._ended(attempt, None, error)
+        else:
+            job.add_done_callback(lambda done: self._done(attempt, done))
+
+    def _done(self, attempt: Attempt, job: Future[Restored]) -> None:
+        try:
+            restored = job.result()
+        except CancelledError:
+            self._ended(attempt, None, RuntimeError("the executor cancelled the attempt"))
+        except BaseException as error:  # whatever ended the job, also an exit in foreign code
+            self._ended(attempt, None, error)
+        else:
+            self._ended(attempt, restored, None)
+
+    def _time_out(self, attempt: Attempt) -> None:
+        with self._lock:
+            if not attempt.is_current:
+                return
+            attempt.incident.current = None
+            self._abandon_locked(attempt)
+        if attempt.job is not None:
+            attempt.job.cancel()
+        request = attempt.incident.request
+        error = AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
+        failed(self, attempt, error)
+        self._pump()
+
+    def _ended(
+        self, attempt: Attempt, restored: Restored | None, error: BaseException | None
+    ) -> None:
+        incident = attempt.incident
+        with self._lock:
+            wanted = attempt.is_current
+            self._running.discard(attempt)
+            self._hung.discard(attempt)
+            if wanted:
+                incident.current = None
+                if restored is not None:
+                    self._settle_locked(incident)
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if restored is not None:
+            if wanted:
+                recovered(self, attempt, restored)
+            else:
+                orphaned(incident, restored)
+        elif wanted and error is not None:
+            failed(self, attempt, error)
+        incident.reporter.notify()
+        self._pump()
+
+    def _abandon_locked(self, attempt: Attempt) -> None:
+        self._running.discard(attempt)
+        self._hung.add(attempt)
+
+    def _settle_locked(self, incident: Incident) -> None:
+        incident.settled = True
+        incident.current = None
+        self._incidents.pop(incident.request.run_id, None)
+
+    @staticmethod
+    def _disarm(incident: Incident, attempt: Attempt | None) -> None:
+        for timer in (incident.timer, attempt.timer if attempt else None):
+            if timer is not None:
+                timer.cancel()

@@ -1,0 +1,241 @@
+"""The lock-guarded map of monitored runs: by any id of their lineage, each change in one place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ..config import Config
+from ..types import Checkpoint
+from .checkpoints import Cursor, cursor_of
+from .state import Generation, RunState, check_transition
+from .status import RunStatus
+
+__all__ = ["Record", "RunMap", "StateChange"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """A run went from one state to another."""
+
+    run_id: str
+    root_id: str
+    before: RunState
+    after: RunState
+
+
+class Story:
+    """What only runs with a history have: past generations, cursors, checkpoints to distrust."""
+
+    __slots__ = ("broken", "cursors", "known", "orphans", "past", "recovered_at")
+
+    def __init__(self) -> None:
+        self.past: tuple[Generation, ...] = ()
+        self.cursors: dict[str, Cursor] = {}
+        self.known: tuple[Checkpoint, ...] = ()
+        self.broken: frozenset[str] = frozenset()
+        self.orphans: dict[str, tuple[str, ...]] = {}
+        self.recovered_at: tuple[float, ...] = ()
+
+
+class Record:
+    """One monitored run: all that is known of it. Guarded by the lock of its `RunMap`."""
+
+    __slots__ = (
+        "attempts",
+        "client",
+        "config",
+        "error",
+        "failed_at",
+        "generation",
+        "handle",
+        "last_checkpoint",
+        "last_poll",
+        "metadata",
+        "misses",
+        "next_attempt",
+        "poll_after",
+        "root_id",
+        "run_id",
+        "service",
+        "started_at",
+        "state",
+        "story",
+        "told_at",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        service: Any,
+        config: Config | None,
+        metadata: Mapping[str, Any],
+        client: Any,
+        now: datetime,
+    ) -> None:
+        self.run_id = run_id
+        self.root_id = run_id
+        self.service = service
+        self.config = config
+        self.metadata = metadata
+        self.client = client
+        self.started_at = now
+        self.state = RunState.HEALTHY
+        self.generation = 0
+        self.handle: Any = None
+        self.story: Story | None = None
+        self.last_checkpoint: Checkpoint | None = None
+        self.last_poll: datetime | None = None
+        self.next_attempt: datetime | None = None
+        self.error: BaseException | None = None
+        self.attempts: tuple[str, ...] = ()
+        # Of the polls: when one last failed, when that was last published, how often in a row
+        # the run could not be found, and the earliest next poll of a run that is missing.
+        self.failed_at: float | None = None
+        self.told_at: float | None = None
+        self.misses = 0
+        self.poll_after = 0.0
+
+    def remember(self) -> Story:
+        """The run's story, begun at the first need."""
+        if self.story is None:
+            self.story = Story()
+        return self.story
+
+    def reset_polls(self) -> None:
+        """Forget all failed polls: they say nothing of a new generation."""
+        self.failed_at = self.told_at = None
+        self.misses = 0
+        self.poll_after = 0.0
+
+    def lineage(self) -> tuple[Generation, ...]:
+        """All generations, the live one last."""
+        past = self.story.past if self.story else ()
+        source = self.last_source()
+        live = Generation(
+            run_id=self.run_id,
+            checkpoint=source.tinker_path if source else None,
+            step=self.step_of(source) if source else None,
+            started_at=self.started_at,
+        )
+        orphans = self.story.orphans if self.story else {}
+        return tuple(
+            replace(generation, orphans=orphans.get(generation.run_id, ()))
+            for generation in (*past, live)
+        )
+
+    def last_source(self) -> Checkpoint | None:
+        """The checkpoint that the live generation was made from."""
+        return self.story.known[0] if self.story and self.story.past else None
+
+    def step_of(self, checkpoint: Checkpoint) -> int | None:
+        """The next step of a checkpoint, where it is recorded."""
+        cursor = cursor_of(checkpoint, self.story.cursors if self.story else {})
+        return cursor.step if cursor else None
+
+    def status(self) -> RunStatus:
+        """A snapshot."""
+        return RunStatus(
+            run_id=self.run_id,
+            root_id=self.root_id,
+            state=self.state,
+            generation=self.generation,
+            last_poll=self.last_poll,
+            last_error=self.error,
+            last_checkpoint=self.last_checkpoint,
+            next_attempt=self.next_attempt,
+            recoveries=self.generation,
+            metadata=self.metadata,
+        )
+
+
+class RunMap:
+    """The runs of a monitor.
+
+    Threads: hold `lock` for everything but `find`. It is held for memory only.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        # Guarded by lock, with the records in it: every id of every lineage.
+        self._records: dict[str, Record] = {}
+
+    def find(self, run_id: str) -> Record | None:
+        """The record of a run by any id of its lineage; one look, so no lock is needed."""
+        return self._records.get(run_id)
+
+    def add(self, record: Record) -> None:
+        """Have the record found under its live id as well."""
+        self._records[record.run_id] = record
+
+    def register(
+        self,
+        run_id: str,
+        *,
+        service: Any,
+        config: Config | None,
+        metadata: Mapping[str, Any],
+        client: Any,
+        now: datetime,
+        make_handle: Callable[[Record], Any],
+    ) -> Record:
+        """Add a run, or update the one that goes by this id; takes the lock itself."""
+        trained = None if client is None else _run_of(client, run_id)
+        with self.lock:
+            record = self.find(run_id)
+            if record is None:
+                record = Record(
+                    run_id,
+                    service=service,
+                    config=config,
+                    metadata=metadata,
+                    client=client,
+                    now=now,
+                )
+                record.handle = make_handle(record)
+                self.add(record)
+                return record
+            record.service = service
+            record.config = config
+            record.metadata = metadata or record.metadata
+            if trained == record.run_id:
+                record.client = client
+            return record
+
+    def remove(self, record: Record) -> None:
+        """Forget all ids of a lineage."""
+        past = record.story.past if record.story else ()
+        for run_id in (record.run_id, *(generation.run_id for generation in past)):
+            if self._records.get(run_id) is record:
+                del self._records[run_id]
+
+    def records(self) -> list[Record]:
+        """Each run once."""
+        return [record for run_id, record in self._records.items() if run_id == record.run_id]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def move(self, record: Record, after: RunState) -> StateChange | None:
+        """Change a run's state: the one place where that happens.
+
+        Raises:
+            RuntimeError: There is no such move.
+        """
+        before = record.state
+        if before is after:
+            return None
+        check_transition(before, after)
+        record.state = after
+        return StateChange(run_id=record.run_id, root_id=record.root_id, before=before, after=after)
+
+
+def _run_of(client: Any, run_id: str) -> Any:
+    """The run that a client trains; one that is only the future of a client is not asked."""
+    if callable(getattr(client, "result", None)):
+        return run_id
+    return getattr(client, "model_id", run_id)

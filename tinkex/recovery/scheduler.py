@@ -1,0 +1,180 @@
+"""Time: the scheduler's protocol, the clock, and the monitor's own timer thread."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+__all__ = ["Clock", "Scheduler", "ThreadScheduler", "Timer"]
+
+logger = logging.getLogger(__name__)
+
+
+class Timer(Protocol):
+    """What a scheduler returns: something with the start and cancel of `threading.Timer`."""
+
+    def start(self) -> None:
+        """Arm the timer. The function is never run inside this call."""
+
+    def cancel(self) -> None:
+        """Disarm the timer; without effect once it has fired."""
+
+
+class Scheduler(Protocol):
+    """Makes timers; `threading.Timer` itself fits.
+
+    Where it has `now()` (seconds, monotonic) that is the clock; where it has
+    `wait(predicate, timeout)` every wait goes through it.
+    """
+
+    def __call__(self, interval: float, function: Callable[[], None], /) -> Timer:
+        """Make a timer that calls `function` once, `interval` seconds after its start."""
+
+
+class Clock:
+    """One clock over any scheduler: monotonic seconds, UTC times, timers and waits.
+
+    Args:
+        scheduler: See `Scheduler`.
+
+    Threads: safe to use from any thread; holds no lock of its own.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        own_now = getattr(scheduler, "now", None)
+        self.monotonic: Callable[[], float] = own_now or time.monotonic
+        self._wait = getattr(scheduler, "wait", None)
+        # A scheduler with a clock of its own (a fake, say) also carries the calendar along.
+        self._anchor = (datetime.now(UTC), own_now()) if own_now else None
+
+    def utc(self) -> datetime:
+        """The time of day, aware, in UTC."""
+        if self._anchor is None:
+            return datetime.now(UTC)
+        day, start = self._anchor
+        return day + timedelta(seconds=self.monotonic() - start)
+
+    def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
+        """Start a timer that calls `function` in `delay` seconds."""
+        timer = self._scheduler(delay, function)
+        if isinstance(timer, threading.Thread):
+            timer.daemon = True
+            timer.name = "tinkex-timer"
+        timer.start()
+        return timer
+
+    def sleep(self) -> Callable[[float], bool] | None:
+        """How a scheduler with a `wait` of its own spends seconds; `None` where it has none."""
+        wait = self._wait
+        if wait is None:
+            return None
+        return lambda seconds: bool(wait(lambda: False, seconds))
+
+    def wait(
+        self, condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None
+    ) -> bool:
+        """Wait until `predicate()` holds, at most `timeout` seconds; say whether it does.
+
+        `condition` is notified after each change; its lock is not held by the caller.
+        """
+        if self._wait is not None:
+            return bool(self._wait(predicate, math.inf if timeout is None else timeout))
+        with condition:
+            return condition.wait_for(predicate, timeout)
+
+
+class ThreadScheduler:
+    """The default scheduler: one daemon thread that fires all timers, made at the first start.
+
+    Args:
+        name: The thread's name.
+
+    Threads: every method is safe from any thread. Functions run one after the other on the
+    scheduler's thread and should be quick; an exception in one is logged.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._ids = itertools.count()
+        self._changed = threading.Condition()
+        # Guarded by _changed:
+        self._timers: list[tuple[float, int, _HeapTimer]] = []
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __call__(self, interval: float, function: Callable[[], None]) -> _HeapTimer:
+        """Make a timer; see `Scheduler`."""
+        return _HeapTimer(self, interval, function)
+
+    def close(self, timeout: float) -> None:
+        """Drop all timers and end the thread, waiting up to `timeout` seconds for it."""
+        with self._changed:
+            self._closed = True
+            self._timers.clear()
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def _arm(self, timer: _HeapTimer, interval: float) -> None:
+        with self._changed:
+            if self._closed:
+                return
+            heapq.heappush(self._timers, (time.monotonic() + interval, next(self._ids), timer))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (timer := self._next_due()) is not None:
+            try:
+                timer.function()
+            except Exception:
+                logger.exception("a timer of %s failed; the loop goes on", self._name)
+
+    def _next_due(self) -> _HeapTimer | None:
+        with self._changed:
+            while not self._closed:
+                if not self._timers:
+                    self._changed.wait()
+                    continue
+                due, _, timer = self._timers[0]
+                left = due - time.monotonic()
+                if timer.cancelled or left <= 0:
+                    heapq.heappop(self._timers)
+                    if not timer.cancelled:
+                        return timer
+                else:
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
+            return None
+
+
+class _HeapTimer:
+    """A timer of a `ThreadScheduler`."""
+
+    __slots__ = ("_interval", "_scheduler", "cancelled", "function")
+
+    def __init__(
+        self, scheduler: ThreadScheduler, interval: float, function: Callable[[], Any]
+    ) -> None:
+        self._scheduler = scheduler
+        self._interval = interval
+        self.function = function
+        self.cancelled = False
+
+    def start(self) -> None:
+        """Arm the timer."""
+        self._scheduler._arm(self, self._interval)
+
+    def cancel(self) -> None:
+        """Disarm the timer."""
+        self.cancelled = True

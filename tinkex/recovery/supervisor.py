@@ -1,0 +1,342 @@
+"""What follows from each poll and each change of an incident: the runs' life, event by event."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from ..config import Config
+from ..errors import (
+    AlreadyPendingError,
+    IncidentBudgetError,
+    MonitorStoppedError,
+    TinkexError,
+)
+from ..service import secrets_of, without_secrets
+from ..signals import (
+    Completed,
+    Detected,
+    Event,
+    Exhausted,
+    Missing,
+    PollError,
+)
+from ..types import Checkpoint, TrainingRun
+from .accounts import Accounts
+from .decisions import Kind, classify
+from .dispatcher import Dispatcher
+from .incident import (
+    Attempting,
+    Blocked,
+    Change,
+    GaveUp,
+    Orphaned,
+    Recovered,
+    RecoveryRequest,
+    Tools,
+    Waiting,
+)
+from .policy import Policy
+from .reporter import Reporter
+from .runs import Record, RunMap
+from .state import RunState
+
+__all__ = ["Supervisor"]
+
+#: Seconds between two `poll_error` signals of a run that goes on failing.
+POLL_ERROR_EVERY = 60.0
+
+#: After how many polls in a row that could not find it a run counts as missing, and how many
+#: poll intervals then lie between two polls.
+MISSES = 3
+MISSING_INTERVALS = 10
+
+
+class Supervisor:
+    """Turns polls and incidents into states, signals and recoveries.
+
+    Args:
+        policy: The monitor's.
+        runs: The run map.
+        dispatcher: Where incidents begin.
+        tools: What they work with.
+        reporter: Publishes for the monitor.
+
+    Threads: every method is safe from any thread, and none waits for anything.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        runs: RunMap,
+        dispatcher: Dispatcher,
+        tools: Tools,
+        reporter: Reporter,
+    ) -> None:
+        self._policy = policy
+        self._runs = runs
+        self._dispatcher = dispatcher
+        self._tools = tools
+        self._clock = reporter.clock
+        self._reporter = reporter
+        self._accounts = Accounts(dispatcher, reporter, self._runs_of)
+
+    # Polls
+
+    def seen(self, record: Record, run_id: str, run: TrainingRun) -> None:
+        """The server answered for a run."""
+        if run.corrupted:
+            self._detected(record, run_id, run)
+        else:
+            self._healthy(record, run_id, run)
+        self._accounts.poll_succeeded(record.config)
+
+    def _healthy(self, record: Record, run_id: str, run: TrainingRun) -> None:
+        now = self._clock.utc()
+        with self._runs.lock:
+            if record.run_id != run_id or not record.state.is_polled:
+                return
+            record.last_poll = now
+            if run.last_checkpoint is not None:
+                record.last_checkpoint = run.last_checkpoint
+            changed = self._runs.move(record, RunState.HEALTHY)
+            if changed:
+                record.reset_polls()
+                record.error = None
+        if changed:
+            self._reporter.notify()
+
+    def _detected(self, record: Record, run_id: str, run: TrainingRun) -> None:
+        now = self._clock.utc()
+        with self._runs.lock:
+            if record.run_id != run_id or not record.state.is_polled:
+                return
+            record.last_poll = now
+            record.last_checkpoint = run.last_checkpoint or record.last_checkpoint
+            record.reset_polls()
+            over_budget = self._budget_error_locked(record)
+            self._runs.move(record, RunState.RECOVERING)
+        self._reporter.notify()
+        self._publish(record, Detected, run_id, checkpoint=run.last_checkpoint, run=run)
+        if over_budget is not None:
+            self._give_up(record, run_id, over_budget)
+        else:
+            self._begin(record, run_id, run)
+
+    def failed(self, record: Record, run_id: str, error: BaseException) -> None:
+        """The server did not answer for a run, or not properly."""
+        shown = without_secrets(error, secrets_of(record.service, record.config))
+        failure = classify(shown)
+        now = self._clock.monotonic()
+        is_miss = self._is_miss(record, failure.status)
+        with self._runs.lock:
+            if record.run_id != run_id or not record.state.is_polled:
+                return
+            record.error = shown
+            record.misses += is_miss
+            record.failed_at = now
+            missing = record.misses >= MISSES and record.state is not RunState.MISSING
+            if record.misses >= MISSES:
+                record.poll_after = now + MISSING_INTERVALS * self._policy.poll_interval
+                self._runs.move(record, RunState.MISSING)
+            else:
+                self._runs.move(record, RunState.FAILING)
+            tell = record.told_at is None or now - record.told_at >= POLL_ERROR_EVERY
+            if tell:
+                record.told_at = now
+        self._reporter.notify()
+        if tell:
+            self._publish(record, PollError, run_id, error=shown)
+        if missing:
+            self._publish(record, Missing, run_id, error=shown)
+        if failure.kind is Kind.ACCOUNT:
+            self._accounts.block(record.config, shown, polls_fail=True)
+
+    def _is_miss(self, record: Record, status: int | None) -> bool:
+        """Whether it is this run that cannot be found, and not its account that fails."""
+        before = record.failed_at
+        others_succeed = before is not None and self._accounts.succeeded_since(
+            record.config, before
+        )
+        return status == 404 or others_succeed
+
+    def _runs_of(self, config: Config | None) -> tuple[str, ...]:
+        with self._runs.lock:
+            return tuple(r.run_id for r in self._runs.records() if r.config == config)
+
+    # Incidents
+
+    def recover(self, record: Record) -> Future[Completed]:
+        """Begin a recovery now, whatever the server says of the run.
+
+        Raises:
+            AlreadyPendingError: One is under way.
+            MonitorStoppedError: The run is not monitored any more.
+        """
+        with self._runs.lock:
+            run_id = record.run_id
+            if record.state is RunState.STOPPED:
+                raise MonitorStoppedError(f"run {run_id!r} is not monitored any more")
+            if record.state.is_pending:
+                raise AlreadyPendingError(run_id)
+            if record.state is RunState.EXHAUSTED:
+                record.remember().recovered_at = ()
+            record.reset_polls()
+            self._runs.move(record, RunState.RECOVERING)
+        self._reporter.notify()
+        return self._begin(record, run_id, None)
+
+    def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> Future[Completed]:
+        request = self._request(record, run_id, run)
+        tell = partial(self._tell, record, run_id)
+        try:
+            incident = self._dispatcher.begin(
+                request, self._tools, self._reporter, tell, can_pause=True, joining=True
+            )
+        except TinkexError as error:
+            self._give_up(record, run_id, error)
+            refused: Future[Completed] = Future()
+            refused.set_exception(error)
+            return refused
+        return incident.future
+
+    def _request(self, record: Record, run_id: str, run: TrainingRun | None) -> RecoveryRequest:
+        with self._runs.lock:
+            story = record.story
+            past = [generation.run_id for generation in story.past] if story else []
+            return RecoveryRequest(
+                run_id=run_id,
+                root_id=record.root_id,
+                service=record.service,
+                policy=self._policy,
+                config=record.config,
+                metadata=record.metadata,
+                run=run,
+                run_ids=(run_id, *reversed(past)),
+                known=_known(record),
+                recorded=dict(story.cursors) if story else {},
+                broken=story.broken if story else frozenset(),
+                old_client=record.client,
+            )
+
+    def _budget_error_locked(self, record: Record) -> IncidentBudgetError | None:
+        policy = self._policy
+        story = record.remember()
+        since = self._clock.monotonic() - policy.incident_window
+        story.recovered_at = tuple(t for t in story.recovered_at if t > since)
+        count = len(story.recovered_at)
+        if count >= policy.max_incidents:
+            return IncidentBudgetError(record.run_id, count, policy.incident_window)
+        story.recovered_at = (*story.recovered_at, self._clock.monotonic())
+        return None
+
+    def _tell(self, record: Record, run_id: str, change: Change) -> bool:
+        """Take a change of an incident; false where its result is not wanted any more."""
+        if isinstance(change, Orphaned):
+            self._add_orphan(record, run_id, change.successor_id)
+            return False
+        with self._runs.lock:
+            if record.run_id != run_id or not record.state.is_pending:
+                return False
+            self._apply_locked(record, change)
+        self._reporter.notify()
+        if isinstance(change, Blocked):
+            self._accounts.block(record.config, change.error, polls_fail=False)
+        elif isinstance(change, Recovered) or (
+            isinstance(change, Waiting | GaveUp) and classify(change.error).kind is not Kind.ACCOUNT
+        ):
+            self._accounts.recovery_went_on(record.config)
+        return True
+
+    def _apply_locked(self, record: Record, change: Change) -> None:
+        now = self._clock.utc()
+        record.next_attempt = None
+        if isinstance(change, Attempting):
+            self._runs.move(record, RunState.RECOVERING)
+        elif isinstance(change, Waiting):
+            record.error = change.error
+            record.next_attempt = now + timedelta(seconds=change.delay)
+            self._runs.move(record, RunState.WAITING)
+        elif isinstance(change, Blocked):
+            record.error = change.error
+            self._runs.move(record, RunState.WAITING)
+        elif isinstance(change, GaveUp):
+            record.error = change.error
+            record.attempts = change.history
+            self._runs.move(record, RunState.EXHAUSTED)
+        elif isinstance(change, Recovered):
+            self._adopt_locked(record, change)
+
+    def _adopt_locked(self, record: Record, change: Recovered) -> None:
+        now = self._clock.utc()
+        restored = change.restored
+        story = record.remember()
+        ended = replace(
+            record.lineage()[-1],
+            ended_at=now,
+            cause=str(record.error) if record.error else "corrupted",
+            attempts=change.attempt,
+        )
+        story.past = (*story.past, ended)
+        story.broken |= change.broken
+        story.known = (restored.checkpoint, *story.known)
+        record.run_id = restored.successor_id
+        record.client = restored.client
+        record.generation += 1
+        record.started_at = now
+        record.last_checkpoint = restored.checkpoint
+        record.error = None
+        record.attempts = ()
+        record.reset_polls()
+        self._runs.add(record)
+        self._runs.move(record, RunState.HEALTHY)
+
+    def _give_up(self, record: Record, run_id: str, error: BaseException) -> None:
+        """End an incident that no attempt was made for."""
+        change = GaveUp(attempt=0, error=error, history=())
+        if self._tell(record, run_id, change):
+            self._publish(record, Exhausted, run_id, attempt=0, error=error)
+            self._reporter.call(record.root_id, self._policy.on_failure, run_id, error)
+
+    def _add_orphan(self, record: Record, run_id: str, orphan: str) -> None:
+        with self._runs.lock:
+            story = record.remember()
+            story.orphans = {**story.orphans, run_id: (*story.orphans.get(run_id, ()), orphan)}
+
+    # Commands
+
+    def begin_anew(self, record: Record) -> None:
+        """Poll an exhausted run again, with its budget restored."""
+        with self._runs.lock:
+            if record.state is RunState.EXHAUSTED:
+                record.remember().recovered_at = ()
+                record.reset_polls()
+                record.error = None
+                self._runs.move(record, RunState.HEALTHY)
+        self._reporter.notify()
+
+    def stop(self, record: Record) -> None:
+        """Stop a run for good; what an attempt under way brings is not adopted."""
+        with self._runs.lock:
+            if record.state is RunState.STOPPED:
+                return
+            pending = record.state.is_pending
+            self._runs.move(record, RunState.STOPPED)
+            record.next_attempt = None
+            self._runs.remove(record)
+        if pending:
+            self._dispatcher.cancel_run(record.run_id, self._reporter)
+        self._reporter.notify()
+
+    def _publish(self, record: Record, kind: type[Event], run_id: str, **fields: Any) -> None:
+        self._reporter.publish(record.root_id, kind, run_id, record.metadata, **fields)
+
+
+def _known(record: Record) -> tuple[Checkpoint, ...]:
+    """The checkpoints of a lineage beside those that the server lists."""
+    known = record.story.known if record.story else ()
+    last = record.last_checkpoint
+    return known if last is None or last in known else (last, *known)

@@ -1,0 +1,191 @@
+"""Futures and order: each run's requests are applied strictly by their sequence number."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .model import LanguageModel
+from .records import Refusal
+from .runs import Run, now
+from .state import Session, State
+from .training import LoadWeights, Operation, Outcome, Trainer
+
+__all__ = ["BASE_MODEL", "Backend", "Pending"]
+
+#: The model that the server says it has; any other name is taken just as well.
+BASE_MODEL = "tinkex/rehearsal-bigram"
+#: Answered futures that are remembered; older ones are as good as unknown.
+FUTURES_KEPT = 10_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Pending:
+    """A request that was taken; `outcome` is `None` until it was applied."""
+
+    request_id: str
+    run_id: str
+    owner: str
+    outcome: Outcome | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def settle(self, outcome: Outcome | None) -> None:
+        """Give the outcome to whoever waits; `None` leaves them waiting."""
+        if outcome is not None:
+            self.outcome = outcome
+            self.settled.set()
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A run's requests: what came too early, and the future of each sequence number."""
+
+    due: int = 1
+    waiting: dict[int, tuple[Operation, Pending]] = field(default_factory=dict)
+    taken: dict[int, str] = field(default_factory=dict)
+
+
+class Backend:
+    """Takes requests, applies them in order, and keeps their futures.
+
+    Threads: all of it belongs to the server's thread; only `State` is shared.
+    """
+
+    def __init__(self, state: State, trainer: Trainer) -> None:
+        self._state = state
+        self._trainer = trainer
+        self._queues: dict[str, _Queue] = {}
+        self._futures: dict[str, Pending] = {}
+        self._count = 0
+
+    def create_model(
+        self,
+        owner: str,
+        session_id: str,
+        number: int,
+        *,
+        base_model: str,
+        lora_config: Mapping[str, Any],
+        user_metadata: Mapping[str, str] | None,
+    ) -> Pending:
+        """Make a run with fresh weights; the same number again means the same run."""
+        run_id = f"{session_id}:train:{number}"
+        if known := self._known(run_id, 0):
+            return known
+        session = self._state.session_of(owner, session_id)
+        run = self._add_run(
+            session,
+            run_id,
+            base_model=base_model,
+            lora_config=lora_config,
+            user_metadata=user_metadata,
+        )
+        pending = self._promise(run, 0)
+        pending.settle({"model_id": run.run_id, "type": "create_model"})
+        return pending
+
+    def create_from_weights(
+        self,
+        owner: str,
+        session_id: str,
+        number: int,
+        load: LoadWeights,
+        *,
+        base_model: str | None,
+        user_metadata: Mapping[str, str] | None,
+    ) -> Pending:
+        """Make a run and load a checkpoint into it; a failed load leaves an empty run behind."""
+        run_id = f"{session_id}:train:{number}"
+        if run_id not in self._queues:
+            with self._state.changed:
+                source = self._state.runs.get(load.path.removeprefix("tinker://").split("/")[0])
+            name = BASE_MODEL if source is None else source.base_model
+            config = {"rank": 32} if source is None else source.lora_config
+            self._add_run(
+                self._state.session_of(owner, session_id),
+                run_id,
+                base_model=base_model or name,
+                lora_config=config,
+                user_metadata=user_metadata,
+            )
+        return self.submit(owner, run_id, 0, load)
+
+    def submit(self, owner: str, run_id: str, sequence: int | None, work: Operation) -> Pending:
+        """Take a request and apply all that is due now; a repeated one has the same future.
+
+        `Refusal` if the run is unknown, or the request is refused before it has a future.
+        """
+        run = self._state.run_of(owner, run_id)
+        queue = self._queues[run_id]
+        with self._state.changed:
+            run.last_request = now()
+        if sequence is None:
+            sequence = max((queue.due - 1, *queue.waiting)) + 1
+        if known := self._known(run_id, sequence):
+            return known
+        pending = self._promise(run, sequence)
+        if sequence < queue.due:
+            # A create by load, or a refused request that is sent again.
+            pending.settle(self._trainer.perform(run, sequence, work))
+        else:
+            queue.waiting[sequence] = (work, pending)
+            self._drain(run, queue)
+        if isinstance(pending.outcome, Refusal) and pending.outcome.early:
+            del queue.taken[sequence]
+            raise pending.outcome
+        return pending
+
+    def future(self, owner: str, request_id: str) -> Pending:
+        """Find the future of a request."""
+        pending = self._futures.get(request_id)
+        if pending is None or pending.owner != owner:
+            raise Refusal(404, f"Future {request_id} not found")
+        return pending
+
+    def _drain(self, run: Run, queue: _Queue) -> None:
+        while entry := queue.waiting.pop(queue.due, None):
+            work, pending = entry
+            sequence, queue.due = queue.due, queue.due + 1
+            pending.settle(self._trainer.perform(run, sequence, work))
+
+    def _add_run(
+        self,
+        session: Session,
+        run_id: str,
+        *,
+        base_model: str,
+        lora_config: Mapping[str, Any],
+        user_metadata: Mapping[str, str] | None,
+    ) -> Run:
+        if session.finished:
+            raise Refusal(400, f"Session {session.session_id} has finished", early=True)
+        seed = lora_config.get("seed")
+        run = Run(
+            run_id=run_id,
+            owner=session.owner,
+            base_model=base_model,
+            lora_config=lora_config,
+            user_metadata=user_metadata,
+            model=LanguageModel(zlib.crc32(run_id.encode()) if seed is None else abs(int(seed))),
+        )
+        self._queues[run_id] = _Queue()
+        self._state.add_run(session, run)
+        return run
+
+    def _promise(self, run: Run, sequence: int) -> Pending:
+        self._count += 1
+        request_id = f"{run.run_id}:request:{self._count}"
+        pending = Pending(request_id=request_id, run_id=run.run_id, owner=run.owner)
+        self._futures[request_id] = pending
+        self._queues[run.run_id].taken[sequence] = request_id
+        if len(self._futures) > FUTURES_KEPT:
+            self._futures.pop(next(iter(self._futures)))
+        return pending
+
+    def _known(self, run_id: str, sequence: int) -> Pending | None:
+        queue = self._queues.get(run_id)
+        request_id = None if queue is None else queue.taken.get(sequence)
+        return None if request_id is None else self._futures.get(request_id)

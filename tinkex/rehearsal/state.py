@@ -1,0 +1,166 @@
+"""What the server's thread and its Python callers share: sessions, runs, the step log, traps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
+from uuid import UUID
+
+from .records import AppliedStep, FailureMode, Refusal, RunInfo
+from .runs import TRAINING, Checkpoint, Run
+
+__all__ = ["Session", "State", "Trap"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A client's session; `finished` ones take no more runs."""
+
+    session_id: str
+    owner: str
+    finished: bool = False
+    run_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trap:
+    """Corrupts a run when it is about to apply optimizer step `step`; `None` means any run."""
+
+    run_id: str | None
+    step: int
+    break_newest: int
+    flag: bool
+    mode: FailureMode
+
+
+class State:
+    """The memory of the server.
+
+    Threads: `changed` is the lock; hold it around every use of what it guards, and never over
+    a file or a socket. Methods take it themselves (it is re-entrant).
+    """
+
+    def __init__(self, *, seed: int | None, unknown_run_status: int) -> None:
+        self._random = SystemRandom() if seed is None else Random(seed)
+        self._unknown_run_status = unknown_run_status
+        self.changed = threading.Condition(threading.RLock())
+        # Guarded by changed:
+        self.sessions: dict[str, Session] = {}
+        self.runs: dict[str, Run] = {}
+        self._steps: list[AppliedStep] = []
+        self._traps: list[Trap] = []
+
+    def open_session(self, owner: str) -> Session:
+        """Begin a session of `owner`."""
+        with self.changed:
+            identity = str(UUID(int=self._random.getrandbits(128), version=4))
+            session = self.sessions[identity] = Session(session_id=identity, owner=owner)
+            return session
+
+    def session_of(self, owner: str, session_id: str) -> Session:
+        """Find a session; somebody else's is as good as missing."""
+        with self.changed:
+            session = self.sessions.get(session_id)
+            if session is None or session.owner != owner:
+                raise Refusal(404, f"Session {session_id} not found", early=True)
+            return session
+
+    def add_run(self, session: Session, run: Run) -> None:
+        """Remember a new run of `session`."""
+        with self.changed:
+            self.runs[run.run_id] = run
+            session.run_ids.append(run.run_id)
+            self.changed.notify_all()
+
+    def run_of(self, owner: str, run_id: str) -> Run:
+        """Find a run; a forgotten one, or somebody else's, is unknown."""
+        with self.changed:
+            run = self.runs.get(run_id)
+            if run is None or run.forgotten or run.owner != owner:
+                raise self.unknown_run()
+            return run
+
+    def runs_of(self, owner: str) -> list[Run]:
+        """List the runs of `owner`, the one with the newest request first."""
+        with self.changed:
+            mine = [run for run in self.runs.values() if run.owner == owner and not run.forgotten]
+            mine.sort(key=lambda run: run.last_request)
+            mine.reverse()
+            return mine
+
+    def unknown_run(self) -> Refusal:
+        """Make the answer to a request about a run that is not known."""
+        status = self._unknown_run_status
+        if status >= 500:
+            return Refusal(status, "Internal Server Error", early=True, plain=True)
+        return Refusal(status, "Model not found", early=True)
+
+    def known_run(self, run_id: str) -> Run:
+        """Find a run for a Python caller, whoever owns it."""
+        with self.changed:
+            try:
+                return self.runs[run_id]
+            except KeyError:
+                raise KeyError(f"no run {run_id!r} on this server") from None
+
+    def checkpoint(self, tinker_path: str) -> Checkpoint:
+        """Find a checkpoint for a Python caller, whoever owns it."""
+        with self.changed:
+            for run in self.runs.values():
+                if tinker_path in run.checkpoints:
+                    return run.checkpoints[tinker_path]
+        raise KeyError(f"no checkpoint {tinker_path!r} on this server")
+
+    def log(self, step: AppliedStep) -> None:
+        """Write down an optimizer step that was applied."""
+        with self.changed:
+            self._steps.append(step)
+            self.changed.notify_all()
+
+    def steps(self, run_id: str | None) -> tuple[AppliedStep, ...]:
+        """List the applied steps, in the order in which they were applied."""
+        with self.changed:
+            return tuple(one for one in self._steps if run_id in (None, one.run_id))
+
+    def infos(self) -> tuple[RunInfo, ...]:
+        """Describe all runs, oldest first."""
+        with self.changed:
+            return tuple(run.info() for run in self.runs.values())
+
+    def set_trap(self, trap: Trap) -> None:
+        """Arm a trap; it goes off once."""
+        with self.changed:
+            self._traps.append(trap)
+
+    def spring(self, run_id: str, step: int) -> Trap | None:
+        """Take out the oldest trap that waits for `run_id` at `step`, if there is one."""
+        with self.changed:
+            for trap in self._traps:
+                if trap.step == step and trap.run_id in (None, run_id):
+                    self._traps.remove(trap)
+                    return trap
+            return None
+
+    def disable(self, run_id: str, *, break_newest: int, mode: FailureMode) -> tuple[str, ...]:
+        """Let a run's calls fail from now on; return the tinker paths that are to be broken."""
+        with self.changed:
+            run = self.known_run(run_id)
+            run.failure = mode
+            saved = [one for one in run.checkpoints.values() if one.kind == TRAINING]
+            victims = saved[-break_newest:] if break_newest > 0 else []
+            for one in victims:
+                one.broken = True
+            return tuple(one.tinker_path for one in victims)
+
+    def flag(self, run_id: str) -> None:
+        """Have the API say of a run that it is corrupted, for good."""
+        with self.changed:
+            self.known_run(run_id).corrupted = True
+            self.changed.notify_all()
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `predicate` holds, up to `timeout` seconds."""
+        with self.changed:
+            return self.changed.wait_for(predicate, timeout)

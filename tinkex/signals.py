@@ -1,0 +1,338 @@
+"""What a monitor says: one blinker signal per kind of event, and the events' records.
+
+A receiver is called as `receiver(sender, event=event)`. The sender is the `Monitor` for all
+that it started and the `RecoveryExecutor` for what was asked of it directly. Receivers run on
+threads of tinkex (`tinkex-signals_N`), never on the poll's or the recovery's: those of one run
+one after the other, in order; those of different runs possibly at the same time. With a
+scheduler that was handed in they run on the thread that has the news.
+
+The first eight signals and their order are those of the Elixir original.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ClassVar
+
+from blinker import ANY, Namespace, Signal
+
+from .types import Checkpoint, TrainingRun
+
+__all__ = [
+    "EVENTS",
+    "CheckpointSelected",
+    "ClientCreated",
+    "Completed",
+    "Detected",
+    "Event",
+    "Exhausted",
+    "Failed",
+    "Missing",
+    "Paused",
+    "PollError",
+    "Resumed",
+    "Started",
+    "Subscription",
+    "Swept",
+    "Unprotected",
+    "checkpoint_selected",
+    "client_created",
+    "completed",
+    "detected",
+    "exhausted",
+    "failed",
+    "missing",
+    "namespace",
+    "paused",
+    "poll_error",
+    "resumed",
+    "started",
+    "subscribe",
+    "swept",
+    "unprotected",
+]
+
+logger = logging.getLogger(__name__)
+
+#: The namespace that holds every signal of tinkex.
+namespace = Namespace()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events have in common.
+
+    `run_id` is the id of the corrupted run (`None` where an event is not about one run),
+    `metadata` what was given to `monitor_run`, `time` an aware UTC time.
+    """
+
+    name: ClassVar[str]
+
+    run_id: str | None
+    metadata: Mapping[str, Any]
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detected(Event):
+    """Sent when a poll saw `corrupted: true`."""
+
+    name: ClassVar[str] = "detected"
+
+    checkpoint: Checkpoint | None
+    run: TrainingRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollError(Event):
+    """Sent when a run's polls begin to fail, then at most once a minute until one succeeds."""
+
+    name: ClassVar[str] = "poll_error"
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Event):
+    """Sent when an attempt began; `attempt` counts from 1 within an incident."""
+
+    name: ClassVar[str] = "started"
+
+    attempt: int
+    strategy: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSelected(Event):
+    """Sent when an attempt has chosen what to restore."""
+
+    name: ClassVar[str] = "checkpoint_selected"
+
+    attempt: int
+    strategy: Any
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCreated(Event):
+    """Sent when the new training client exists and has loaded."""
+
+    name: ClassVar[str] = "client_created"
+
+    attempt: int
+    checkpoint: Checkpoint
+    client: Any = field(repr=False)
+    successor_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed(Event):
+    """Sent when a run is recovered; `duration` is in seconds since the incident began."""
+
+    name: ClassVar[str] = "completed"
+
+    attempt: int
+    checkpoint: Checkpoint
+    client: Any = field(repr=False)
+    successor_id: str
+    duration: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """Sent when an attempt failed; the next comes in `retry_in` seconds, none where `None`."""
+
+    name: ClassVar[str] = "failed"
+
+    attempt: int
+    error: BaseException
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exhausted(Event):
+    """Sent when no attempt is left; `attempt` says how many there were."""
+
+    name: ClassVar[str] = "exhausted"
+
+    attempt: int
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept(Event):
+    """Sent when a sweep ended: how many runs, requests, errors, and seconds it took."""
+
+    name: ClassVar[str] = "swept"
+
+    runs: int
+    requests: int
+    duration: float
+    errors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unprotected(Event):
+    """Sent when a healthy run has no checkpoint that a recovery could use, or soon none.
+
+    `since` is since when, `checkpoint` the one that is about to expire, if any.
+    """
+
+    name: ClassVar[str] = "unprotected"
+
+    since: datetime
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing(Event):
+    """Sent once when a run cannot be found any more."""
+
+    name: ClassVar[str] = "missing"
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Event):
+    """Sent when the recoveries of an account wait until the account works again."""
+
+    name: ClassVar[str] = "paused"
+
+    error: BaseException
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """Sent when a paused account works again; `error` is what had paused it."""
+
+    name: ClassVar[str] = "resumed"
+
+    error: BaseException
+    runs: tuple[str, ...]
+
+
+#: Every event class by its signal's name.
+EVENTS: Mapping[str, type[Event]] = {
+    kind.name: kind
+    for kind in (
+        Detected,
+        PollError,
+        Started,
+        CheckpointSelected,
+        ClientCreated,
+        Completed,
+        Failed,
+        Exhausted,
+        Swept,
+        Unprotected,
+        Missing,
+        Paused,
+        Resumed,
+    )
+}
+
+
+def _signal(kind: type[Event]) -> Signal:
+    return namespace.signal(kind.name, doc=kind.__doc__)
+
+
+detected = _signal(Detected)
+poll_error = _signal(PollError)
+started = _signal(Started)
+checkpoint_selected = _signal(CheckpointSelected)
+client_created = _signal(ClientCreated)
+completed = _signal(Completed)
+failed = _signal(Failed)
+exhausted = _signal(Exhausted)
+swept = _signal(Swept)
+unprotected = _signal(Unprotected)
+missing = _signal(Missing)
+paused = _signal(Paused)
+resumed = _signal(Resumed)
+
+
+class Subscription:
+    """A receiver that is held until `close()`, or to the end of a `with` block."""
+
+    def __init__(
+        self, receiver: Callable[..., object], names: tuple[str, ...], sender: object
+    ) -> None:
+        def deliver(sent_by: object, **kwargs: Any) -> object:
+            return receiver(sent_by, **kwargs)
+
+        # A function of its own, so that two subscriptions of one receiver end separately.
+        self._deliver = deliver
+        deliver.__wrapped__ = receiver  # type: ignore[attr-defined]
+        self._names = names
+        for name in names:
+            namespace[name].connect(deliver, sender=ANY if sender is None else sender, weak=False)
+
+    def close(self) -> None:
+        """End the subscription; without effect the second time."""
+        for name in self._names:
+            namespace[name].disconnect(self._deliver)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def subscribe(
+    receiver: Callable[..., object], *names: str, sender: object | None = None
+) -> Subscription:
+    """Have `receiver(sender, event=event)` called, and hold it strongly.
+
+    blinker itself holds receivers weakly, so that a lambda or a function made inside another
+    disappears at once.
+
+    Args:
+        receiver: Any callable; not a coroutine function, which nobody would await.
+        names: The signals' names, such as `"completed"`; all of them where none is given.
+        sender: Only what this monitor or executor sends.
+
+    Returns:
+        An object whose `close()` or `with` block ends the subscription.
+
+    Raises:
+        TypeError: The receiver cannot be called, or is a coroutine function.
+        ValueError: There is no signal of that name.
+    """
+    if not callable(receiver):
+        raise TypeError(f"a receiver must be callable; {receiver!r} is not")
+    if inspect.iscoroutinefunction(receiver):
+        raise TypeError(f"a receiver must be a plain function; {receiver!r} is a coroutine one")
+    for name in names:
+        if name not in EVENTS:
+            near = difflib.get_close_matches(str(name), EVENTS, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"no signal {name!r}; {hint}there are {', '.join(EVENTS)}")
+    return Subscription(receiver, names or tuple(EVENTS), sender)
+
+
+def emit(sender: object, event: Event) -> None:
+    """Call the event's receivers one by one; one that raises is logged, the others go on."""
+    signal = namespace[event.name]
+    if signal.is_muted:
+        return
+    for receiver in signal.receivers_for(sender):
+        try:
+            receiver(sender, event=event)
+        except Exception:
+            named = getattr(receiver, "__wrapped__", receiver)
+            name = getattr(named, "__qualname__", repr(named))
+            logger.exception("receiver %s of signal %s failed", name, event.name)

@@ -1,0 +1,332 @@
+"""What the Tinker API says about runs and checkpoints, as immutable values."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, Self, TypeVar
+
+from .errors import ApiResponseError
+
+__all__ = ["Checkpoint", "TinkerPath", "TrainingRun", "TrainingRunPage", "WeightsInfo"]
+
+_T = TypeVar("_T")
+
+_SCHEME = "tinker://"
+_KINDS: dict[str, Literal["training", "sampler"]] = {
+    "weights": "training",
+    "sampler_weights": "sampler",
+}
+_PATH_FORMS = "tinker://RUN_ID/weights/NAME or tinker://RUN_ID/sampler_weights/NAME"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinkerPath:
+    """The name of a checkpoint, taken apart; `str()` puts it together again."""
+
+    run_id: str
+    checkpoint_type: Literal["training", "sampler"]
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Take a tinker path apart.
+
+        Raises:
+            ValueError: `text` is no path of a training or a sampler checkpoint.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"a tinker path is text like {_PATH_FORMS}, not {_shown(text)}")  # noqa: TRY004
+        problem = _path_problem(text)
+        if problem:
+            raise ValueError(
+                f"{reprlib.repr(text)} is no tinker path: {problem}; use {_PATH_FORMS}"
+            )
+        run_id, kind, name = text.removeprefix(_SCHEME).split("/", 2)
+        return cls(run_id=run_id, checkpoint_type=_KINDS[kind], name=name)
+
+    def __str__(self) -> str:
+        kind = "weights" if self.checkpoint_type == "training" else "sampler_weights"
+        return f"{_SCHEME}{self.run_id}/{kind}/{self.name}"
+
+
+def _path_problem(text: str) -> str | None:
+    if not text.startswith(_SCHEME):
+        return f"it does not begin with {_SCHEME}"
+    if not text.isprintable() or any(character.isspace() for character in text):
+        return "it holds a space or a control character"
+    parts = text.removeprefix(_SCHEME).split("/")
+    if "" in parts or "." in parts or ".." in parts:
+        return "one of its parts is empty, '.' or '..'"
+    if len(parts) < 3:
+        return "a part is missing"
+    if parts[1] not in _KINDS:
+        return f"{reprlib.repr(parts[1])} is not one of {', '.join(_KINDS)}"
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A saved state of a run. What the server did not tell is `None`."""
+
+    tinker_path: str
+    checkpoint_id: str | None = None
+    checkpoint_type: str | None = None
+    time: datetime | None = None
+    size_bytes: int | None = None
+    public: bool | None = None
+    user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+    expires_at: datetime | None = None
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Take a checkpoint from the API's JSON object, or from the official SDK's own.
+
+        `checkpoint_id` and `checkpoint_type`, where missing, are read from the path.
+
+        Raises:
+            ApiResponseError: a field has the wrong type, or there is no `tinker_path`.
+        """
+        if isinstance(data, cls):
+            return data
+        row = _mapping(cls, data)
+        path = _required_text(cls, row, "tinker_path")
+        known = None if _path_problem(path) else TinkerPath.parse(path)
+        checkpoint_id = _text(cls, row, "checkpoint_id")
+        checkpoint_type = _text(cls, row, "checkpoint_type")
+        return cls(
+            tinker_path=path,
+            checkpoint_id=known.name if known and checkpoint_id is None else checkpoint_id,
+            checkpoint_type=(
+                known.checkpoint_type if known and checkpoint_type is None else checkpoint_type
+            ),
+            time=_time(cls, row, "time"),
+            size_bytes=_whole(cls, row, "size_bytes"),
+            public=_flag(cls, row, "public"),
+            user_metadata=_metadata(cls, row, "user_metadata"),
+            expires_at=_time(cls, row, "expires_at"),
+        )
+
+    @classmethod
+    def from_path(cls, path: str | TinkerPath) -> Self:
+        """Make a checkpoint of which no more is known than its path.
+
+        Raises:
+            ValueError: `path` is no tinker path.
+        """
+        parsed = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
+        return cls(
+            tinker_path=str(parsed),
+            checkpoint_id=parsed.name,
+            checkpoint_type=parsed.checkpoint_type,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """A training run as the server sees it. What the server did not tell is `None`."""
+
+    training_run_id: str
+    base_model: str | None = None
+    model_owner: str | None = None
+    is_lora: bool | None = None
+    corrupted: bool = False
+    lora_rank: int | None = None
+    last_request_time: datetime | None = None
+    last_checkpoint: Checkpoint | None = None
+    last_sampler_checkpoint: Checkpoint | None = None
+    user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Take a run from the API's JSON object, or from the official SDK's own.
+
+        Raises:
+            ApiResponseError: a field has the wrong type, or there is no `training_run_id`.
+        """
+        if isinstance(data, cls):
+            return data
+        row = _mapping(cls, data)
+        return cls(
+            training_run_id=_required_text(cls, row, "training_run_id"),
+            base_model=_text(cls, row, "base_model"),
+            model_owner=_text(cls, row, "model_owner"),
+            is_lora=_flag(cls, row, "is_lora"),
+            corrupted=_corrupted(cls, row),
+            lora_rank=_whole(cls, row, "lora_rank"),
+            last_request_time=_time(cls, row, "last_request_time"),
+            last_checkpoint=_checkpoint(row, "last_checkpoint"),
+            last_sampler_checkpoint=_checkpoint(row, "last_sampler_checkpoint"),
+            user_metadata=_metadata(cls, row, "user_metadata"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRunPage:
+    """One page of a listing of runs.
+
+    `rows` are the server's own objects, so that whoever looks for a few runs among thousands
+    need not pay for the others; `training_runs` are the same as values.
+    """
+
+    rows: list[Mapping[str, Any]] = field(hash=False)
+    total_count: int | None = None
+    _runs: list[TrainingRun] = field(
+        default_factory=list, init=False, repr=False, compare=False, hash=False
+    )
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Take a page from the API's JSON object, or from the official SDK's own.
+
+        Raises:
+            ApiResponseError: there is no list of objects in it.
+        """
+        page = _mapping(cls, data)
+        cursor = page.get("cursor")
+        total = None if cursor is None else _whole(cls, _mapping(cls, cursor), "total_count")
+        return cls(rows=list_of_objects(cls, page, "training_runs"), total_count=total)
+
+    @property
+    def training_runs(self) -> tuple[TrainingRun, ...]:
+        """The runs of this page, made at the first access.
+
+        Raises:
+            ApiResponseError: a row does not fit.
+        """
+        if len(self._runs) != len(self.rows):
+            # One assignment, so that two threads at once both end with a whole list.
+            self._runs[:] = [TrainingRun.from_json(row) for row in self.rows]
+        return tuple(self._runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo:
+    """What a checkpoint was made from, and so what a client for it must look like."""
+
+    base_model: str
+    is_lora: bool | None = None
+    lora_rank: int | None = None
+    train_unembed: bool | None = None
+    train_mlp: bool | None = None
+    train_attn: bool | None = None
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Take it from the API's JSON object, or from the official SDK's own.
+
+        Raises:
+            ApiResponseError: a field has the wrong type, or there is no `base_model`.
+        """
+        row = _mapping(cls, data)
+        return cls(
+            base_model=_required_text(cls, row, "base_model"),
+            is_lora=_flag(cls, row, "is_lora"),
+            lora_rank=_whole(cls, row, "lora_rank"),
+            train_unembed=_flag(cls, row, "train_unembed"),
+            train_mlp=_flag(cls, row, "train_mlp"),
+            train_attn=_flag(cls, row, "train_attn"),
+        )
+
+
+def list_of_objects(owner: type, data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Take the list `name` from an answer, making sure that it holds objects only."""
+    rows = data.get(name)
+    if not isinstance(rows, list):
+        raise _misfit(owner, name, rows, "a list")
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise _misfit(owner, name, row, "a list of objects")
+    return rows
+
+
+def _mapping(owner: type, data: Any) -> Mapping[str, Any]:
+    if isinstance(data, Mapping):
+        return data
+    dump = getattr(data, "model_dump", None)
+    dumped = dump() if callable(dump) else None
+    if isinstance(dumped, Mapping):
+        return dumped
+    raise ApiResponseError(f"a {owner.__name__} should be a JSON object, but is {_shown(data)}")
+
+
+def _misfit(owner: type, name: str, value: Any, allowed: str) -> ApiResponseError:
+    return ApiResponseError(
+        f"{owner.__name__} field {name!r} should be {allowed}, but is {_shown(value)}"
+    )
+
+
+def _shown(value: Any) -> str:
+    return "missing or null" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
+
+
+def _optional(
+    owner: type, row: Mapping[str, Any], name: str, kind: type[_T], allowed: str
+) -> _T | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    # A bool is an int to Python, but not to the API.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _misfit(owner, name, value, allowed)
+    return value
+
+
+def _text(owner: type, row: Mapping[str, Any], name: str) -> str | None:
+    return _optional(owner, row, name, str, "text")
+
+
+def _required_text(owner: type, row: Mapping[str, Any], name: str) -> str:
+    value = _text(owner, row, name)
+    if not value:
+        raise _misfit(owner, name, value, "text that is not empty")
+    return value
+
+
+def _whole(owner: type, row: Mapping[str, Any], name: str) -> int | None:
+    return _optional(owner, row, name, int, "a whole number")
+
+
+def _flag(owner: type, row: Mapping[str, Any], name: str) -> bool | None:
+    return _optional(owner, row, name, bool, "true or false")
+
+
+def _corrupted(owner: type, row: Mapping[str, Any]) -> bool:
+    # A flag that is there but unreadable must not pass for a healthy run, not even null.
+    value = row.get("corrupted", False)
+    if not isinstance(value, bool):
+        raise _misfit(owner, "corrupted", value, "true or false")
+    return value
+
+
+def _metadata(owner: type, row: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    value: Mapping[str, Any] | None = _optional(owner, row, name, Mapping, "an object")  # type: ignore[type-abstract]
+    return None if value is None else dict(value)
+
+
+def _checkpoint(row: Mapping[str, Any], name: str) -> Checkpoint | None:
+    value = row.get(name)
+    return None if value is None else Checkpoint.from_json(value)
+
+
+def _time(owner: type, row: Mapping[str, Any], name: str) -> datetime | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    moment = _moment(value)
+    if moment is None:
+        raise _misfit(owner, name, value, "a time in ISO 8601")
+    return moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
+
+
+def _moment(value: Any) -> datetime | None:
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    return None
