@@ -91,7 +91,9 @@ class LanguageModel:
         self._seed = seed
         # Made at the first need: a server may hold thousands of runs that never train.
         self._state: ModelState | None = None
-        self._clear()
+        self._gradient: Floats | None = None
+        self._loss_sum = 0.0
+        self._weight_sum = 0.0
 
     @property
     def state(self) -> ModelState:
@@ -184,6 +186,6 @@ class LanguageModel:
         return self._gradient
 
     def _clear(self) -> None:
-        self._gradient: Floats | None = None
+        self._gradient = None
         self._loss_sum = 0.0
         self._weight_sum = 0.0
