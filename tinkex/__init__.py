@@ -14,6 +14,8 @@ from .recovery.executor import RecoveryExecutor
 from .recovery.handle import MonitoredRun
 from .recovery.monitor import Monitor
 from .recovery.policy import Policy, Specific
+from .recovery.segments import ResumePoint, Segment
+from .recovery.watch import watch
 from .types import Checkpoint, TinkerPath, TrainingRun
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "MonitoredRun",
     "Policy",
     "RecoveryExecutor",
+    "ResumePoint",
+    "Segment",
     "Specific",
     "TinkerPath",
     "TrainingRun",
@@ -30,6 +34,7 @@ __all__ = [
     "errors",
     "rest",
     "signals",
+    "watch",
 ]
 
 __version__ = "0.1.0"

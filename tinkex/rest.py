@@ -122,7 +122,7 @@ class RestClient:
         Raises:
             ValueError: `run_id` cannot be an id.
         """
-        path = f"{_RUNS}/{_quoted(run_id)}?access_scope={config.access_scope}"
+        path = f"{_RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
         return TrainingRun.from_json(self._request(config, "GET", path, timeout))
 
     def list_training_runs(
@@ -150,7 +150,7 @@ class RestClient:
         Raises:
             ValueError: `run_id` cannot be an id.
         """
-        path = f"{_RUNS}/{_quoted(run_id)}/checkpoints"
+        path = f"{_RUNS}/{quoted_id(run_id)}/checkpoints"
         bound = _bound(timeout)
         began_at = monotonic()
         found: dict[str, Checkpoint] = {}
@@ -283,7 +283,12 @@ def _is_sendable(text: object) -> bool:
     return isinstance(text, str) and 0 < len(text) <= MAX_ID and text.isprintable()
 
 
-def _quoted(run_id: str) -> str:
+def quoted_id(run_id: str) -> str:
+    """Quote a run id for a path, from which it cannot reach another one.
+
+    Raises:
+        ValueError: it is empty, too long, or has a slash or a control character in it.
+    """
     if not _is_sendable(run_id) or run_id in {".", ".."} or "/" in run_id or "\\" in run_id:
         raise ValueError(
             f"a run id is 1 to {MAX_ID} printable characters of text without slashes, "

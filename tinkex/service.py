@@ -29,9 +29,13 @@ __all__ = [
     "create_training_client_from_state",
     "create_training_client_from_state_with_optimizer",
     "credentials_of",
+    "finished",
+    "is_sdk_error",
     "model_id_of",
     "open_service_client",
+    "saved_path",
     "secrets_of",
+    "takes_option",
     "without_secrets",
 ]
 
@@ -44,7 +48,7 @@ def create_rest_client(service: Any) -> Any:
 
     In newer versions of the official SDK this is a deprecated spelling of `tinker.RestClient()`.
     """
-    return _finished(service.create_rest_client())
+    return finished(service.create_rest_client())
 
 
 def create_training_client_from_state(service: Any, path: str, **options: Any) -> Any:
@@ -69,10 +73,11 @@ def create_training_client_from_state_with_optimizer(
 
 
 def _create(method: Callable[..., Any], path: str, options: Mapping[str, Any]) -> Any:
-    return _finished(method(path, **{k: v for k, v in options.items() if _takes(method, k)}))
+    return finished(method(path, **{k: v for k, v in options.items() if takes_option(method, k)}))
 
 
-def _takes(method: Callable[..., Any], name: str) -> bool:
+def takes_option(method: Callable[..., Any], name: str) -> bool:
+    """Whether a method takes a keyword argument of this name."""
     try:
         parameters = inspect.signature(method).parameters.values()
     except (TypeError, ValueError):
@@ -80,7 +85,7 @@ def _takes(method: Callable[..., Any], name: str) -> bool:
     return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
-def _finished(answer: Any) -> Any:
+def finished(answer: Any) -> Any:
     """The client itself: since 0.38 the official SDK returns a future that stands for it."""
     wait = getattr(answer, "result", None)
     return wait() if callable(wait) else answer
@@ -133,6 +138,18 @@ def model_id_of(client: Any) -> str:
         f"the training client {type(client).__name__!r} has no text in its attribute model_id, "
         "so its run cannot be monitored"
     )
+
+
+def saved_path(answer: Any) -> str:
+    """The path that a training client's `save_state` answered with.
+
+    Raises:
+        TypeError: There is none in the answer.
+    """
+    path = getattr(answer, "path", None) or getattr(answer, "tinker_path", answer)
+    if isinstance(path, str):
+        return path
+    raise TypeError(f"save_state answered {answer!r}, which has no path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +225,9 @@ def _text(thing: Any) -> str | None:
 #: Packages whose errors hold requests, and with them the key in their headers.
 _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker", "urllib3"})
 
+#: The official SDK, and the packages whose errors it lets through.
+_SDK_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "tinker"})
+
 
 def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
     """The error itself where it can be shown, else a `ServiceError` that tells the same.
@@ -236,6 +256,11 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
         status=status_of(telling),
         category=None if category is None else str(getattr(category, "value", category)),
     )
+
+
+def is_sdk_error(error: BaseException) -> bool:
+    """Whether the error, or one that it came from, is one of the official SDK's."""
+    return any(type(each).__module__.partition(".")[0] in _SDK_PACKAGES for each in causes(error))
 
 
 def _is_of_http(error: BaseException) -> bool:

@@ -220,11 +220,48 @@ def _checkpoint(given: str | Checkpoint | Mapping[str, Any]) -> Checkpoint:
 
 
 class FakeTrainingClient:
-    """A training client that trains nothing; `model_id` is its run's id."""
+    """A training client that trains nothing; `model_id` is its run's id.
+
+    `calls` lists `(method, first argument)` in order; each method returns a done future, as
+    those of the official SDK return futures.
+    """
 
     def __init__(self, model_id: str, path: str | None = None) -> None:
         self.model_id = model_id
         self.path = path
+        self.calls: list[tuple[str, Any]] = []
+        self._failures = _Failures()
+
+    def fail(self, error: BaseException, times: int = 1) -> None:
+        """Have the futures of the next `times` calls hold `error`."""
+        self._failures.add(error, times)
+
+    def forward_backward(self, data: Any, loss_fn: str = "cross_entropy") -> Future[Any]:
+        """Pretend to compute gradients."""
+        return self._answer("forward_backward", data, {"loss_fn": loss_fn})
+
+    def optim_step(self, params: Any = None) -> Future[Any]:
+        """Pretend to apply them."""
+        return self._answer("optim_step", params, None)
+
+    def save_state(self, name: str, user_metadata: Mapping[str, str] | None = None) -> Future[Any]:
+        """Pretend to save; the result is the checkpoint."""
+        path = f"tinker://{self.model_id}/weights/{name}"
+        metadata = dict(user_metadata) if user_metadata else None
+        return self._answer(
+            "save_state", name, replace(Checkpoint.from_path(path), user_metadata=metadata)
+        )
+
+    def _answer(self, method: str, argument: Any, result: Any) -> Future[Any]:
+        self.calls.append((method, argument))
+        future: Future[Any] = Future()
+        try:
+            self._failures.raise_next()
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        return future
 
     def __repr__(self) -> str:
         return f"<FakeTrainingClient {self.model_id}>"

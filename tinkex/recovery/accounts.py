@@ -56,13 +56,19 @@ class Accounts:
         with self._lock:
             account = self._accounts.setdefault(config, _Account())
             account.succeeded_at = now
-            if account.blocked_by is None:
-                return
-            polls_failed = account.polls_fail
-        if polls_failed:
+            proves = account.blocked_by is not None and account.polls_fail
+        if proves:
             self._unblock(config)
-        else:
-            # Polls never failed, so they prove nothing: one recovery goes ahead and tries.
+
+    def sweep_begins(self) -> None:
+        """Where polls prove nothing, one recovery of a blocked account goes ahead and tries."""
+        with self._lock:
+            blocked = [
+                config
+                for config, account in self._accounts.items()
+                if account.blocked_by is not None and not account.polls_fail
+            ]
+        for config in blocked:
             self._dispatcher.resume(config, all_at_once=False)
 
     def recovery_went_on(self, config: Config | None) -> None:

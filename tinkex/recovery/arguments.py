@@ -45,7 +45,7 @@ def checked_run_id(run_id: object) -> str:
     """
     if not isinstance(run_id, str):
         raise TypeError(f"a run id is text like 'SESSION:train:0', not {run_id!r}")
-    rest._quoted(run_id)
+    rest.quoted_id(run_id)
     return run_id
 
 

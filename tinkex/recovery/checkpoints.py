@@ -108,7 +108,7 @@ def plan_recovery(
         ordered, allowed = [wanted], 1
     else:
         others = {}
-        ordered = sorted(known.values(), key=lambda c: c.time or _BEFORE_ALL, reverse=True)
+        ordered = _newest_first(list(known.values()), recorded)
         allowed = 1 + policy.fallback_checkpoints
     left_out = [LeftOut(checkpoint=known[path], reason=reason) for path, reason in others.items()]
     candidates: list[Candidate] = []
@@ -128,6 +128,19 @@ def plan_recovery(
             )
         )
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
+
+
+def _newest_first(
+    checkpoints: list[Checkpoint], recorded: Mapping[str, Cursor]
+) -> list[Checkpoint]:
+    """By time; of two at the same time the one with the later step, else the one listed later."""
+
+    def age(position: int) -> tuple[datetime, int, int]:
+        checkpoint = checkpoints[position]
+        cursor = cursor_of(checkpoint, recorded)
+        return checkpoint.time or _BEFORE_ALL, cursor.step if cursor else -1, position
+
+    return [checkpoints[i] for i in sorted(range(len(checkpoints)), key=age, reverse=True)]
 
 
 def _unfit(checkpoint: Checkpoint, broken: Collection[str], now: datetime) -> str | None:

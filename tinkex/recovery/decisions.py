@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -19,7 +20,16 @@ from ..errors import (
 )
 from .policy import Policy
 
-__all__ = ["Action", "Decision", "Failure", "Kind", "Tally", "classify", "decide"]
+__all__ = [
+    "Action",
+    "Decision",
+    "Failure",
+    "Kind",
+    "Tally",
+    "classify",
+    "decide",
+    "is_unusable",
+]
 
 #: HTTP statuses that speak of the account, and of a checkpoint that cannot be loaded.
 ACCOUNT_STATUSES = frozenset({401, 402, 403})
@@ -37,6 +47,14 @@ _NETWORK_NAMES = frozenset(
 
 #: The most seconds that a policy's own wait strategy may ask for.
 LONGEST_DELAY = 86_400.0
+
+
+#: What servers say when a client's run cannot be trained any more, flagged or not.
+_UNUSABLE = re.compile(
+    r"(adapter|model|run|session|lora)\b.*\b(not found|does not exist|expired|terminated)"
+    r"|not loaded|poisoned|corrupted|session .*\b(closed|finished)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Kind(StrEnum):
@@ -94,6 +112,14 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
         if getattr(cause, "kind", type(cause).__name__) in _NETWORK_NAMES:
             return Failure(kind=Kind.SERVER)
     return Failure(kind=Kind.CODE)
+
+
+def is_unusable(error: BaseException) -> bool:
+    """Whether an error says that the training client is of no more use.
+
+    So say real servers: TuFT `422 Adapter ... not found`, SkyRL `400 ... not loaded`.
+    """
+    return any(_UNUSABLE.search(str(cause)) is not None for cause in causes(error))
 
 
 def _kind_of_status(status: int, loading: bool) -> Kind:

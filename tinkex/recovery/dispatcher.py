@@ -16,6 +16,7 @@ from .incident import (
     Attempt,
     Attempting,
     Change,
+    Dropped,
     Incident,
     RecoveryRequest,
     Restored,
@@ -116,6 +117,8 @@ class Dispatcher:
         )
         if attempt is not None and attempt.job is not None:
             attempt.job.cancel()
+        for tell in incident.tells[1:]:
+            tell(Dropped())
         self._pump()
         return True
 
@@ -242,7 +245,11 @@ class Dispatcher:
     def _launch(self, attempt: Attempt) -> None:
         incident = attempt.incident
         policy = incident.request.policy
-        incident.tell(Attempting(attempt=attempt.number))
+        if not incident.tell(Attempting(attempt=attempt.number)):
+            # The run was stopped before its attempt began.
+            self.cancel(incident)
+            self._ended(attempt, None, None)
+            return
         incident.publish(Started, attempt=attempt.number, strategy=policy.checkpoint_strategy)
         attempt.timer = incident.tools.clock.call_later(
             policy.attempt_timeout, lambda: self._time_out(attempt)

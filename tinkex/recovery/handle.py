@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MonitorStoppedError, RecoveryExhaustedError
 from ..signals import Completed
+from ..types import Checkpoint
+from .checkpoints import Plan
+from .loop import Loop
 from .runs import Record
+from .segments import Segments
 from .state import Generation, RunState
 from .status import RunStatus
 
@@ -69,18 +73,7 @@ class MonitoredRun:
             MonitorStoppedError: The run, or its monitor, was stopped.
             TimeoutError: It took longer than `timeout`.
         """
-        settled = self._monitor.wait_for(self._is_settled, timeout)
-        status, client = self._monitor.look(self._record)
-        if status.state is RunState.HEALTHY and client is not None:
-            return client
-        if status.state is RunState.EXHAUSTED:
-            record = self._record
-            raise RecoveryExhaustedError(
-                record.run_id, len(record.attempts), status.last_error, record.attempts
-            ) from status.last_error
-        if status.state is RunState.STOPPED or settled:
-            raise MonitorStoppedError(f"run {status.run_id!r} is not monitored any more")
-        raise TimeoutError(f"run {status.run_id!r} is still {status.state} after {timeout:g} s")
+        return self._loop().wait_live(timeout)
 
     def recover(self) -> Future[Completed]:
         """Recover the run now, whatever the server says of it.
@@ -98,10 +91,74 @@ class MonitoredRun:
         """Stop monitoring the run."""
         self._monitor.stop_monitoring(self)
 
-    def _is_settled(self) -> bool:
-        state = self._record.state
-        live = state is RunState.HEALTHY and self._record.client is not None
-        return live or state in (RunState.EXHAUSTED, RunState.STOPPED) or self._monitor.is_stopped
+    # The training loop
+
+    def segments(
+        self,
+        start_step: int = 0,
+        *,
+        resume_step: int | Callable[[Checkpoint], int] | None = None,
+        max_wait: float = 3600.0,
+    ) -> Segments:
+        """Go through the training loop's segments: one, then one more after each recovery.
+
+        It ends when a `with segment:` block ends without an exception. Called again, it goes
+        on where the loop was.
+
+        Args:
+            start_step: Where to begin on the run as it was registered.
+            resume_step: The next step of a checkpoint that none is recorded for, or a function
+                of the `Checkpoint` that returns it.
+            max_wait: Seconds to wait for a recovery at most.
+
+        Raises:
+            TypeError, ValueError: An argument cannot be used.
+            RuntimeError: `monitor_run` was given no client. From the loop: the segment before
+                was not entered.
+            RecoveryExhaustedError: From the loop: no attempt is left.
+            ResumePointUnknownError: From the loop: nobody knows the step of the checkpoint
+                that was restored.
+            TimeoutError: From the loop: a recovery took longer than `max_wait`.
+        """
+        if self.client is None and not self.state.is_pending:
+            raise RuntimeError(
+                f"run {self.run_id!r} has no training client; give monitor_run(..., client=...)"
+            )
+        return Segments(self._loop(), start_step, resume_step, max_wait)
+
+    def record_checkpoint(self, path: str, *, step: int, data: Any = None) -> Checkpoint:
+        """Record where the loop stood when a checkpoint was saved by other means.
+
+        Args:
+            path: A training checkpoint of this lineage.
+            step: The next step to run after it.
+            data: Any JSON value, for the position in the data.
+
+        Raises:
+            TypeError, ValueError: An argument cannot be used.
+        """
+        return self._loop().record_checkpoint(path, step, data)
+
+    def report_failure(self, error: BaseException) -> bool:
+        """Have the run looked at now, since its training loop failed.
+
+        It is polled at once and for the policy's `confirm_within` seconds.
+
+        Returns:
+            Whether a recovery was begun.
+        """
+        return self._monitor.report_failure(self._record, error)
+
+    def plan(self) -> Plan:
+        """Tell what a recovery would do now, by the code that would do it.
+
+        Raises:
+            RestError: No checkpoint is known and the server could not be asked.
+        """
+        return self._monitor.plan_for(self._record)
+
+    def _loop(self) -> Loop:
+        return self._monitor.loop_of(self._record)
 
     def __repr__(self) -> str:
         status = self.status()

@@ -21,6 +21,7 @@ __all__ = [
     "Attempting",
     "Blocked",
     "Change",
+    "Dropped",
     "GaveUp",
     "Incident",
     "Orphaned",
@@ -116,6 +117,11 @@ class GaveUp(Change):
     attempt: int
     error: BaseException
     history: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped(Change):
+    """Whoever began the incident ended it. Told to those who joined it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,10 +25,14 @@ from .arguments import (
     checked_workers,
     config_for,
 )
+from .attempt import make_plan
+from .checkpoints import Plan
 from .executor import RecoveryExecutor
 from .handle import MonitoredRun
+from .loop import Loop
 from .pacer import Pacer
 from .policy import Policy
+from .pool import DaemonPool
 from .reporter import Reporter
 from .runs import Record, RunMap
 from .scheduler import Clock, Scheduler, ThreadScheduler
@@ -36,6 +40,7 @@ from .state import Generation, RunState
 from .status import RunStatus, StatusTable
 from .supervisor import Supervisor
 from .sweep import SweepEnd, Sweeper, poll_bound
+from .triage import Triage
 
 __all__ = ["Monitor"]
 
@@ -43,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 #: How many requests a sweep may have in flight unless told otherwise.
 POLL_WORKERS = 8
+
+#: How many futures of an SDK without standard ones may be waited for at the same time.
+RESULTS_AT_ONCE = 64
 
 #: Seconds that the end of our own idle threads may take beyond a stop's timeout.
 JOIN_GRACE = 1.0
@@ -121,12 +129,9 @@ class Monitor:
         self._executor = RecoveryExecutor.over(executor)
         self._owns_executor = executor is None
         self._runs = RunMap()
+        self._tools = self._executor.tools(self._rest, self._services, self._clock)
         self._supervisor = Supervisor(
-            self.policy,
-            self._runs,
-            self._executor.dispatcher,
-            self._executor.tools(self._rest, self._services, self._clock),
-            self._reporter,
+            self.policy, self._runs, self._executor.dispatcher, self._tools, self._reporter
         )
         self._sweeper = Sweeper(
             self._rest,
@@ -136,7 +141,10 @@ class Monitor:
             bounded=self._own_rest is not None,
             results=self._supervisor,
             on_end=self._swept,
+            notify=self._reporter.notify,
         )
+        self._triage = Triage(self.policy, self._reporter, self._sweeper, self._supervisor)
+        self._results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self._pacer = Pacer(self._clock, self.policy.poll_interval, self._sweep)
         self._lock = threading.Lock()
         # Guarded by _lock: where the monitor is in its life.
@@ -198,6 +206,9 @@ class Monitor:
             self._executor.shutdown(wait=False)
         if self._own_scheduler is not None:
             self._own_scheduler.close(grace)
+        if self._results is not None:
+            self._results.shutdown(wait=False)
+            self._results.join(grace)
         self._sweeper.join(grace)
         self._reporter.outbox.join(grace)
 
@@ -281,7 +292,8 @@ class Monitor:
         """
         run_id = run.run_id if isinstance(run, MonitoredRun) else run
         record = self._runs.find(run_id)
-        if record is not None:
+        # The handle of a run that was stopped before does not speak for the one of now.
+        if record is not None and run in (run_id, record.handle):
             self._supervisor.stop(record)
 
     def poll_now(self) -> None:
@@ -325,19 +337,22 @@ class Monitor:
         with self._runs.lock:
             return record.status()
 
-    def look(self, record: Record) -> tuple[RunStatus, Any]:
-        """A snapshot and the client that belongs to it."""
-        with self._runs.lock:
-            return record.status(), record.client
-
     def lineage_of(self, record: Record) -> tuple[Generation, ...]:
         """The generations of a run."""
         with self._runs.lock:
             return record.lineage()
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait for a change that makes `predicate()` true."""
-        return self._reporter.wait(predicate, timeout)
+    def plan_for(self, record: Record) -> Plan:
+        """What a recovery of the run would do now; see `MonitoredRun.plan`."""
+        return make_plan(self._supervisor.request(record, None), self._tools, broken=set())
+
+    def report_failure(self, record: Record, error: BaseException) -> bool:
+        """Have a run looked at; see `MonitoredRun.report_failure`."""
+        return self._triage.report(record, error)
+
+    def loop_of(self, record: Record) -> Loop:
+        """The run as its training loop sees it."""
+        return Loop(record, self._runs, self._reporter, self._triage, self._results)
 
     def __repr__(self) -> str:
         life = "stopped" if self._stopping else "started" if self._started else "not started"
@@ -351,6 +366,7 @@ class Monitor:
 
     def _sweep(self) -> None:
         self._pacer.hold()
+        self._supervisor.sweep_begins()
         with self._runs.lock:
             polled = [r for r in self._runs.records() if r.state.is_polled]
         self._sweeper.begin(polled)

@@ -11,6 +11,7 @@ from typing import Any
 from ..config import Config
 from ..types import Checkpoint
 from .checkpoints import Cursor, cursor_of
+from .incident import Restored
 from .state import Generation, RunState, check_transition
 from .status import RunStatus
 
@@ -28,17 +29,65 @@ class StateChange:
 
 
 class Story:
-    """What only runs with a history have: past generations, cursors, checkpoints to distrust."""
+    """What only runs with a history have.
 
-    __slots__ = ("broken", "cursors", "known", "orphans", "past", "recovered_at")
+    `past` are the generations before the live one, `source` what that was restored from and
+    `with_optimizer` how; `cursors` and `known` are what was recorded of checkpoints by path,
+    `broken` the paths that did not load, `orphans` the ids left behind per generation,
+    `incidents` when the budget's incidents began, `cause` what began the present one;
+    `reached` is the next step of the training loop, `unfinished` whether a step was broken
+    off, and `steps_lost` how many the last recovery cost.
+    """
+
+    __slots__ = (
+        "broken",
+        "cause",
+        "cursors",
+        "incidents",
+        "known",
+        "orphans",
+        "past",
+        "reached",
+        "source",
+        "steps_lost",
+        "unfinished",
+        "with_optimizer",
+    )
 
     def __init__(self) -> None:
         self.past: tuple[Generation, ...] = ()
+        self.source: Checkpoint | None = None
+        self.with_optimizer = True
         self.cursors: dict[str, Cursor] = {}
-        self.known: tuple[Checkpoint, ...] = ()
+        self.known: dict[str, Checkpoint] = {}
         self.broken: frozenset[str] = frozenset()
         self.orphans: dict[str, tuple[str, ...]] = {}
-        self.recovered_at: tuple[float, ...] = ()
+        self.incidents: tuple[float, ...] = ()
+        self.cause: BaseException | None = None
+        self.reached: int | None = None
+        self.unfinished = False
+        self.steps_lost: int | None = None
+
+    def cursor(self, checkpoint: Checkpoint) -> Cursor | None:
+        """Where the loop stood when a checkpoint was saved, as far as anybody noted it."""
+        return cursor_of(checkpoint, self.cursors)
+
+    def next_generation(
+        self, ended: Generation, restored: Restored, broken: frozenset[str]
+    ) -> None:
+        """Turn the page: the live generation has ended, its successor is restored."""
+        self.past = (*self.past, ended)
+        self.broken |= broken
+        self.source = restored.checkpoint
+        self.with_optimizer = restored.with_optimizer
+        self.known[restored.checkpoint.tinker_path] = restored.checkpoint
+        self.cause = None
+        cursor = self.cursor(restored.checkpoint)
+        self.steps_lost = None
+        if cursor is not None and self.reached is not None:
+            self.steps_lost = max(0, self.reached - cursor.step)
+        self.reached = None
+        self.unfinished = False
 
 
 class Record:
@@ -65,6 +114,7 @@ class Record:
         "state",
         "story",
         "told_at",
+        "warned_at",
     )
 
     def __init__(
@@ -99,6 +149,7 @@ class Record:
         self.told_at: float | None = None
         self.misses = 0
         self.poll_after = 0.0
+        self.warned_at: datetime | None = None
 
     def remember(self) -> Story:
         """The run's story, begun at the first need."""
@@ -114,28 +165,18 @@ class Record:
 
     def lineage(self) -> tuple[Generation, ...]:
         """All generations, the live one last."""
-        past = self.story.past if self.story else ()
-        source = self.last_source()
+        story = self.story or Story()
+        cursor = story.cursor(story.source) if story.source else None
         live = Generation(
             run_id=self.run_id,
-            checkpoint=source.tinker_path if source else None,
-            step=self.step_of(source) if source else None,
+            checkpoint=story.source.tinker_path if story.source else None,
+            step=cursor.step if cursor else None,
             started_at=self.started_at,
         )
-        orphans = self.story.orphans if self.story else {}
         return tuple(
-            replace(generation, orphans=orphans.get(generation.run_id, ()))
-            for generation in (*past, live)
+            replace(generation, orphans=story.orphans.get(generation.run_id, ()))
+            for generation in (*story.past, live)
         )
-
-    def last_source(self) -> Checkpoint | None:
-        """The checkpoint that the live generation was made from."""
-        return self.story.known[0] if self.story and self.story.past else None
-
-    def step_of(self, checkpoint: Checkpoint) -> int | None:
-        """The next step of a checkpoint, where it is recorded."""
-        cursor = cursor_of(checkpoint, self.story.cursors if self.story else {})
-        return cursor.step if cursor else None
 
     def status(self) -> RunStatus:
         """A snapshot."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..errors import (
     AlreadyPendingError,
     IncidentBudgetError,
     MonitorStoppedError,
+    RecoveryError,
     TinkexError,
 )
 from ..service import secrets_of, without_secrets
@@ -23,6 +24,7 @@ from ..signals import (
     Exhausted,
     Missing,
     PollError,
+    Unprotected,
 )
 from ..types import Checkpoint, TrainingRun
 from .accounts import Accounts
@@ -32,6 +34,7 @@ from .incident import (
     Attempting,
     Blocked,
     Change,
+    Dropped,
     GaveUp,
     Orphaned,
     Recovered,
@@ -40,6 +43,7 @@ from .incident import (
     Waiting,
 )
 from .policy import Policy
+from .protection import newest_checkpoint, unprotected_since
 from .reporter import Reporter
 from .runs import Record, RunMap
 from .state import RunState
@@ -106,8 +110,24 @@ class Supervisor:
             if changed:
                 record.reset_polls()
                 record.error = None
+            warning = self._warning_locked(record, now)
         if changed:
             self._reporter.notify()
+        if warning is not None:
+            self._publish(record, Unprotected, run_id, **warning)
+
+    def _warning_locked(self, record: Record, now: datetime) -> dict[str, Any] | None:
+        """The fields of an `unprotected` event, where one is due."""
+        within = self._policy.unprotected_after
+        told = record.warned_at
+        if told is not None and (now - told).total_seconds() < within:
+            return None
+        newest = newest_checkpoint(_known(record))
+        since = unprotected_since(newest, record.started_at, now, within)
+        if since is None:
+            return None
+        record.warned_at = now
+        return {"since": since, "checkpoint": newest}
 
     def _detected(self, record: Record, run_id: str, run: TrainingRun) -> None:
         now = self._clock.utc()
@@ -121,10 +141,7 @@ class Supervisor:
             self._runs.move(record, RunState.RECOVERING)
         self._reporter.notify()
         self._publish(record, Detected, run_id, checkpoint=run.last_checkpoint, run=run)
-        if over_budget is not None:
-            self._give_up(record, run_id, over_budget)
-        else:
-            self._begin(record, run_id, run)
+        self._begin(record, run_id, run, over_budget)
 
     def failed(self, record: Record, run_id: str, error: BaseException) -> None:
         """The server did not answer for a run, or not properly."""
@@ -152,8 +169,12 @@ class Supervisor:
             self._publish(record, PollError, run_id, error=shown)
         if missing:
             self._publish(record, Missing, run_id, error=shown)
-        if failure.kind is Kind.ACCOUNT:
+        if failure.kind is Kind.ACCOUNT and not is_miss:
             self._accounts.block(record.config, shown, polls_fail=True)
+
+    def sweep_begins(self) -> None:
+        """A sweep is about to begin, whatever it polls."""
+        self._accounts.sweep_begins()
 
     def _is_miss(self, record: Record, status: int | None) -> bool:
         """Whether it is this run that cannot be found, and not its account that fails."""
@@ -169,8 +190,12 @@ class Supervisor:
 
     # Incidents
 
-    def recover(self, record: Record) -> Future[Completed]:
+    def recover(self, record: Record, cause: BaseException | None = None) -> Future[Completed]:
         """Begin a recovery now, whatever the server says of the run.
+
+        Args:
+            record: The run.
+            cause: Why: then the policy's budget counts. `None`: somebody asked for it.
 
         Raises:
             AlreadyPendingError: One is under way.
@@ -182,19 +207,32 @@ class Supervisor:
                 raise MonitorStoppedError(f"run {run_id!r} is not monitored any more")
             if record.state.is_pending:
                 raise AlreadyPendingError(run_id)
-            if record.state is RunState.EXHAUSTED:
-                record.remember().recovered_at = ()
+            if cause is None:
+                record.remember().incidents = ()
+            over_budget = self._budget_error_locked(record)
+            record.remember().cause = cause or RecoveryError("somebody called recover()")
             record.reset_polls()
             self._runs.move(record, RunState.RECOVERING)
         self._reporter.notify()
-        return self._begin(record, run_id, None)
+        return self._begin(record, run_id, None, over_budget)
 
-    def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> Future[Completed]:
-        request = self._request(record, run_id, run)
-        tell = partial(self._tell, record, run_id)
+    def _begin(
+        self,
+        record: Record,
+        run_id: str,
+        run: TrainingRun | None,
+        refusal: TinkexError | None,
+    ) -> Future[Completed]:
         try:
+            if refusal is not None:
+                raise refusal
             incident = self._dispatcher.begin(
-                request, self._tools, self._reporter, tell, can_pause=True, joining=True
+                self.request(record, run),
+                self._tools,
+                self._reporter,
+                partial(self._tell, record, run_id),
+                can_pause=True,
+                joining=True,
             )
         except TinkexError as error:
             self._give_up(record, run_id, error)
@@ -203,19 +241,20 @@ class Supervisor:
             return refused
         return incident.future
 
-    def _request(self, record: Record, run_id: str, run: TrainingRun | None) -> RecoveryRequest:
+    def request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
+        """What a recovery of the run needs, as data."""
         with self._runs.lock:
             story = record.story
             past = [generation.run_id for generation in story.past] if story else []
             return RecoveryRequest(
-                run_id=run_id,
+                run_id=record.run_id,
                 root_id=record.root_id,
                 service=record.service,
                 policy=self._policy,
                 config=record.config,
                 metadata=record.metadata,
                 run=run,
-                run_ids=(run_id, *reversed(past)),
+                run_ids=(record.run_id, *reversed(past)),
                 known=_known(record),
                 recorded=dict(story.cursors) if story else {},
                 broken=story.broken if story else frozenset(),
@@ -226,17 +265,21 @@ class Supervisor:
         policy = self._policy
         story = record.remember()
         since = self._clock.monotonic() - policy.incident_window
-        story.recovered_at = tuple(t for t in story.recovered_at if t > since)
-        count = len(story.recovered_at)
+        story.incidents = tuple(t for t in story.incidents if t > since)
+        count = len(story.incidents)
         if count >= policy.max_incidents:
             return IncidentBudgetError(record.run_id, count, policy.incident_window)
-        story.recovered_at = (*story.recovered_at, self._clock.monotonic())
+        story.incidents = (*story.incidents, self._clock.monotonic())
         return None
 
     def _tell(self, record: Record, run_id: str, change: Change) -> bool:
         """Take a change of an incident; false where its result is not wanted any more."""
         if isinstance(change, Orphaned):
             self._add_orphan(record, run_id, change.successor_id)
+            return False
+        if isinstance(change, Dropped):
+            if record.run_id == run_id and record.state.is_pending:
+                self._begin(record, run_id, None, None)
             return False
         with self._runs.lock:
             if record.run_id != run_id or not record.state.is_pending:
@@ -277,12 +320,10 @@ class Supervisor:
         ended = replace(
             record.lineage()[-1],
             ended_at=now,
-            cause=str(record.error) if record.error else "corrupted",
+            cause=str(story.cause or "the server flagged the run as corrupted"),
             attempts=change.attempt,
         )
-        story.past = (*story.past, ended)
-        story.broken |= change.broken
-        story.known = (restored.checkpoint, *story.known)
+        story.next_generation(ended, restored, change.broken)
         record.run_id = restored.successor_id
         record.client = restored.client
         record.generation += 1
@@ -290,6 +331,7 @@ class Supervisor:
         record.last_checkpoint = restored.checkpoint
         record.error = None
         record.attempts = ()
+        record.warned_at = None
         record.reset_polls()
         self._runs.add(record)
         self._runs.move(record, RunState.HEALTHY)
@@ -308,11 +350,16 @@ class Supervisor:
 
     # Commands
 
+    def note_cause(self, record: Record, error: BaseException | None) -> None:
+        """Keep what the training loop met, for the incident that may follow."""
+        with self._runs.lock:
+            record.remember().cause = error
+
     def begin_anew(self, record: Record) -> None:
         """Poll an exhausted run again, with its budget restored."""
         with self._runs.lock:
             if record.state is RunState.EXHAUSTED:
-                record.remember().recovered_at = ()
+                record.remember().incidents = ()
                 record.reset_polls()
                 record.error = None
                 self._runs.move(record, RunState.HEALTHY)
@@ -337,6 +384,5 @@ class Supervisor:
 
 def _known(record: Record) -> tuple[Checkpoint, ...]:
     """The checkpoints of a lineage beside those that the server lists."""
-    known = record.story.known if record.story else ()
-    last = record.last_checkpoint
-    return known if last is None or last in known else (last, *known)
+    known = tuple(record.story.known.values()) if record.story else ()
+    return known if record.last_checkpoint is None else (*known, record.last_checkpoint)

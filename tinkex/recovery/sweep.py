@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..config import Config
-from ..errors import ApiTimeoutError
+from ..errors import ApiResponseError, ApiTimeoutError
 from ..types import TrainingRun
 from .pool import DaemonPool
 from .runs import Record
@@ -85,6 +85,7 @@ class Sweeper:
         bounded: `rest` keeps to a `timeout=` by itself.
         results: Told each answer and each error.
         on_end: Called when a sweep has ended, on the thread that ended it.
+        notify: Wakes whoever waits for a poll.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
@@ -99,6 +100,7 @@ class Sweeper:
         bounded: bool,
         results: Results,
         on_end: Callable[[SweepEnd], None],
+        notify: Callable[[], None],
     ) -> None:
         self._rest = rest
         self._clock = clock
@@ -107,6 +109,7 @@ class Sweeper:
         self._options = {"timeout": bound} if bounded else {}
         self._results = results
         self._on_end = on_end
+        self._notify = notify
         # Twice: a foreign rest module may hang on to a thread beyond its bound.
         self._pool = DaemonPool(2 * workers, "tinkex-poll") if workers else None
         self._lock = threading.Lock()
@@ -142,6 +145,18 @@ class Sweeper:
             self._watch_later()
         return True
 
+    def poll(self, record: Record) -> Callable[[], bool]:
+        """Poll one run now, outside any sweep; what is returned tells whether that is done."""
+        poll = _Poll(record)
+        alone = _Sweep([poll], self._clock.monotonic())
+        alone.ended = True
+        if self._pool is None:
+            self._drain(alone)
+        else:
+            self._pool.submit(self._drain, alone)
+            self._watch_later()
+        return lambda: self._closed or not (alone.tasks or poll in self._in_flight)
+
     @property
     def is_sweeping(self) -> bool:
         """Whether a sweep is under way."""
@@ -175,6 +190,7 @@ class Sweeper:
                     logger.exception("run %s: its poll could not be dealt with", poll.run_id)
         finally:
             self._end_if_done(sweep)
+            self._notify()
 
     def _make(self, sweep: _Sweep, poll: _Poll) -> None:
         try:
@@ -187,7 +203,10 @@ class Sweeper:
                 self._results.seen(poll.record, poll.run_id, run)
 
     def _ask(self, config: Config | None, run_id: str) -> TrainingRun:
-        return TrainingRun.from_json(self._rest.get_training_run(config, run_id, **self._options))
+        run = TrainingRun.from_json(self._rest.get_training_run(config, run_id, **self._options))
+        if run.training_run_id != run_id:
+            raise ApiResponseError(f"asked for run {run_id!r}, told of {run.training_run_id!r}")
+        return run
 
     def _next(self, sweep: _Sweep) -> _Poll | None:
         with self._lock:

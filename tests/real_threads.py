@@ -1,0 +1,135 @@
+"""What the tests with real threads stand on: waits with a bound, and parts that hang on a gate."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import Executor, Future
+
+from tinkex import Policy
+from tinkex.testing import FakeServiceClient
+
+#: Seconds; long enough for a slow machine, and never reached by a test that passes.
+PATIENCE = 10.0
+
+#: A policy under which everything comes at once.
+QUICK = Policy(enabled=True, poll_interval=0.01, backoff=0.01, max_backoff=0.02)
+
+
+def path_of(run_id):
+    return f"tinker://{run_id}/weights/000001"
+
+
+def wait_until(event):
+    assert event.wait(PATIENCE)
+
+
+class Recorder:
+    """A receiver that remembers what it was told, and can be waited for."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._events = []
+        self.threads = set()
+
+    def __call__(self, sender, *, event):
+        with self._changed:
+            self._events.append(event)
+            self.threads.add(threading.current_thread())
+            self._changed.notify_all()
+
+    def named(self, name, run_id=None):
+        with self._changed:
+            told = list(self._events)
+        return [e for e in told if e.name == name and run_id in (None, e.run_id)]
+
+    def names(self, run_id):
+        with self._changed:
+            return [event.name for event in self._events if event.run_id == run_id]
+
+    def wait_for(self, name, run_id=None, *, count=1):
+        with self._changed:
+            came = self._changed.wait_for(
+                lambda: len(self.named(name, run_id)) >= count, timeout=PATIENCE
+            )
+        assert came, f"no {name} of {run_id} came: {self.names(run_id)}"
+        return self.named(name, run_id)[count - 1]
+
+
+class Server:
+    """A rest module whose runs are corrupted, or do not answer before `release` is called."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._corrupted = set()
+        self._hanging = set()
+        self._released = threading.Event()
+        self.polls = Counter()
+        self.threads = set()
+
+    def corrupt(self, *run_ids):
+        self._corrupted.update(run_ids)
+
+    def hang(self, *run_ids):
+        self._hanging.update(run_ids)
+
+    def release(self):
+        self._hanging.clear()
+        self._released.set()
+
+    def get_training_run(self, config, run_id):
+        with self._changed:
+            self.polls[run_id] += 1
+            self.threads.add(threading.current_thread())
+            self._changed.notify_all()
+            hangs = run_id in self._hanging
+        if hangs:
+            self._released.wait(3 * PATIENCE)
+        return {
+            "training_run_id": run_id,
+            "corrupted": run_id in self._corrupted,
+            "last_checkpoint": {"tinker_path": path_of(run_id)},
+        }
+
+    def wait_for_polls(self, run_id, count):
+        """Wait for so many polls of a run from now on."""
+        with self._changed:
+            wanted = self.polls[run_id] + count
+            came = self._changed.wait_for(lambda: self.polls[run_id] >= wanted, PATIENCE)
+        assert came, f"run {run_id} is not polled"
+
+
+class HungService(FakeServiceClient):
+    """A service client that makes no client before `gate` is opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.threads = set()
+
+    def create_training_client_from_state_with_optimizer(self, path, user_metadata=None):
+        self.threads.add(threading.current_thread())
+        self.entered.set()
+        self.gate.wait(3 * PATIENCE)
+        return super().create_training_client_from_state_with_optimizer(path, user_metadata)
+
+
+class HeldExecutor(Executor):
+    """An executor whose jobs begin, and end only when the test says so."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        future.set_running_or_notify_cancel()
+        self.jobs.append((future, lambda: function(*args, **kwargs)))
+        return future
+
+    def finish(self, number):
+        future, work = self.jobs[number]
+        future.set_result(work())
+
+    def kill(self, number, error):
+        self.jobs[number][0].set_exception(error)

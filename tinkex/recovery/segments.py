@@ -1,0 +1,324 @@
+"""The training loop's side: one segment between two recoveries, with its client and steps."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from ..errors import ResumePointUnknownError, SegmentSupersededError
+from ..service import is_sdk_error, saved_path, takes_option
+from ..types import Checkpoint
+from .checkpoints import Cursor
+from .results import wait_for_result
+
+__all__ = ["ResumePoint", "Segment", "Segments"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePoint:
+    """What a segment goes on from.
+
+    `step` is the next step and `data` what was recorded with it; `steps_lost` says how many
+    steps have to be run again (`None`: unknown), `optimizer_restored` whether the optimizer's
+    state came back with the weights.
+    """
+
+    checkpoint: Checkpoint
+    step: int
+    data: Any
+    steps_lost: int | None
+    optimizer_restored: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A consistent look at a run, for a segment that is about to begin.
+
+    `source` is the checkpoint that the live generation was made from, `reached` the next step
+    of a loop that ran on this generation before, `unfinished` whether that was broken off
+    within a step.
+    """
+
+    run_id: str
+    generation: int
+    client: Any
+    source: Checkpoint | None
+    cursor: Cursor | None
+    steps_lost: int | None
+    with_optimizer: bool
+    reached: int | None
+    unfinished: bool
+
+
+class Run(Protocol):
+    """What a segment asks of the run it belongs to."""
+
+    def outlook(self, max_wait: float) -> Outlook:
+        """Wait for a live client and look."""
+
+    def is_superseded(self, generation: int) -> bool:
+        """Whether the generation is known to be corrupted or replaced."""
+
+    def reach(self, generation: int, step: int, *, unfinished: bool) -> None:
+        """Note the next step of the loop."""
+
+    def report(self, error: BaseException) -> bool:
+        """Have the run looked at; true where the loop should go on with a next segment."""
+
+    def save(self, path: str, cursor: Cursor) -> Checkpoint:
+        """Note where the loop stood when a checkpoint was saved."""
+
+    def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for a change that makes `predicate()` true; say whether it is."""
+
+    def notify(self) -> None:
+        """Wake whoever waits."""
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Call a function that may block."""
+
+
+class Segment:
+    """The stretch of a training loop between two recoveries; a context manager.
+
+    An error of the server that leaves the `with` block begins a recovery and is kept in the
+    incident; every other exception leaves it unchanged.
+
+    Threads: use it from one thread.
+    """
+
+    def __init__(
+        self, run: Run, outlook: Outlook, start_step: int, resume: ResumePoint | None
+    ) -> None:
+        self._run = run
+        self._outlook = outlook
+        self._step = start_step
+        self._in_step = False
+        self._from_server: BaseException | None = None
+        #: The first step of this segment.
+        self.start_step = start_step
+        #: What the segment goes on from; `None` where the run was not recovered before it.
+        self.resume = resume
+        self.entered = False
+        self.finished = False
+
+    @property
+    def client(self) -> Any:
+        """The one training client of this segment.
+
+        Raises:
+            SegmentSupersededError: Its run is known to be corrupted or replaced.
+        """
+        self._check()
+        return self._outlook.client
+
+    def steps(self, total: int) -> Iterator[int]:
+        """Go through the steps from `start_step` to `total - 1`, and note how far the loop is.
+
+        Raises:
+            SegmentSupersededError: The run is known to be corrupted or replaced.
+        """
+        checked_step("total", total)
+        for step in range(self._step, total):
+            self._check()
+            self._note(step, in_step=True)
+            yield step
+            self._note(step + 1, in_step=False)
+
+    def result(self, future: Any, timeout: float | None = None) -> Any:
+        """Wait for a future of the official SDK, or of anybody, and return its result.
+
+        The SDK itself retries for minutes or for ever; this gives up as soon as the run is
+        known to be corrupted or replaced.
+
+        Args:
+            future: Something with `result()`; anything else is returned as it is.
+            timeout: Seconds; `None`: no bound.
+
+        Raises:
+            SegmentSupersededError: The run is known to be corrupted or replaced.
+            TimeoutError: It took longer than `timeout`.
+            Exception: What the future raises.
+        """
+        self._check()
+        try:
+            return wait_for_result(
+                future, timeout, self._run, self._is_superseded, self._outlook.run_id
+            )
+        except SegmentSupersededError:
+            raise
+        except Exception as error:
+            self._from_server = error
+            raise
+
+    def save_state(self, name: str, *, step: int, data: Any = None, **options: Any) -> Checkpoint:
+        """Save through the client, wait, and record where the loop stands.
+
+        Args:
+            name: The checkpoint's name.
+            step: The next step that was not yet submitted: what is saved holds every request
+                that was submitted before this call.
+            data: Any JSON value, for the position in the data.
+            **options: Passed on to the client's `save_state`.
+
+        Raises:
+            SegmentSupersededError: The run is known to be corrupted or replaced.
+            Exception: What the client raises.
+        """
+        cursor = checked_cursor(step, data)
+        save = self.client.save_state
+        if takes_option(save, "user_metadata"):
+            given = options.get("user_metadata") or {}
+            options["user_metadata"] = {**given, **cursor.to_metadata()}
+        try:
+            saved = save(name, **options)
+        except Exception as error:
+            self._from_server = error
+            raise
+        path = saved_path(self.result(saved))
+        return self._run.save(path, cursor)
+
+    def __enter__(self) -> Segment:
+        self.entered = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if error is None:
+            self.finished = True
+            if self._in_step:  # the loop was left by `break`, with its step done
+                self._note(self._step + 1, in_step=False)
+            return False
+        if not isinstance(error, Exception):
+            return False
+        if isinstance(error, SegmentSupersededError) and self._is_superseded():
+            return True
+        return self._is_from_server(error) and self._run.report(error)
+
+    def _is_from_server(self, error: Exception) -> bool:
+        return (
+            is_sdk_error(error)
+            or self._from_server is error
+            or (
+                self._from_server is not None
+                and self._from_server in (error.__cause__, error.__context__)
+            )
+        )
+
+    def _note(self, step: int, *, in_step: bool) -> None:
+        self._step = step
+        self._in_step = in_step
+        self._run.reach(self._outlook.generation, step, unfinished=in_step)
+
+    def _is_superseded(self) -> bool:
+        return self._run.is_superseded(self._outlook.generation)
+
+    def _check(self) -> None:
+        if self._is_superseded():
+            raise SegmentSupersededError(self._outlook.run_id)
+
+
+class Segments:
+    """The iterator that `MonitoredRun.segments` returns."""
+
+    def __init__(
+        self,
+        run: Run,
+        start_step: int,
+        resume_step: int | Callable[[Checkpoint], int] | None,
+        max_wait: float,
+    ) -> None:
+        self._run = run
+        self._start_step = checked_step("start_step", start_step)
+        if resume_step is not None and not callable(resume_step):
+            checked_step("resume_step", resume_step)
+        self._resume_step = resume_step
+        self._max_wait = max_wait
+        self._current: Segment | None = None
+
+    def __iter__(self) -> Segments:
+        return self
+
+    def __next__(self) -> Segment:
+        before = self._current
+        if before is not None and before.finished:
+            raise StopIteration
+        if before is not None and not before.entered:
+            raise RuntimeError("the segment before was not entered; use `with segment:`")
+        outlook = self._run.outlook(self._max_wait)
+        self._current = self._begin(outlook)
+        return self._current
+
+    def _begin(self, outlook: Outlook) -> Segment:
+        resume = self._resume_point(outlook)
+        if outlook.reached is not None:
+            if outlook.unfinished:
+                logger.warning(
+                    "run %s: the loop was broken off within step %d, which is run again",
+                    outlook.run_id,
+                    outlook.reached,
+                )
+            return Segment(self._run, outlook, outlook.reached, resume)
+        if outlook.source is None:
+            return Segment(self._run, outlook, self._start_step, None)
+        if resume is None:
+            raise ResumePointUnknownError(outlook.run_id, outlook.source.tinker_path)
+        return Segment(self._run, outlook, resume.step, resume)
+
+    def _resume_point(self, outlook: Outlook) -> ResumePoint | None:
+        source = outlook.source
+        if source is None:
+            return None
+        if outlook.cursor is not None:
+            step, data = outlook.cursor.step, outlook.cursor.data
+        elif callable(self._resume_step):
+            step, data = checked_step("resume_step", self._resume_step(source)), None
+        elif self._resume_step is not None:
+            step, data = self._resume_step, None
+        else:
+            return None
+        return ResumePoint(
+            checkpoint=source,
+            step=step,
+            data=data,
+            steps_lost=outlook.steps_lost,
+            optimizer_restored=outlook.with_optimizer,
+        )
+
+
+def checked_step(name: str, step: object) -> int:
+    """A step, 0 or more.
+
+    Raises:
+        TypeError, ValueError: It is no such number.
+    """
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise TypeError(f"{name} must be a whole number, not {step!r}")
+    if step < 0:
+        raise ValueError(f"{name} must be 0 or more, not {step}")
+    return step
+
+
+def checked_cursor(step: object, data: Any) -> Cursor:
+    """A cursor whose data can be written as JSON.
+
+    Raises:
+        TypeError, ValueError: The step is no step, or the data no JSON value.
+    """
+    cursor = Cursor(step=checked_step("step", step), data=data)
+    try:
+        json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise type(error)(f"data must be a JSON value: {error}") from None
+    return cursor

@@ -1,0 +1,66 @@
+"""What a failed training loop means: looks at its run and decides whether that is recovered."""
+
+from __future__ import annotations
+
+from ..errors import RecoveryError
+from ..service import secrets_of, without_secrets
+from .decisions import is_unusable
+from .policy import Policy
+from .reporter import Reporter
+from .runs import Record
+from .state import RunState
+from .supervisor import Supervisor
+from .sweep import Sweeper
+
+__all__ = ["Triage"]
+
+#: Seconds between two looks at a run whose training loop has failed.
+LOOK_EVERY = 2.0
+
+
+class Triage:
+    """Takes the errors that training loops report.
+
+    Threads: safe from any thread; `report` waits, for at most the policy's `confirm_within`
+    and one poll.
+    """
+
+    def __init__(
+        self, policy: Policy, reporter: Reporter, sweeper: Sweeper, supervisor: Supervisor
+    ) -> None:
+        self._policy = policy
+        self._reporter = reporter
+        self._sweeper = sweeper
+        self._supervisor = supervisor
+
+    def report(self, record: Record, error: BaseException) -> bool:
+        """Look at a run whose training loop failed; true where it is being recovered."""
+        clock = self._reporter.clock
+        generation = record.generation
+        until = clock.monotonic() + self._policy.confirm_within
+        shown = without_secrets(error, secrets_of(record.service, record.config))
+
+        def is_over() -> bool:
+            return record.generation != generation or not record.state.is_polled
+
+        self._supervisor.note_cause(record, shown)
+        while not is_over():
+            self._reporter.wait(self._sweeper.poll(record), None)
+            if not is_over() and self._policy.recover_on == "unusable" and is_unusable(error):
+                self._recover(record, shown)
+            left = until - clock.monotonic()
+            if left <= 0:
+                break
+            self._reporter.wait(is_over, min(left, LOOK_EVERY))
+        if is_over():
+            return record.generation != generation or record.state.is_pending
+        self._supervisor.note_cause(record, None)
+        return False
+
+    def _recover(self, record: Record, error: BaseException) -> None:
+        try:
+            self._supervisor.recover(record, cause=error)
+        except RecoveryError:
+            # A sweep was quicker, or somebody stopped the run: either way it is settled.
+            if record.state not in (RunState.STOPPED, RunState.RECOVERING, RunState.WAITING):
+                raise

@@ -1,0 +1,37 @@
+"""One run, one `with` line: a monitor of its own around a training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..service import finished, model_id_of
+from .handle import MonitoredRun
+from .monitor import Monitor
+from .policy import Policy
+
+__all__ = ["watch"]
+
+
+@contextmanager
+def watch(
+    client: Any,
+    service: Any,
+    policy: Policy | Mapping[str, Any] | None = None,
+    **monitor_options: Any,
+) -> Iterator[MonitoredRun]:
+    """Monitor one run for as long as the `with` block lasts, and give its handle.
+
+    Args:
+        client: The training client in use; a future of one is waited for.
+        service: The service client it came from.
+        policy: `None`: an enabled one.
+        **monitor_options: Passed on to `Monitor`.
+
+    Raises:
+        Exception: What `Monitor` and `monitor_run` raise.
+    """
+    live = finished(client)
+    with Monitor(Policy(enabled=True) if policy is None else policy, **monitor_options) as monitor:
+        yield monitor.monitor_run(model_id_of(live), service, client=live)
