@@ -240,10 +240,10 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
         secrets: Texts that no message may hold.
     """
     chain = list(causes(error))
-    if isinstance(error, TinkexError) and len(chain) == 1:
-        return error
     text = " ".join(str(cause) for cause in chain)
-    if not any(map(_is_of_http, chain)) and not any(secret in text for secret in secrets):
+    leaks = any(secret in text for secret in secrets)
+    is_ours = isinstance(error, TinkexError) and len(chain) == 1
+    if not leaks and (is_ours or not any(map(_is_of_http, chain))):
         return error
     telling = next((cause for cause in chain if _tells(cause)), error)
     message = str(error)

@@ -324,12 +324,17 @@ def subscribe(
     return Subscription(receiver, names or tuple(EVENTS), sender)
 
 
-def emit(sender: object, event: Event) -> None:
-    """Call the event's receivers one by one; one that raises is logged, the others go on."""
+def emit(sender: object, event: Event, is_closed: Callable[[], bool] = lambda: False) -> None:
+    """Call the event's receivers one by one; one that raises is logged, the others go on.
+
+    None is called any more once `is_closed()` is true.
+    """
     signal = namespace[event.name]
     if signal.is_muted:
         return
     for receiver in signal.receivers_for(sender):
+        if is_closed():
+            return
         try:
             receiver(sender, event=event)
         except Exception:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import AttemptTimeoutError, CheckpointMissingError
-from ..service import model_id_of, open_service_client
+from ..service import model_id_of, open_service_client, secrets_of, without_secrets
 from ..signals import CheckpointSelected, ClientCreated
 from ..types import Checkpoint
 from .checkpoints import Plan, plan_recovery
@@ -149,7 +149,8 @@ def _listings(
             if classify(error).kind is Kind.ACCOUNT:
                 raise
             # Not every server can list; what was recorded and seen serves then.
-            logger.info("the checkpoints of run %s cannot be listed: %s", run_id, error)
+            shown = without_secrets(error, secrets_of(request.service, request.config))
+            logger.info("the checkpoints of run %s cannot be listed: %s", run_id, shown)
             yield error
         else:
             yield tuple(Checkpoint.from_json(item) for item in listed)

@@ -45,11 +45,13 @@ class Dispatcher:
         self._max_concurrent = max_concurrent
         self._lock = threading.Lock()
         # Guarded by _lock: incidents by run id; those whose next attempt may begin; those
-        # that wait for their account; the attempts in a slot, and the abandoned ones.
+        # that wait for their account; the attempts in a slot, those whose end is being told,
+        # and the abandoned ones.
         self._incidents: dict[str, Incident] = {}
         self._ready: deque[Incident] = deque()
         self._parked: dict[object, deque[Incident]] = {}
         self._running: set[Attempt] = set()
+        self._ending: set[Attempt] = set()
         self._hung: set[Attempt] = set()
         self._pumping = False
         self._closed = False
@@ -198,7 +200,7 @@ class Dispatcher:
         with self._lock:
             return sum(
                 attempt.incident.reporter is reporter and attempt.thread != own
-                for attempt in self._running
+                for attempt in (*self._running, *self._ending)
             )
 
     # Attempts
@@ -254,22 +256,28 @@ class Dispatcher:
         attempt.timer = incident.tools.clock.call_later(
             policy.attempt_timeout, lambda: self._time_out(attempt)
         )
+        job: Future[Restored] | None = None
+        error: Exception | None = None
         try:
             job = attempt.job = self._pool().submit(run_attempt, attempt)
-        except Exception as error:
-            self._ended(attempt, None, error)
-        else:
+        except Exception as refused:
+            error = refused
+        if job is not None:
             job.add_done_callback(lambda done: self._done(attempt, done))
+        else:
+            self._ended(attempt, None, error)
 
     def _done(self, attempt: Attempt, job: Future[Restored]) -> None:
+        restored: Restored | None = None
+        error: BaseException | None = None
         try:
             restored = job.result()
         except CancelledError:
-            self._ended(attempt, None, RuntimeError("the executor cancelled the attempt"))
-        except BaseException as error:  # whatever ended the job, also an exit in foreign code
-            self._ended(attempt, None, error)
-        else:
-            self._ended(attempt, restored, None)
+            error = RuntimeError("the executor cancelled the attempt")
+        except BaseException as raised:  # whatever ended the job, also an exit in foreign code
+            error = raised
+        # Outside the except block: no error raised from here on comes from this one.
+        self._ended(attempt, restored, error)
 
     def _time_out(self, attempt: Attempt) -> None:
         with self._lock:
@@ -288,25 +296,32 @@ class Dispatcher:
         self, attempt: Attempt, restored: Restored | None, error: BaseException | None
     ) -> None:
         incident = attempt.incident
+        attempt.thread = threading.get_ident()
         with self._lock:
             wanted = attempt.is_current
             self._running.discard(attempt)
             self._hung.discard(attempt)
+            self._ending.add(attempt)
             if wanted:
                 incident.current = None
                 if restored is not None:
                     self._settle_locked(incident)
         if attempt.timer is not None:
             attempt.timer.cancel()
-        if restored is not None:
-            if wanted:
-                recovered(self, attempt, restored)
-            else:
-                orphaned(incident, restored)
-        elif wanted and error is not None:
-            failed(self, attempt, error)
-        incident.reporter.notify()
+        # The slot is free before anybody is told: what they do then may take its time.
         self._pump()
+        try:
+            if restored is not None:
+                if wanted:
+                    recovered(self, attempt, restored)
+                else:
+                    orphaned(incident, restored)
+            elif wanted and error is not None:
+                failed(self, attempt, error)
+        finally:
+            with self._lock:
+                self._ending.discard(attempt)
+            incident.reporter.notify()
 
     def _abandon_locked(self, attempt: Attempt) -> None:
         self._running.discard(attempt)

@@ -164,6 +164,13 @@ class RecoveryExecutor:
         if scheduler is not None:
             scheduler.close(1.0)
 
+    def join(self, timeout: float) -> None:
+        """Wait for the threads of its own pool after `shutdown`, at most `timeout` seconds."""
+        with self._lock:
+            pool = self._own_pool
+        if pool is not None:
+            pool.join(timeout)
+
     def tools(self, rest: Any, services: Any, clock: Clock) -> Tools:
         """What an incident works with: what was handed in here, else what the caller has."""
         return Tools(

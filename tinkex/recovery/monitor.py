@@ -185,8 +185,6 @@ class Monitor:
         self._reporter.closing = True
         self._executor.dispatcher.cancel_all(self._reporter, only_waiting=True)
         self._sweeper.close()
-        if self._own_rest is not None:
-            self._own_rest.close()
         grace = min(JOIN_GRACE, timeout / 10)
         try:
             self._reporter.wait(self._is_quiet, max(0.0, timeout - grace))
@@ -198,19 +196,25 @@ class Monitor:
         with self._runs.lock:
             for record in self._runs.records():
                 self._runs.move(record, RunState.STOPPED)
+        # Not before: an attempt that was under way may have had to list checkpoints.
+        if self._own_rest is not None:
+            self._own_rest.close()
         self._end_threads(grace)
         self._reporter.notify()
 
     def _end_threads(self, grace: float) -> None:
+        joins = [self._sweeper.join, self._reporter.outbox.join]
         if self._owns_executor:
             self._executor.shutdown(wait=False)
+            joins.append(self._executor.join)
         if self._own_scheduler is not None:
-            self._own_scheduler.close(grace)
+            joins.append(self._own_scheduler.close)
         if self._results is not None:
             self._results.shutdown(wait=False)
-            self._results.join(grace)
-        self._sweeper.join(grace)
-        self._reporter.outbox.join(grace)
+            joins.append(self._results.join)
+        # Each has its share, so that threads which hang leave time for those that do not.
+        for join in joins:
+            join(grace / len(joins))
 
     def _is_quiet(self) -> bool:
         return self._reporter.outbox.is_idle() and not self._executor.dispatcher.in_progress(

@@ -62,6 +62,10 @@ class Outbox:
         with self._lock:
             return all(self._draining.get(key) == own for key in self._lanes)
 
+    def is_closed(self) -> bool:
+        """Whether nothing more may be delivered."""
+        return self._closed
+
     def close(self) -> None:
         """Deliver nothing more, ever; what is being delivered ends by itself."""
         with self._lock:

@@ -87,13 +87,18 @@ class DaemonPool(Executor):
             future, function = job
             if not future.set_running_or_notify_cancel():
                 continue
+            result: Any = None
+            error: BaseException | None = None
             try:
                 result = function()
-            except BaseException as error:  # as the standard pools do: it is the job's outcome
-                future.set_exception(error)
-            else:
+            except BaseException as raised:  # as the standard pools do: it is the job's outcome
+                error = raised
+            # Outside the except block: no error raised from here on comes from this one.
+            if error is None:
                 future.set_result(result)
-            del job, future, function
+            else:
+                future.set_exception(error)
+            del job, future, function, result, error
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         with self._changed:

@@ -83,7 +83,7 @@ class Reporter:
         level = _LEVELS.get(type(event), logging.DEBUG)
         if logger.isEnabledFor(level):
             logger.log(level, "run %s: %s", event.run_id, _in_words(event))
-        emit(self._sender, event)
+        emit(self._sender, event, self.outbox.is_closed)
 
     def call(self, lane: object, callback: Callable[..., object] | None, *args: object) -> None:
         """Post a call of a person's callback, if there is one."""

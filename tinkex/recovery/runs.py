@@ -18,6 +18,10 @@ from .status import RunStatus
 __all__ = ["Record", "RunMap", "StateChange"]
 
 
+#: The fields of a checkpoint's row that are kept for a healthy run.
+ROW_FIELDS = ("tinker_path", "time", "size_bytes", "public", "expires_at", "user_metadata")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChange:
     """A run went from one state to another."""
@@ -101,7 +105,6 @@ class Record:
         "failed_at",
         "generation",
         "handle",
-        "last_checkpoint",
         "last_poll",
         "metadata",
         "misses",
@@ -109,6 +112,7 @@ class Record:
         "poll_after",
         "root_id",
         "run_id",
+        "saved",
         "service",
         "started_at",
         "state",
@@ -138,7 +142,8 @@ class Record:
         self.generation = 0
         self.handle: Any = None
         self.story: Story | None = None
-        self.last_checkpoint: Checkpoint | None = None
+        #: The newest checkpoint, or the fields of its row: most are never looked at.
+        self.saved: Checkpoint | tuple[Any, ...] | None = None
         self.last_poll: datetime | None = None
         self.next_attempt: datetime | None = None
         self.error: BaseException | None = None
@@ -150,6 +155,13 @@ class Record:
         self.misses = 0
         self.poll_after = 0.0
         self.warned_at: datetime | None = None
+
+    @property
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint, as far as is known."""
+        if isinstance(self.saved, tuple):
+            return Checkpoint.from_json(dict(zip(ROW_FIELDS, self.saved, strict=True)))
+        return self.saved
 
     def remember(self) -> Story:
         """The run's story, begun at the first need."""

@@ -11,6 +11,7 @@ from typing import Any
 from ..config import Config
 from ..errors import (
     AlreadyPendingError,
+    ApiResponseError,
     IncidentBudgetError,
     MonitorStoppedError,
     RecoveryError,
@@ -45,6 +46,7 @@ from .incident import (
 from .policy import Policy
 from .protection import newest_checkpoint, unprotected_since
 from .reporter import Reporter
+from .rows import brings_no_news
 from .runs import Record, RunMap
 from .state import RunState
 
@@ -98,6 +100,27 @@ class Supervisor:
             self._healthy(record, run_id, run)
         self._accounts.poll_succeeded(record.config)
 
+    def seen_rows(self, config: Config | None, found: list[tuple[Record, str, Any]]) -> list[str]:
+        """The server listed these runs; return the ids of those whose rows do not fit.
+
+        A healthy run whose row brings no news costs no object.
+        """
+        now = self._clock.utc()
+        warn_before = now - timedelta(seconds=self._policy.unprotected_after)
+        misfits = []
+        for record, run_id, row in found:
+            if brings_no_news(record, row, warn_before):
+                record.last_poll = now
+                continue
+            try:
+                run = TrainingRun.from_json(row)
+            except ApiResponseError:
+                misfits.append(run_id)
+            else:
+                self.seen(record, run_id, run)
+        self._accounts.poll_succeeded(config)
+        return misfits
+
     def _healthy(self, record: Record, run_id: str, run: TrainingRun) -> None:
         now = self._clock.utc()
         with self._runs.lock:
@@ -105,7 +128,7 @@ class Supervisor:
                 return
             record.last_poll = now
             if run.last_checkpoint is not None:
-                record.last_checkpoint = run.last_checkpoint
+                record.saved = run.last_checkpoint
             changed = self._runs.move(record, RunState.HEALTHY)
             if changed:
                 record.reset_polls()
@@ -135,7 +158,7 @@ class Supervisor:
             if record.run_id != run_id or not record.state.is_polled:
                 return
             record.last_poll = now
-            record.last_checkpoint = run.last_checkpoint or record.last_checkpoint
+            record.saved = run.last_checkpoint or record.saved
             record.reset_polls()
             over_budget = self._budget_error_locked(record)
             self._runs.move(record, RunState.RECOVERING)
@@ -328,7 +351,7 @@ class Supervisor:
         record.client = restored.client
         record.generation += 1
         record.started_at = now
-        record.last_checkpoint = restored.checkpoint
+        record.saved = restored.checkpoint
         record.error = None
         record.attempts = ()
         record.warned_at = None

@@ -1,7 +1,8 @@
-"""One poll of many runs at a time: which requests, on which threads, bounded by which time."""
+"""One poll of many runs at a time: on which threads, and bounded by which time."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..config import Config
-from ..errors import ApiResponseError, ApiTimeoutError
+from ..errors import ApiTimeoutError
 from ..types import TrainingRun
+from .asking import ask_page, ask_run, refuses_listing, retry_after
+from .listing import AccountView, Listing
 from .pool import DaemonPool
 from .runs import Record
-from .scheduler import Clock, Timer
+from .scheduler import Clock
 
 __all__ = ["Results", "SweepEnd", "Sweeper", "poll_bound"]
 
@@ -35,8 +38,11 @@ class Results(Protocol):
     def seen(self, record: Record, run_id: str, run: TrainingRun) -> None:
         """The server answered for a run."""
 
+    def seen_rows(self, config: Config | None, found: list[tuple[Record, str, Any]]) -> list[str]:
+        """The server listed these runs; return the ids of those whose rows do not fit."""
+
     def failed(self, record: Record, run_id: str, error: BaseException) -> None:
-        """The server did not, or not properly."""
+        """The server did not answer for a run, or not properly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,29 +55,56 @@ class SweepEnd:
     duration: float
 
 
+class _Sweep:
+    """The state of one sweep, guarded by the sweeper's lock."""
+
+    __slots__ = ("began", "ended", "errors", "listings", "polls", "requests", "runs")
+
+    def __init__(self, began: float, *, ended: bool = False) -> None:
+        self.polls: deque[_Poll] = deque()
+        self.listings: list[Listing] = []
+        self.runs = 0
+        self.began = began
+        self.requests = 0
+        self.errors = 0
+        self.ended = ended
+
+    def take(self) -> _Poll | _Page | None:
+        """The next request, pages first."""
+        for listing in self.listings:
+            if listing.has_next:
+                return _Page(self, listing, listing.next_page())
+        return self.polls.popleft() if self.polls else None
+
+
 class _Poll:
     """One run to ask for. Its `run_id` is that of the generation that the sweep meant."""
 
-    __slots__ = ("began", "record", "run_id")
+    __slots__ = ("began", "record", "run_id", "sweep")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, sweep: _Sweep, record: Record) -> None:
+        self.sweep = sweep
         self.record = record
         self.run_id = record.run_id
         self.began = 0.0
 
+    @property
+    def config(self) -> Config | None:
+        """The account it asks."""
+        return self.record.config
 
-class _Sweep:
-    """The state of one sweep, guarded by the sweeper's lock."""
 
-    __slots__ = ("began", "ended", "errors", "requests", "runs", "tasks")
+class _Page:
+    """One page to ask for."""
 
-    def __init__(self, polls: Iterable[_Poll], began: float) -> None:
-        self.tasks = deque(polls)
-        self.runs = len(self.tasks)
-        self.began = began
-        self.requests = 0
-        self.errors = 0
-        self.ended = False
+    __slots__ = ("began", "config", "listing", "number", "sweep")
+
+    def __init__(self, sweep: _Sweep, listing: Listing, number: int) -> None:
+        self.sweep = sweep
+        self.listing = listing
+        self.config = listing.config
+        self.number = number
+        self.began = 0.0
 
 
 class Sweeper:
@@ -107,72 +140,58 @@ class Sweeper:
         self._workers = workers
         self._bound = bound
         self._options = {"timeout": bound} if bounded else {}
+        self._can_list = callable(getattr(rest, "list_training_runs", None))
         self._results = results
         self._on_end = on_end
         self._notify = notify
         # Twice: a foreign rest module may hang on to a thread beyond its bound.
         self._pool = DaemonPool(2 * workers, "tinkex-poll") if workers else None
         self._lock = threading.Lock()
-        # Guarded by _lock: the sweep under way, the polls in flight, those given up whose
-        # threads still hang, and the timer that looks after them.
+        # Guarded by _lock: what was learnt of the accounts, the sweep under way, single polls
+        # beside it, the requests in flight, those that were given up but whose threads still
+        # hang, and how many threads are at work.
+        self._views: dict[Config | None, AccountView] = {}
         self._sweep: _Sweep | None = None
-        self._in_flight: set[_Poll] = set()
-        self._given_up: set[_Poll] = set()
-        self._watch_timer: Timer | None = None
+        self._single: deque[_Poll] = deque()
+        self._in_flight: set[_Poll | _Page] = set()
+        self._given_up: set[_Poll | _Page] = set()
+        self._at_work = 0
+        self._is_watching = False
         self._thread: int | None = None
         self._closed = False
+
+    # Commands
 
     def begin(self, records: Iterable[Record]) -> bool:
         """Begin a sweep; without effect and false while one is under way."""
         now = self._clock.monotonic()
+        accounts: dict[Config | None, list[Record]] = {}
+        for record in records:
+            accounts.setdefault(record.config, []).append(record)
         with self._lock:
             if self._closed or self._sweep is not None:
                 return False
-            busy = {poll.record for poll in (*self._in_flight, *self._given_up)}
-            polls = [_Poll(r) for r in records if r not in busy and r.poll_after <= now]
-            # Those that failed last time come last: they are the ones that may hang.
-            polls.sort(key=lambda poll: poll.record.failed_at is not None)
-            sweep = self._sweep = _Sweep(polls, now)
-        if self._pool is None:
-            self._thread = threading.get_ident()
-            try:
-                self._drain(sweep)
-            finally:
-                self._thread = None
-        else:
-            for _ in range(min(self._workers, max(1, len(polls)))):
-                self._pool.submit(self._drain, sweep)
-            self._watch_later()
+            sweep = self._sweep = _Sweep(now)
+            for config, runs in accounts.items():
+                self._plan_locked(sweep, config, runs, now)
+        self._work()
+        self._end_if_done(sweep)
         return True
 
     def poll(self, record: Record) -> Callable[[], bool]:
         """Poll one run now, outside any sweep; what is returned tells whether that is done."""
-        poll = _Poll(record)
-        alone = _Sweep([poll], self._clock.monotonic())
-        alone.ended = True
-        if self._pool is None:
-            self._drain(alone)
-        else:
-            self._pool.submit(self._drain, alone)
-            self._watch_later()
-        return lambda: self._closed or not (alone.tasks or poll in self._in_flight)
-
-    @property
-    def is_sweeping(self) -> bool:
-        """Whether a sweep is under way."""
-        return self._sweep is not None
-
-    def is_own_thread(self) -> bool:
-        """Whether the caller runs on the thread of a sweep, and so cannot wait for its end."""
-        return self._thread == threading.get_ident()
+        poll = _Poll(_Sweep(self._clock.monotonic(), ended=True), record)
+        with self._lock:
+            self._single.append(poll)
+        self._work()
+        return lambda: self._closed or not (poll in self._single or poll in self._in_flight)
 
     def close(self) -> None:
         """Begin no more polls and bring no more results."""
         with self._lock:
             self._closed = True
             self._in_flight.clear()
-            if self._sweep is not None:
-                self._sweep.tasks.clear()
+            self._single.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -181,59 +200,174 @@ class Sweeper:
         if self._pool is not None:
             self._pool.join(timeout)
 
-    def _drain(self, sweep: _Sweep) -> None:
-        try:
-            while (poll := self._next(sweep)) is not None:
-                try:
-                    self._make(sweep, poll)
-                except Exception:
-                    logger.exception("run %s: its poll could not be dealt with", poll.run_id)
-        finally:
-            self._end_if_done(sweep)
-            self._notify()
+    # Queries
 
-    def _make(self, sweep: _Sweep, poll: _Poll) -> None:
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether a sweep is under way."""
+        return self._sweep is not None and not self._closed
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on the thread of a sweep, and so cannot wait for its end."""
+        return self._thread == threading.get_ident()
+
+    # The plan
+
+    def _plan_locked(
+        self, sweep: _Sweep, config: Config | None, records: list[Record], now: float
+    ) -> None:
+        view = self._views.setdefault(config, AccountView())
+        if now < view.slow_until:
+            return
+        hanging = {p.record for p in (*self._in_flight, *self._given_up) if isinstance(p, _Poll)}
+        due = [r for r in records if r.poll_after <= now and r not in hanging]
+        sweep.runs += len(due)
+        if self._can_list and view.should_list(len(due), self._workers, now):
+            sweep.listings.append(Listing(view, config, due))
+        else:
+            # Those that failed last time come last: they are the ones that may hang.
+            due.sort(key=lambda record: record.failed_at is not None)
+            sweep.polls.extend(_Poll(sweep, record) for record in due)
+
+    def _next(self) -> _Poll | _Page | None:
+        with self._lock:
+            while not self._closed:
+                request: _Poll | _Page | None = None
+                if self._single:
+                    request = self._single.popleft()
+                elif self._sweep is not None:
+                    request = self._sweep.take()
+                if request is None:
+                    break
+                view = self._views.get(request.config)
+                now = self._clock.monotonic()
+                if isinstance(request, _Poll) and view is not None and now < view.slow_until:
+                    continue  # the server asked for patience; the next sweep asks for this run
+                request.began = now
+                request.sweep.requests += 1
+                self._in_flight.add(request)
+                return request
+            self._at_work -= 1
+            return None
+
+    # Requests
+
+    def _work(self) -> None:
+        """Have what is planned asked for, on as many threads as there may be."""
+        if self._pool is None:
+            self._thread, before = threading.get_ident(), self._thread
+            with self._lock:
+                self._at_work += 1
+            try:
+                self._drain()
+            finally:
+                self._thread = before
+            return
+        with self._lock:
+            planned = len(self._single)
+            if self._sweep is not None:
+                planned += len(self._sweep.polls) + self._workers * len(self._sweep.listings)
+            # Threads that hang in a foreign rest module beyond the bound are not counted on.
+            free = self._workers - (self._at_work - len(self._given_up))
+            more = 0 if self._closed else max(0, min(planned, free))
+            self._at_work += more
+            watch = more > 0 and not self._is_watching
+            self._is_watching = self._is_watching or watch
+        for _ in range(more):
+            # A pool that was closed just now has nothing left to ask.
+            with contextlib.suppress(RuntimeError):
+                self._pool.submit(self._drain)
+        if watch:
+            self._clock.call_later(STRAGGLER, self._watch)
+
+    def _drain(self) -> None:
+        while (request := self._next()) is not None:
+            try:
+                if isinstance(request, _Page):
+                    self._ask_page(request)
+                else:
+                    self._ask_run(request)
+            except Exception:
+                logger.exception("an answer could not be dealt with")
+            except BaseException:  # an exit in foreign code ends this thread, not the others
+                with self._lock:
+                    self._at_work -= 1
+                raise
+            self._end_if_done(request.sweep)
+            if request.sweep.ended:
+                self._notify()
+
+    def _ask_run(self, poll: _Poll) -> None:
         try:
-            run = self._ask(poll.record.config, poll.run_id)
+            run = ask_run(self._rest, poll.config, poll.run_id, self._options)
         except Exception as error:
-            if self._landed(sweep, poll, error=True):
+            if self._landed(poll, error):
                 self._results.failed(poll.record, poll.run_id, error)
         else:
-            if self._landed(sweep, poll):
+            if self._landed(poll):
                 self._results.seen(poll.record, poll.run_id, run)
 
-    def _ask(self, config: Config | None, run_id: str) -> TrainingRun:
-        run = TrainingRun.from_json(self._rest.get_training_run(config, run_id, **self._options))
-        if run.training_run_id != run_id:
-            raise ApiResponseError(f"asked for run {run_id!r}, told of {run.training_run_id!r}")
-        return run
-
-    def _next(self, sweep: _Sweep) -> _Poll | None:
+    def _landed(self, poll: _Poll, error: BaseException | None = None) -> bool:
+        """Whether a poll's answer is still wanted."""
         with self._lock:
-            if self._closed or not sweep.tasks:
-                return None
-            poll = sweep.tasks.popleft()
-            poll.began = self._clock.monotonic()
-            self._in_flight.add(poll)
-            sweep.requests += 1
-            return poll
+            wanted = poll in self._in_flight and not self._closed
+            self._remove_locked(poll, error)
+            return wanted
 
-    def _landed(self, sweep: _Sweep, poll: _Poll, *, error: bool = False) -> bool:
-        """Whether the poll's answer is still wanted."""
-        with self._lock:
-            self._given_up.discard(poll)
-            if poll not in self._in_flight:
-                return False
-            self._in_flight.remove(poll)
-            sweep.errors += error
-            return not self._closed
+    def _ask_page(self, page: _Page) -> None:
+        listing = page.listing
+        size = listing.view.page_size
+        options = self._options
+        try:
+            rows, total = ask_page(self._rest, page.config, page.number * size, size, options)
+        except Exception as error:
+            with self._lock:
+                now = self._clock.monotonic()
+                self._remove_locked(page, error)
+                listing.failed(error, refused=refuses_listing(error), now=now)
+                left = self._left_over_locked(page)
+        else:
+            found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
+            misfits = self._results.seen_rows(page.config, found)
+            seen = [run_id for _, run_id, _ in found if run_id not in misfits]
+            with self._lock:
+                now = self._clock.monotonic()
+                self._remove_locked(page, None)
+                listing.landed(page.number, len(rows), total, seen, now)
+                left = self._left_over_locked(page)
+        if listing.error is not None:
+            for record in left:
+                self._results.failed(record, record.run_id, listing.error)
+        elif self._pool is not None and (left or listing.has_next):
+            self._work()
+
+    def _remove_locked(self, request: _Poll | _Page, error: BaseException | None) -> None:
+        self._given_up.discard(request)
+        self._in_flight.discard(request)
+        if error is not None:
+            request.sweep.errors += 1
+            seconds = retry_after(error)
+            if seconds is not None:
+                view = self._views.setdefault(request.config, AccountView())
+                view.slow_until = self._clock.monotonic() + seconds
+
+    def _left_over_locked(self, page: _Page) -> list[Record]:
+        """The runs that a listing did not show, once it is through; each is asked for."""
+        if not page.listing.is_through or page.sweep.ended or self._closed:
+            return []
+        left = page.listing.left_over()
+        if page.listing.error is None:
+            page.sweep.polls.extend(_Poll(page.sweep, record) for record in left)
+        return left
+
+    # The end
 
     def _end_if_done(self, sweep: _Sweep) -> None:
         now = self._clock.monotonic()
         with self._lock:
-            if sweep.ended or sweep.tasks:
+            if sweep.ended or sweep.polls or any(each.has_next for each in sweep.listings):
                 return
-            if any(now - poll.began < STRAGGLER for poll in self._in_flight):
+            if any(r.sweep is sweep and now - r.began < STRAGGLER for r in self._in_flight):
                 return
             sweep.ended = True
             self._sweep = None
@@ -247,31 +381,26 @@ class Sweeper:
         if not closed:
             self._on_end(end)
 
-    # Stragglers
-
-    def _watch_later(self) -> None:
-        timer = self._clock.call_later(STRAGGLER, self._watch)
-        with self._lock:
-            self._watch_timer, before = timer, self._watch_timer
-        if before is not None:
-            before.cancel()
-
     def _watch(self) -> None:
-        """End a sweep that only stragglers hold, and give up polls that are over their bound."""
+        """End a sweep that only stragglers hold, and give up requests beyond their bound."""
         now = self._clock.monotonic()
         with self._lock:
             sweep = self._sweep
             # Our own rest client ends its calls by itself; a second more is for its answer.
-            late = [p for p in self._in_flight if now - p.began > self._bound + STRAGGLER]
+            late = [r for r in self._in_flight if now - r.began > self._bound + STRAGGLER]
             self._in_flight.difference_update(late)
             self._given_up.update(late)
-            if sweep is not None:
-                sweep.errors += len(late)
-            go_on = bool(self._in_flight) or sweep is not None
-        for poll in late:
-            error = ApiTimeoutError(f"run {poll.run_id}: no answer within {self._bound:g} s")
-            self._results.failed(poll.record, poll.run_id, error)
+            self._is_watching = not self._closed and (sweep is not None or bool(self._in_flight))
+            again = self._is_watching
+        for request in late:
+            request.sweep.errors += 1
+            if isinstance(request, _Poll):
+                error = ApiTimeoutError(f"run {request.run_id}: no answer in {self._bound:g} s")
+                self._results.failed(request.record, request.run_id, error)
         if sweep is not None:
             self._end_if_done(sweep)
-        if go_on and not self._closed:
-            self._watch_later()
+        if late:
+            self._work()
+            self._notify()
+        if again:
+            self._clock.call_later(STRAGGLER, self._watch)

@@ -1,0 +1,70 @@
+"""One request of a sweep: asked of any rest module, its answer checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Config
+from ..errors import ApiResponseError, ApiStatusError
+from ..types import TrainingRun
+
+__all__ = ["ask_page", "ask_run", "refuses_listing", "retry_after"]
+
+#: Answers that mean that a server has no list of runs, or not of this size.
+_REFUSALS = frozenset({400, 404, 405, 422, 501})
+
+
+def ask_run(
+    rest: Any, config: Config | None, run_id: str, options: Mapping[str, Any]
+) -> TrainingRun:
+    """Ask for one run.
+
+    Raises:
+        ApiResponseError: The answer does not fit, or is about another run.
+        Exception: What the rest module raises.
+    """
+    run = TrainingRun.from_json(rest.get_training_run(config, run_id, **options))
+    if run.training_run_id != run_id:
+        raise ApiResponseError(f"asked for run {run_id!r}, told of {run.training_run_id!r}")
+    return run
+
+
+def ask_page(
+    rest: Any, config: Config | None, offset: int, limit: int, options: Mapping[str, Any]
+) -> tuple[list[tuple[str, Any]], int | None]:
+    """Ask for a page; return its rows by run id, as the server sent them, and the total.
+
+    Raises:
+        ApiResponseError: The answer is no page.
+        Exception: What the rest module raises.
+    """
+    page = rest.list_training_runs(config, limit=limit, offset=offset, **options)
+    rows = getattr(page, "rows", None)
+    if rows is None:
+        rows = getattr(page, "training_runs", None)
+    if not isinstance(rows, list | tuple):
+        raise ApiResponseError(f"a page of runs was expected, not {type(page).__name__}")
+    total = getattr(page, "total_count", None)
+    return [(_id_of(row), row) for row in rows], total if isinstance(total, int) else None
+
+
+def _id_of(row: Any) -> str:
+    """A row's run id; a row that has none costs only itself."""
+    found = row.get("training_run_id") if type(row) is dict else None
+    if found is None:
+        found = getattr(row, "training_run_id", None)
+    return found if isinstance(found, str) else ""
+
+
+def refuses_listing(error: BaseException) -> bool:
+    """Whether a server does not list runs, or not in a form that can be read."""
+    if isinstance(error, ApiStatusError):
+        return error.status in _REFUSALS
+    return isinstance(error, ApiResponseError)
+
+
+def retry_after(error: BaseException) -> float | None:
+    """The seconds that a server asked to wait for, if it did."""
+    seconds = getattr(error, "retry_after", None)
+    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None

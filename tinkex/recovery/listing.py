@@ -1,0 +1,144 @@
+"""Whether a sweep lists an account's runs or asks for each, and which page comes next."""
+
+from __future__ import annotations
+
+from ..config import Config
+from .runs import Record
+
+__all__ = ["AccountView", "Listing"]
+
+#: How many runs are asked for in one page.
+PAGE_SIZE = 100
+
+#: What a page costs, in requests for one run: its rows have to be read as well.
+PAGE_COST = 2
+
+#: Seconds after which what was learnt of an account's list is learnt anew.
+LEARN_EVERY = 3600.0
+
+
+class AccountView:
+    """What sweeps have learnt of an account. Guarded by the sweeper's lock.
+
+    `page_size` is how many rows a page really brings, `total` how many runs the account has,
+    `depth` how many pages it took to see all that are monitored.
+    """
+
+    __slots__ = ("depth", "learnt_at", "page_size", "refused_until", "slow_until", "total")
+
+    def __init__(self) -> None:
+        self.page_size = PAGE_SIZE
+        self.total: int | None = None
+        self.depth: int | None = None
+        self.learnt_at = float("-inf")
+        self.refused_until = float("-inf")
+        self.slow_until = float("-inf")
+
+    def should_list(self, runs: int, workers: int, now: float) -> bool:
+        """Whether to begin with a page. So few runs that they fit one round are just asked for."""
+        if runs <= max(1, workers) or now < self.refused_until:
+            return False
+        if now - self.learnt_at > LEARN_EVERY:
+            self.total = self.depth = None
+        return self.total is None or self.is_worthwhile(runs)
+
+    def is_worthwhile(self, runs: int) -> bool:
+        """Whether listing costs less than asking for this many runs one by one."""
+        pages = -(-(self.total or 0) // self.page_size)
+        if self.depth is not None:
+            pages = min(pages, self.depth)
+        return pages * PAGE_COST <= runs
+
+    def refuse(self, now: float) -> None:
+        """Remember that the server does not list."""
+        self.refused_until = now + LEARN_EVERY
+
+
+class Listing:
+    """One account's pages in one sweep. Guarded by the sweeper's lock.
+
+    Rows move between pages while training goes on, and totals can be wrong. So nothing is
+    concluded from a run that was not seen: it is asked for by itself.
+
+    `unseen` are the runs that no page has shown yet, `error` why pages could not be had.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_deepest",
+        "_is_over",
+        "_last_full",
+        "_open",
+        "config",
+        "error",
+        "unseen",
+        "view",
+    )
+
+    def __init__(self, view: AccountView, config: Config | None, records: list[Record]) -> None:
+        self.view = view
+        self.config = config
+        self.unseen = {record.run_id: record for record in records}
+        self.error: BaseException | None = None
+        self._asked = 0
+        self._open = 0
+        self._last_full = -1
+        self._deepest = -1
+        self._is_over = False
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is a page to ask for now."""
+        if self._is_over or not self.unseen or (self.view.total is None and self._open):
+            return False
+        is_known = self._asked * self.view.page_size < (self.view.total or 1)
+        return is_known or self._asked <= self._last_full + 1
+
+    @property
+    def is_through(self) -> bool:
+        """Whether no page is under way and none is to come."""
+        return not self._open and not self.has_next
+
+    def next_page(self) -> int:
+        """Take the number of the next page to ask for."""
+        self._asked += 1
+        self._open += 1
+        return self._asked - 1
+
+    def landed(self, page: int, rows: int, total: int | None, seen: list[str], now: float) -> None:
+        """Take a page: how many rows it had, and which of the runs that are looked for."""
+        view = self.view
+        self._open -= 1
+        wanted = len(self.unseen)
+        for run_id in seen:
+            self.unseen.pop(run_id, None)
+        if seen:
+            self._deepest = max(self._deepest, page)
+        if page == 0:
+            is_new = view.total is None
+            view.total = max(total or 0, rows)
+            if 0 < rows < min(view.page_size, view.total):
+                view.page_size = rows  # the server gives fewer rows than were asked for
+            if is_new:
+                view.learnt_at = now
+                self._is_over = not view.is_worthwhile(wanted)
+        if rows and rows >= view.page_size:
+            self._last_full = max(self._last_full, page)
+        if not self._open and not self.unseen:
+            view.depth = self._deepest + 1
+
+    def failed(self, error: BaseException, *, refused: bool, now: float) -> None:
+        """A page could not be had: no more of them in this sweep."""
+        self._open -= 1
+        self._is_over = True
+        if refused:
+            self.view.refuse(now)
+        else:
+            self.error = error
+
+    def left_over(self) -> list[Record]:
+        """Hand over the runs that no page has shown."""
+        left = list(self.unseen.values())
+        self.unseen = {}
+        self._is_over = True
+        return left

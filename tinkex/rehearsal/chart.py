@@ -1,0 +1,179 @@
+"""Curves drawn with characters: panels beside each other that share one vertical axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+__all__ = ["Panel", "draw"]
+
+#: Columns: a chart is never narrower, and panels stand beside each other only from there on.
+NARROWEST = 30
+BESIDE = 60
+#: Columns between two panels.
+GAP = 2
+#: Rows of a panel, unless told otherwise.
+HEIGHT = 10
+
+#: The dots of a braille character, by row and column, as bits.
+_BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+_BRAILLE_BLANK = 0x2800
+
+Point = tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One curve: `points` are (step, value) in order; `mark` is a step to draw a line at."""
+
+    title: str
+    points: Sequence[Point]
+    mark: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    """What the corners of a panel stand for."""
+
+    left: int
+    right: int
+    low: float
+    high: float
+
+    def column(self, step: int, dots: int) -> int:
+        """The dot, counted from the left, of a step."""
+        return round((step - self.left) / max(1, self.right - self.left) * (dots - 1))
+
+    def row(self, value: float, dots: int) -> int:
+        """The dot, counted from the top, of a value."""
+        if self.high <= self.low:
+            return (dots - 1) // 2
+        return round((self.high - value) / (self.high - self.low) * (dots - 1))
+
+
+def draw(
+    panels: Sequence[Panel], *, width: int = 80, height: int = HEIGHT, plain: bool = False
+) -> list[str]:
+    """Draw panels beside each other, or below each other where `width` is small.
+
+    Args:
+        panels: At least one, each with at least one point; all share the scale.
+        width: Columns that may be used.
+        height: Rows of each panel, without its title and its axis.
+        plain: ASCII only.
+
+    Returns:
+        The lines, without trailing blanks.
+    """
+    if not panels or not all(panel.points for panel in panels):
+        raise ValueError("a chart needs panels, and each of them points")
+    width = max(NARROWEST, width)
+    scale = _scale_of(panels)
+    labels = _labels(scale, height)
+    if len(panels) > 1 and width < BESIDE:
+        parts = [draw_row([one], scale, labels, width, height, plain=plain) for one in panels]
+        return [line for part in parts for line in part]
+    return draw_row(panels, scale, labels, width, height, plain=plain)
+
+
+def draw_row(
+    panels: Sequence[Panel],
+    scale: _Scale,
+    labels: Sequence[str],
+    width: int,
+    height: int,
+    *,
+    plain: bool,
+) -> list[str]:
+    """Draw panels beside each other with the labels of their common axis on the left."""
+    margin = len(labels[0])
+    frame = 1  # the column of a panel's own vertical axis
+    room = width - margin - GAP * (len(panels) - 1)
+    columns = room // len(panels) - frame
+    boxes = [_box(panel, scale, columns, height, plain=plain) for panel in panels]
+    left = [" " * margin, *labels, " " * margin, " " * margin]
+    rows = [(" " * GAP).join(parts) for parts in zip(*boxes, strict=True)]
+    return [f"{label}{row}".rstrip() for label, row in zip(left, rows, strict=True)]
+
+
+def _scale_of(panels: Sequence[Panel]) -> _Scale:
+    steps = [step for panel in panels for step, _ in panel.points]
+    values = [value for panel in panels for _, value in panel.points]
+    return _Scale(left=min(steps), right=max(steps), low=min(values), high=max(values))
+
+
+def _labels(scale: _Scale, height: int) -> list[str]:
+    """The labels of the vertical axis: one for each row, all of one length."""
+    if scale.high <= scale.low:
+        texts = {(height - 1) // 2: f"{scale.high:.3g}"}
+    else:
+        middle = (scale.high + scale.low) / 2
+        texts = {0: f"{scale.high:.3g}", height - 1: f"{scale.low:.3g}"}
+        if height % 2:
+            texts[height // 2] = f"{middle:.3g}"
+    margin = 1 + max(map(len, texts.values()))
+    return [texts.get(row, "").rjust(margin) + " " for row in range(height)]
+
+
+def _box(panel: Panel, scale: _Scale, columns: int, height: int, *, plain: bool) -> list[str]:
+    """A panel's lines, all of one length: title, curve, axis, the steps at its ends."""
+    axis, corner, floor = ("|", "+", "-") if plain else ("│", "└", "─")
+    mark = None if panel.mark is None else scale.column(panel.mark, columns)
+    canvas = _plain_curve if plain else _braille_curve
+    curve = canvas(panel.points, scale, columns, height)
+    if mark is not None:
+        line = ":" if plain else "┊"
+        curve = [_with(row, mark, line) if row[mark] == " " else row for row in curve]
+    base = floor * columns
+    if mark is not None:
+        base = _with(base, mark, "^" if plain else "┴")
+    return [
+        f" {panel.title}"[: columns + 1].ljust(columns + 1),
+        *(axis + row for row in curve),
+        corner + base,
+        " " + _footer(scale, panel.mark, mark, columns),
+    ]
+
+
+def _footer(scale: _Scale, step: int | None, mark: int | None, columns: int) -> str:
+    """The steps at both ends and at the mark, where there is room for it."""
+    first, last = str(scale.left), str(scale.right)
+    footer = first.ljust(columns - len(last)) + last
+    if step is None or mark is None:
+        return footer
+    text = str(step)
+    start = min(max(0, mark - len(text) // 2), columns - len(text))
+    around = footer[max(0, start - 1) : start + len(text) + 1]
+    return footer if around.strip() else footer[:start] + text + footer[start + len(text) :]
+
+
+def _with(row: str, column: int, character: str) -> str:
+    return row[:column] + character + row[column + 1 :]
+
+
+def _braille_curve(points: Sequence[Point], scale: _Scale, columns: int, height: int) -> list[str]:
+    cells = [[0] * columns for _ in range(height)]
+    for x, y in _dots(points, scale, columns * 2, height * 4):
+        cells[y // 4][x // 2] |= _BRAILLE[y % 4][x % 2]
+    return ["".join(chr(_BRAILLE_BLANK + bits) if bits else " " for bits in row) for row in cells]
+
+
+def _plain_curve(points: Sequence[Point], scale: _Scale, columns: int, height: int) -> list[str]:
+    cells = [[" "] * columns for _ in range(height)]
+    for x, y in _dots(points, scale, columns, height):
+        cells[y][x] = "*"
+    return ["".join(row) for row in cells]
+
+
+def _dots(points: Sequence[Point], scale: _Scale, across: int, down: int) -> set[tuple[int, int]]:
+    """The dots of the line through all points, (column, row) from the upper left corner."""
+    corners = [(scale.column(step, across), scale.row(value, down)) for step, value in points]
+    dots = {corners[0]}
+    for (x0, y0), (x1, y1) in pairwise(corners):
+        count = max(abs(x1 - x0), abs(y1 - y0), 1)
+        dots.update(
+            (round(x0 + (x1 - x0) * part / count), round(y0 + (y1 - y0) * part / count))
+            for part in range(count + 1)
+        )
+    return dots

@@ -1,0 +1,112 @@
+"""What rehearsals are played on: a server, the official SDK, monitors, and what they said."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import tinker
+
+from ..recovery.monitor import Monitor
+from ..recovery.policy import Policy
+from ..signals import Event, subscribe
+from .server import RehearsalServer
+
+__all__ = ["Events", "Stage"]
+
+#: How often rehearsed monitors poll, in seconds, unless told otherwise.
+POLL_INTERVAL = 0.1
+#: Seconds that a rehearsed wait may take at most, and the end of a client's session.
+PATIENCE = 30.0
+CLOSING = 5.0
+
+
+class Events:
+    """A receiver that keeps every event but the sweeps' ends, in the order of delivery.
+
+    Threads: safe from any.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        # Guarded by _changed:
+        self._events: list[Event] = []
+        self._sweeps = 0
+
+    def __call__(self, sender: object, *, event: Event) -> None:
+        """Take an event."""
+        with self._changed:
+            if event.name == "swept":
+                self._sweeps += 1
+            else:
+                self._events.append(event)
+            self._changed.notify_all()
+
+    def named(self, *names: str) -> list[Any]:
+        """The events of these names."""
+        with self._changed:
+            return [event for event in self._events if event.name in names]
+
+    def wait_for(self, name: str, count: int = 1, *, timeout: float = PATIENCE) -> bool:
+        """Wait for so many events of a name; false where they do not come in time."""
+        return self._wait(lambda: len(self.named(name)) >= count, timeout)
+
+    def wait_for_sweeps(self, count: int, *, timeout: float = PATIENCE) -> bool:
+        """Wait for so many more sweeps."""
+        with self._changed:
+            wanted = self._sweeps + count
+        return self._wait(lambda: self._sweeps >= wanted, timeout)
+
+    def _wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(predicate, timeout)
+
+
+class Stage:
+    """A rehearsal server with clients and monitors on it, all ended by its `with` block."""
+
+    def __init__(self, **server_options: Any) -> None:
+        self.server = RehearsalServer(**server_options)
+        self.events = Events()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.server)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def service(self) -> Any:
+        """Open a service client of the official SDK, unmodified."""
+        service = tinker.ServiceClient(base_url=self.server.url, api_key=self.server.api_key)
+        self._stack.callback(_end, service)
+        return service
+
+    def monitor(self, *receivers: Callable[..., object], **policy: Any) -> Monitor:
+        """Start a monitor; the keywords are fields of its policy.
+
+        `events` and `receivers` are told all it says.
+        """
+        policy = {"enabled": True, "poll_interval": POLL_INTERVAL, "backoff": 0.1, **policy}
+        monitor = Monitor(Policy(**policy))
+        for receiver in (self.events, *receivers):
+            self._stack.enter_context(subscribe(receiver, sender=monitor))
+        return self._stack.enter_context(monitor)
+
+
+def _end(service: Any) -> None:
+    """Close a service client; older versions of the SDK have only the inner object for it."""
+    if "status" in inspect.signature(getattr(service, "close", _end)).parameters:
+        service.close("success").result(timeout=CLOSING)
+    else:
+        service.holder.close()

@@ -1,0 +1,95 @@
+"""The training loops of rehearsals, written with the official SDK as anybody writes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tinker
+
+from ..recovery.handle import MonitoredRun
+from ..recovery.segments import Segment
+from ..service import finished
+from .backend import BASE_MODEL
+from .corpus import batch
+
+__all__ = ["Course", "new_client", "save_steps", "train", "train_segments"]
+
+RANK = 8
+LEARNING_RATE = 0.05
+#: Seconds for an answer of a server on this machine.
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What is trained: `seed` decides the data and the initial weights.
+
+    A checkpoint is saved every `save_every` steps; `ahead` says how many steps are submitted
+    before the results of the first of them are waited for.
+    """
+
+    seed: int
+    steps: int
+    save_every: int = 7
+    ahead: int = 0
+
+
+def new_client(service: Any, course: Course) -> Any:
+    """Make a training client with fresh weights."""
+    return finished(
+        service.create_lora_training_client(base_model=BASE_MODEL, rank=RANK, seed=course.seed)
+    )
+
+
+def train(client: Any, course: Course) -> None:
+    """Train through the whole course without a monitor and without saving."""
+    for step in range(course.steps):
+        for future in _submit(client, course, step):
+            future.result(timeout=PATIENCE)
+
+
+def save_steps(client: Any, course: Course, steps: range) -> str:
+    """Train through a part of the course, save, and return the checkpoint's tinker path."""
+    for step in steps:
+        for future in _submit(client, course, step):
+            future.result(timeout=PATIENCE)
+    path: str = client.save_state(f"{steps.stop:06d}").result(timeout=PATIENCE).path
+    return path
+
+
+def train_segments(
+    run: MonitoredRun, course: Course, on_segment: Callable[[Segment], object] | None = None
+) -> None:
+    """Train through the course in segments; `on_segment` is told of each one."""
+    for segment in run.segments(max_wait=PATIENCE):
+        with segment:
+            if on_segment is not None:
+                on_segment(segment)
+            _train_segment(segment, course)
+
+
+def _train_segment(segment: Segment, course: Course) -> None:
+    waiting: deque[Any] = deque()
+    for step in segment.steps(course.steps):
+        waiting.append(_submit(segment.client, course, step))
+        while len(waiting) > course.ahead:
+            _collect(segment, waiting.popleft())
+        if (step + 1) % course.save_every == 0:
+            segment.save_state(f"{step + 1:06d}", step=step + 1)
+    while waiting:
+        _collect(segment, waiting.popleft())
+
+
+def _submit(client: Any, course: Course, step: int) -> tuple[Any, Any]:
+    """Submit a whole step: what was computed, and the update."""
+    forward = client.forward_backward(batch(step, course.seed), "cross_entropy")
+    update = client.optim_step(tinker.AdamParams(learning_rate=LEARNING_RATE))
+    return forward, update
+
+
+def _collect(segment: Segment, futures: tuple[Any, Any]) -> None:
+    for future in futures:
+        segment.result(future, timeout=PATIENCE)
