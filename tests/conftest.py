@@ -19,6 +19,14 @@ def weights(name, run_id=RUN):
     return f"tinker://{run_id}/weights/{name}"
 
 
+class StatusError(Exception):
+    """As the official SDK's errors: the status is in `status_code`."""
+
+    def __init__(self, status_code):
+        super().__init__(f"status {status_code}")
+        self.status_code = status_code
+
+
 class Recorder:
     """Keeps every event, in the order of delivery, with its sender."""
 

@@ -91,11 +91,20 @@ class Server:
             "last_checkpoint": {"tinker_path": path_of(run_id)},
         }
 
-    def wait_for_polls(self, run_id, count):
+    def list_checkpoints(self, config, run_id):
+        return [{"tinker_path": path_of(run_id)}]
+
+    def wait_for_poll(self, run_id):
+        """Wait until a run was polled at all."""
+        self._wait_for_polls(run_id, 1)
+
+    def wait_for_more_polls(self, run_id, count=2):
         """Wait for so many polls of a run from now on."""
+        self._wait_for_polls(run_id, self.polls[run_id] + count)
+
+    def _wait_for_polls(self, run_id, count):
         with self._changed:
-            wanted = self.polls[run_id] + count
-            came = self._changed.wait_for(lambda: self.polls[run_id] >= wanted, PATIENCE)
+            came = self._changed.wait_for(lambda: self.polls[run_id] >= count, PATIENCE)
         assert came, f"run {run_id} is not polled"
 
 

@@ -168,7 +168,7 @@ def test_causes_are_told_each_once_also_in_a_circle():
     first.__cause__, first.__context__ = second, third
     second.__context__ = first
 
-    assert list(errors.causes(first)) == [first, second]
+    assert list(errors.causes(first)) == [first, second, third]
     assert list(errors.causes(third)) == [third]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from time import monotonic
 
@@ -84,7 +83,7 @@ def test_monitor_run_during_a_sweep_that_hangs_returns_the_handle_at_once(server
     server.hang(RUN)
     with Monitor(QUICK, rest_module=server) as monitor:
         monitor.monitor_run(RUN, FakeServiceClient())
-        server.wait_for_polls(RUN, 1)
+        server.wait_for_poll(RUN)
 
         began = monotonic()
         handle = monitor.monitor_run(OTHER, FakeServiceClient())
@@ -133,7 +132,7 @@ def test_stop_monitoring_during_a_sweep_that_hangs_returns_at_once(server):
     server.hang(RUN)
     with Monitor(QUICK, rest_module=server) as monitor:
         handle = monitor.monitor_run(RUN, FakeServiceClient())
-        server.wait_for_polls(RUN, 1)
+        server.wait_for_poll(RUN)
 
         began = monotonic()
         monitor.stop_monitoring(RUN)
@@ -207,7 +206,7 @@ def test_a_slow_callback_neither_stops_the_monitor_nor_the_next_recovery(server)
 
         monitor.monitor_run(OTHER, FakeServiceClient())
         told.wait_for("completed", OTHER)
-        server.wait_for_polls("healthy:train:97", 2)
+        server.wait_for_more_polls("healthy:train:97")
 
         assert len(monitor.status()) == 100
         gate.set()
@@ -226,7 +225,7 @@ def test_a_long_recovery_does_not_hold_up_monitor_run_on_the_same_service_client
         began = monotonic()
         monitor.monitor_run(OTHER, service)
         took = monotonic() - began
-        server.wait_for_polls(OTHER, 2)
+        server.wait_for_more_polls(OTHER)
         service.gate.set()
         told.wait_for("completed", RUN)
 
@@ -246,7 +245,7 @@ def test_one_poll_that_hangs_delays_the_detection_of_no_other_run(server):
     ):
         for run_id in (RUN, OTHER, *(f"healthy:train:{number}" for number in range(98))):
             monitor.monitor_run(run_id, FakeServiceClient())
-        server.wait_for_polls(RUN, 1)
+        server.wait_for_poll(RUN)
 
         began = monotonic()
         server.corrupt(OTHER)
@@ -328,8 +327,9 @@ def test_a_corrupted_run_is_detected_once_while_its_recovery_is_pending(bench):
 
 def test_a_recovery_that_never_returns_gives_its_slot_to_the_next_run(bench):
     executor = HeldExecutor()
-    policy = Policy(enabled=True, poll_interval=10.0, attempt_timeout=60.0, backoff=500.0,
-                    max_backoff=500.0)
+    policy = Policy(
+        enabled=True, poll_interval=10.0, attempt_timeout=60.0, backoff=500.0, max_backoff=500.0
+    )
     made = bench(policy, executor=RecoveryExecutor(executor, max_concurrent=1))
     made.add(RUN, OTHER, corrupted=True)
     made.time.advance(10.0)
@@ -445,17 +445,3 @@ def test_the_work_of_dispatching_grows_with_the_number_of_runs_and_not_its_squar
 
     assert many_calls < 10 * few_calls
     assert many_compared < 10 * max(few_compared, 100)
-
-
-def test_a_held_future_is_what_recover_returns_until_the_attempt_ends(bench):
-    executor = HeldExecutor()
-    made = bench(executor=executor)
-    [handle] = made.add(RUN)
-
-    future = handle.recover()
-    was_done = future.done()
-    executor.finish(0)
-
-    assert isinstance(future, Future)
-    assert not was_done
-    assert future.result(timeout=0).successor_id == handle.run_id

@@ -38,7 +38,7 @@ DEFAULTS = {
 }
 
 
-@pytest.mark.parametrize(("field", "default"), DEFAULTS.items())
+@pytest.mark.parametrize(("field", "default"), [*DEFAULTS.items()])
 def test_each_field_has_the_default_of_the_contract(field, default):
     assert getattr(Policy(), field) == default
 

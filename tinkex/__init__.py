@@ -7,16 +7,20 @@ the training loop a live client, and says all it does through signals.
 from __future__ import annotations
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import errors, rest, signals
 from .config import Config
-from .recovery.executor import RecoveryExecutor
-from .recovery.handle import MonitoredRun
-from .recovery.monitor import Monitor
-from .recovery.policy import Policy, Specific
-from .recovery.segments import ResumePoint, Segment
-from .recovery.watch import watch
 from .types import Checkpoint, TinkerPath, TrainingRun
+
+if TYPE_CHECKING:
+    from .recovery.executor import RecoveryExecutor
+    from .recovery.handle import MonitoredRun
+    from .recovery.monitor import Monitor
+    from .recovery.policy import Policy, Specific
+    from .recovery.segments import ResumePoint, Segment
+    from .recovery.watch import watch
 
 __all__ = [
     "Checkpoint",
@@ -40,3 +44,28 @@ __all__ = [
 __version__ = "0.1.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+#: What is imported when it is first asked for, and where it is: who only speaks to the API need
+#: not wait for the monitor's parts.
+_LATER = {
+    "Monitor": "recovery.monitor",
+    "MonitoredRun": "recovery.handle",
+    "Policy": "recovery.policy",
+    "RecoveryExecutor": "recovery.executor",
+    "ResumePoint": "recovery.segments",
+    "Segment": "recovery.segments",
+    "Specific": "recovery.policy",
+    "watch": "recovery.watch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

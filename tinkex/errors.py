@@ -270,13 +270,16 @@ class MonitorStoppedError(RecoveryError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what it came from, innermost last; each once."""
+    """The error, then all that it came from, its cause before its context; each once."""
     seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or following.__context__
+    following: list[BaseException | None] = [error]
+    while following:
+        each = following.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        following += (each.__context__, each.__cause__)
 
 
 def status_of(error: BaseException) -> int | None:

@@ -337,7 +337,7 @@ def emit(sender: object, event: Event, is_closed: Callable[[], bool] = lambda: F
             return
         try:
             receiver(sender, event=event)
-        except Exception:
+        except (Exception, SystemExit):
             named = getattr(receiver, "__wrapped__", receiver)
             name = getattr(named, "__qualname__", repr(named))
             logger.exception("receiver %s of signal %s failed", name, event.name)

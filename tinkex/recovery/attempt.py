@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import AttemptTimeoutError, CheckpointMissingError
-from ..service import model_id_of, open_service_client, secrets_of, without_secrets
+from ..service import model_id_of, secrets_of, without_secrets
 from ..signals import CheckpointSelected, ClientCreated
-from ..types import Checkpoint
+from ..types import Checkpoint, TrainingRun
 from .checkpoints import Plan, plan_recovery
 from .decisions import Kind, classify
 from .incident import Attempt, Incident, RecoveryRequest, Restored, Tools
@@ -60,7 +60,7 @@ def run_attempt(attempt: Attempt) -> Restored:
 def _create(attempt: Attempt, checkpoint: Checkpoint) -> Any:
     incident = attempt.incident
     request, services = incident.request, incident.tools.services
-    service = open_service_client(request.service)
+    service = _opened(services, request.service)
     create = (
         services.create_training_client_from_state_with_optimizer
         if incident.with_optimizer
@@ -77,16 +77,38 @@ def _create(attempt: Attempt, checkpoint: Checkpoint) -> Any:
     return client
 
 
+def _opened(services: Any, service: Any) -> Any:
+    """The service client, made anew where a callable that makes one was given."""
+    if hasattr(services, "open_service_client"):
+        return services.open_service_client(service)
+    # A module of a person's own may take service clients that only it knows.
+    return service() if callable(service) else service
+
+
 def _successor_metadata(attempt: Attempt, checkpoint: Checkpoint) -> dict[str, str]:
-    request = attempt.incident.request
-    own = (request.run.user_metadata if request.run else None) or {}
+    incident = attempt.incident
+    request = incident.request
+    incident.run = run = incident.run or _asked(request, incident.tools)
+    own = run.user_metadata if run else None
     return {
-        **{key: str(value) for key, value in own.items()},
+        **{key: str(value) for key, value in (own or {}).items()},
         "tinkex_root": request.root_id,
         "tinkex_recovered_from": request.run_id,
         "tinkex_checkpoint": checkpoint.tinker_path,
         "tinkex_attempt": str(attempt.number),
     }
+
+
+def _asked(request: RecoveryRequest, tools: Tools) -> TrainingRun | None:
+    """The run that is recovered, where no poll has brought it."""
+    try:
+        found = tools.rest.get_training_run(request.config, request.run_id)
+        return TrainingRun.from_json(found)
+    except Exception as error:
+        # A recovery is worth more than the metadata that it could carry on.
+        shown = without_secrets(error, secrets_of(request.service, request.config))
+        logger.info("the metadata of run %s cannot be had: %s", request.run_id, shown)
+        return None
 
 
 def _publish(attempt: Attempt, kind: type, **fields: Any) -> None:
@@ -112,7 +134,7 @@ def make_plan(request: RecoveryRequest, tools: Tools, *, broken: set[str]) -> Pl
         if isinstance(listed, Exception):
             failed = listed
             continue
-        found.extend(listed)
+        found[:0] = listed
         plan = _plan(request, tools, found, broken)
         if len(plan.candidates) > request.policy.fallback_checkpoints:
             break
@@ -127,7 +149,7 @@ def _plan(
     seen = request.run.last_checkpoint if request.run else None
     return plan_recovery(
         request.policy,
-        [*found, *([seen] if seen else []), *request.known],
+        [*request.known, *([seen] if seen else []), *found],
         recorded=request.recorded,
         broken=broken | request.broken,
         tried=len(broken),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ..types import Checkpoint, TinkerPath
 from .policy import Policy, Specific
 
-__all__ = ["Candidate", "Cursor", "LeftOut", "Plan", "cursor_of", "plan_recovery"]
+__all__ = ["Candidate", "Cursor", "LeftOut", "Plan", "by_path", "cursor_of", "plan_recovery"]
 
 #: Keys of a checkpoint's `user_metadata` under which its cursor travels.
 STEP_KEY = "tinkex_step"
@@ -90,16 +90,14 @@ def plan_recovery(
 
     Args:
         policy: Says the strategy and how many older checkpoints may be tried.
-        checkpoints: All that are known, in any order; where two have the same path the first
-            one counts.
+        checkpoints: All that are known, those without a time in the order they were saved;
+            see `by_path`.
         recorded: Cursors by path.
         broken: Paths of checkpoints that did not load.
         tried: How many of the policy's checkpoints were used up by this incident already.
         now: Aware UTC; what expired before is left out.
     """
-    known: dict[str, Checkpoint] = {}
-    for checkpoint in checkpoints:
-        known.setdefault(checkpoint.tinker_path, checkpoint)
+    known = by_path(checkpoints)
     strategy = policy.checkpoint_strategy
     if isinstance(strategy, Specific):
         wanted = known.get(strategy.path) or Checkpoint.from_path(strategy.path)
@@ -128,6 +126,17 @@ def plan_recovery(
             )
         )
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
+
+
+def by_path(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
+    """Each path once: the last of its checkpoints counts; a time it lacks is an earlier one's."""
+    known: dict[str, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        before = known.pop(checkpoint.tinker_path, checkpoint)
+        lacks_time = checkpoint.time is None and before.time is not None
+        last = replace(checkpoint, time=before.time) if lacks_time else checkpoint
+        known[checkpoint.tinker_path] = last
+    return known
 
 
 def _newest_first(

@@ -32,6 +32,9 @@ from .scheduler import Clock, Scheduler, ThreadScheduler
 
 __all__ = ["RecoveryExecutor"]
 
+#: Seconds for the end of idle threads of our own, each kind.
+JOIN_GRACE = 0.5
+
 
 class RecoveryExecutor:
     """Runs recoveries on a `concurrent.futures` executor.
@@ -145,7 +148,8 @@ class RecoveryExecutor:
         """Take no more recoveries and end those that wait; threads of our own are ended.
 
         Args:
-            wait: Wait for the attempts under way, up to `timeout`.
+            wait: Wait for the attempts under way and for what is told of them, up to
+                `timeout`.
             timeout: Seconds. Attempts that are still under way then are abandoned.
         """
         self.dispatcher.close()
@@ -155,14 +159,20 @@ class RecoveryExecutor:
             reporter.closing = True
             self.dispatcher.cancel_all(reporter, only_waiting=True)
             if wait:
-                reporter.wait(lambda: not self.dispatcher.in_progress(reporter), timeout)
-        if reporter is not None:
+                reporter.wait(
+                    lambda: reporter.outbox.is_idle() and not self.dispatcher.in_progress(reporter),
+                    timeout,
+                )
             reporter.outbox.close()
             self.dispatcher.cancel_all(reporter)
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+        grace = JOIN_GRACE if wait else 0.0
         if scheduler is not None:
-            scheduler.close(1.0)
+            scheduler.close(grace)
+        if reporter is not None:
+            reporter.outbox.join(grace)
+        self.join(grace)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of its own pool after `shutdown`, at most `timeout` seconds."""

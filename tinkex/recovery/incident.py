@@ -134,7 +134,9 @@ class Orphaned(Change):
 class Incident:
     """The state of one incident.
 
-    Threads: owned by the executor. `attempt`, `tally`, `broken`, `history` and
+    `run` is the run as a poll saw it; where none did, an attempt asks for it.
+
+    Threads: owned by the executor. `run`, `attempt`, `tally`, `broken`, `history` and
     `with_optimizer` are touched only by whoever ended the current attempt; the rest is guarded
     by the executor's lock.
     """
@@ -149,6 +151,7 @@ class Incident:
         can_pause: bool,
     ) -> None:
         self.request = request
+        self.run = request.run
         self.tools = tools
         self.reporter = reporter
         self.tells = [tell]

@@ -91,8 +91,10 @@ class Listing:
         """Whether there is a page to ask for now."""
         if self._is_over or not self.unseen or (self.view.total is None and self._open):
             return False
-        is_known = self._asked * self.view.page_size < (self.view.total or 1)
-        return is_known or self._asked <= self._last_full + 1
+        if self._asked * self.view.page_size < (self.view.total or 1):
+            return True
+        # Totals can be wrong. But first the pages under way: they may have all that is missing.
+        return not self._open and self._asked <= self._last_full + 1
 
     @property
     def is_through(self) -> bool:

@@ -150,9 +150,10 @@ class Loop:
                 story.reached = step
                 story.unfinished = unfinished
 
-    def report(self, error: BaseException) -> bool:
+    def report(self, generation: int, error: BaseException) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
-        return self._triage.report(self.record, error) or self.record.state is RunState.EXHAUSTED
+        record = self.record
+        return self._triage.report(record, error, generation) or record.state is RunState.EXHAUSTED
 
     def save(self, path: str, cursor: Cursor) -> Checkpoint:
         """Note where the loop stood when a checkpoint was saved."""

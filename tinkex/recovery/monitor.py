@@ -352,7 +352,7 @@ class Monitor:
 
     def report_failure(self, record: Record, error: BaseException) -> bool:
         """Have a run looked at; see `MonitoredRun.report_failure`."""
-        return self._triage.report(record, error)
+        return self._triage.report(record, error, record.generation)
 
     def loop_of(self, record: Record) -> Loop:
         """The run as its training loop sees it."""
@@ -360,7 +360,9 @@ class Monitor:
 
     def __repr__(self) -> str:
         life = "stopped" if self._stopping else "started" if self._started else "not started"
-        return f"<Monitor {life}, {len(self._runs)} runs>"
+        with self._runs.lock:
+            count = len(self._runs.records())
+        return f"<Monitor {life}, {count} runs>"
 
     def _repr_html_(self) -> str:
         table: str = self.status()._repr_html_()

@@ -88,7 +88,7 @@ class Outbox:
             while (delivery := self._next(key)) is not None:
                 try:
                     delivery()
-                except Exception:
+                except (Exception, SystemExit):
                     logger.exception("a callback failed")
         finally:
             # Also after a KeyboardInterrupt: what is left then goes out with the next post.

@@ -214,8 +214,10 @@ class RunMap:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        # Guarded by lock, with the records in it: every id of every lineage.
+        # Guarded by lock, with the records in it: every id of every lineage, and one config to
+        # stand for all that are equal: each call of monitor_run may bring its own.
         self._records: dict[str, Record] = {}
+        self._configs: dict[Config | None, Config | None] = {}
 
     def find(self, run_id: str) -> Record | None:
         """The record of a run by any id of its lineage; one look, so no lock is needed."""
@@ -239,6 +241,7 @@ class RunMap:
         """Add a run, or update the one that goes by this id; takes the lock itself."""
         trained = None if client is None else _run_of(client, run_id)
         with self.lock:
+            config = self._configs.setdefault(config, config)
             record = self.find(run_id)
             if record is None:
                 record = Record(
@@ -268,7 +271,7 @@ class RunMap:
 
     def records(self) -> list[Record]:
         """Each run once."""
-        return [record for run_id, record in self._records.items() if run_id == record.run_id]
+        return [record for run_id, record in self._records.items() if run_id == record.root_id]
 
     def __len__(self) -> int:
         return len(self._records)

@@ -138,7 +138,7 @@ class ThreadScheduler:
         while (timer := self._next_due()) is not None:
             try:
                 timer.function()
-            except Exception:
+            except BaseException:  # also an exit in foreign code: this thread must go on
                 logger.exception("a timer of %s failed; the loop goes on", self._name)
 
     def _next_due(self) -> _HeapTimer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
-from ..errors import ResumePointUnknownError, SegmentSupersededError
+from ..errors import ResumePointUnknownError, SegmentSupersededError, causes
 from ..service import is_sdk_error, saved_path, takes_option
 from ..types import Checkpoint
 from .checkpoints import Cursor
@@ -69,7 +70,7 @@ class Run(Protocol):
     def reach(self, generation: int, step: int, *, unfinished: bool) -> None:
         """Note the next step of the loop."""
 
-    def report(self, error: BaseException) -> bool:
+    def report(self, generation: int, error: BaseException) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
 
     def save(self, path: str, cursor: Cursor) -> Checkpoint:
@@ -202,9 +203,11 @@ class Segment:
             return False
         if not isinstance(error, Exception):
             return False
-        if isinstance(error, SegmentSupersededError) and self._is_superseded():
+        if self._is_superseded() and any(
+            isinstance(each, SegmentSupersededError) for each in causes(error)
+        ):
             return True
-        return self._is_from_server(error) and self._run.report(error)
+        return self._is_from_server(error) and self._run.report(self._outlook.generation, error)
 
     def _is_from_server(self, error: Exception) -> bool:
         return (
@@ -281,7 +284,7 @@ class Segments:
         if source is None:
             return None
         if outlook.cursor is not None:
-            step, data = outlook.cursor.step, outlook.cursor.data
+            step, data = outlook.cursor.step, copy.deepcopy(outlook.cursor.data)
         elif callable(self._resume_step):
             step, data = checked_step("resume_step", self._resume_step(source)), None
         elif self._resume_step is not None:
@@ -311,14 +314,14 @@ def checked_step(name: str, step: object) -> int:
 
 
 def checked_cursor(step: object, data: Any) -> Cursor:
-    """A cursor whose data can be written as JSON.
+    """A cursor with a copy of its data: what is done to the original later must not move it.
 
     Raises:
         TypeError, ValueError: The step is no step, or the data no JSON value.
     """
-    cursor = Cursor(step=checked_step("step", step), data=data)
+    checked = checked_step("step", step)
     try:
-        json.dumps(data, allow_nan=False)
+        written = json.dumps(data, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise type(error)(f"data must be a JSON value: {error}") from None
-    return cursor
+    return Cursor(step=checked, data=json.loads(written))

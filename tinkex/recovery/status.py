@@ -23,6 +23,8 @@ _COLORS = {
     RunState.STOPPED: "#6e7781",
 }
 
+_CELL = "text-align:left;padding:2px 10px"
+
 #: How many rows a notebook shows.
 ROWS_SHOWN = 100
 
@@ -64,7 +66,7 @@ def as_html(rows: Iterable[RunStatus]) -> str:
     """Snapshots as an HTML table; every text in it is escaped."""
     listed = list(rows)
     titles = ("run", "state", "recoveries", "last poll", "checkpoint", "next attempt", "last error")
-    head = "".join(f'<th style="text-align:left">{title}</th>' for title in titles)
+    head = "".join(f'<th style="{_CELL}">{title}</th>' for title in titles)
     body = "".join(map(_row, listed[:ROWS_SHOWN]))
     left_out = len(listed) - ROWS_SHOWN
     more = (
@@ -78,17 +80,23 @@ def _row(status: RunStatus) -> str:
     run = f"<code>{_text(status.run_id)}</code>"
     if status.root_id != status.run_id:
         run += f"<br><small>from <code>{_text(status.root_id)}</code></small>"
-    checkpoint = status.last_checkpoint.tinker_path if status.last_checkpoint else None
     cells = (
         run,
         f'<b style="color:{color}">{_text(status.state)}</b>',
         _text(status.recoveries),
         _time(status.last_poll),
-        _text(checkpoint),
+        _checkpoint(status.last_checkpoint),
         _time(status.next_attempt),
         _text(status.last_error),
     )
-    return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
+
+
+def _checkpoint(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return ""
+    path = checkpoint.tinker_path
+    return f'<span title="{_text(path)}">{_text(path.rpartition("/")[2])}</span>'
 
 
 def _text(value: object) -> str:
@@ -96,4 +104,4 @@ def _text(value: object) -> str:
 
 
 def _time(moment: datetime | None) -> str:
-    return "" if moment is None else moment.strftime("%H:%M:%S UTC")
+    return "" if moment is None else moment.strftime("%H:%M:%S&nbsp;UTC")

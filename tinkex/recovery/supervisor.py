@@ -29,6 +29,7 @@ from ..signals import (
 )
 from ..types import Checkpoint, TrainingRun
 from .accounts import Accounts
+from .checkpoints import by_path
 from .decisions import Kind, classify
 from .dispatcher import Dispatcher
 from .incident import (
@@ -407,5 +408,7 @@ class Supervisor:
 
 def _known(record: Record) -> tuple[Checkpoint, ...]:
     """The checkpoints of a lineage beside those that the server lists."""
-    known = tuple(record.story.known.values()) if record.story else ()
-    return known if record.last_checkpoint is None else (*known, record.last_checkpoint)
+    recorded = record.story.known.values() if record.story else ()
+    # The server's word counts: it also knows when a checkpoint expires.
+    seen = () if record.last_checkpoint is None else (record.last_checkpoint,)
+    return tuple(by_path((*recorded, *seen)).values())

@@ -8,6 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol
 
 from ..config import Config
@@ -17,7 +19,7 @@ from .asking import ask_page, ask_run, refuses_listing, retry_after
 from .listing import AccountView, Listing
 from .pool import DaemonPool
 from .runs import Record
-from .scheduler import Clock
+from .scheduler import Clock, Timer
 
 __all__ = ["Results", "SweepEnd", "Sweeper", "poll_bound"]
 
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 #: A request that has taken longer than this, in seconds, does not hold a sweep's end any more.
 STRAGGLER = 1.0
+
+#: How many threads may hang in a foreign rest module beside those that still poll.
+MAX_HUNG = 64
 
 
 def poll_bound(poll_interval: float) -> float:
@@ -75,6 +80,11 @@ class _Sweep:
             if listing.has_next:
                 return _Page(self, listing, listing.next_page())
         return self.polls.popleft() if self.polls else None
+
+    def drop(self) -> None:
+        """Ask for nothing more."""
+        self.polls.clear()
+        self.listings.clear()
 
 
 class _Poll:
@@ -144,12 +154,12 @@ class Sweeper:
         self._results = results
         self._on_end = on_end
         self._notify = notify
-        # Twice: a foreign rest module may hang on to a thread beyond its bound.
-        self._pool = DaemonPool(2 * workers, "tinkex-poll") if workers else None
+        # More than work at a time: a foreign rest module may hang on to threads for ever.
+        self._pool = DaemonPool(workers + MAX_HUNG, "tinkex-poll") if workers else None
         self._lock = threading.Lock()
         # Guarded by _lock: what was learnt of the accounts, the sweep under way, single polls
         # beside it, the requests in flight, those that were given up but whose threads still
-        # hang, and how many threads are at work.
+        # hang, how many threads are at work, and the timer that looks after them.
         self._views: dict[Config | None, AccountView] = {}
         self._sweep: _Sweep | None = None
         self._single: deque[_Poll] = deque()
@@ -157,6 +167,7 @@ class Sweeper:
         self._given_up: set[_Poll | _Page] = set()
         self._at_work = 0
         self._is_watching = False
+        self._watch_timer: Timer | None = None
         self._thread: int | None = None
         self._closed = False
 
@@ -166,8 +177,8 @@ class Sweeper:
         """Begin a sweep; without effect and false while one is under way."""
         now = self._clock.monotonic()
         accounts: dict[Config | None, list[Record]] = {}
-        for record in records:
-            accounts.setdefault(record.config, []).append(record)
+        for config, group in groupby(records, key=attrgetter("config")):
+            accounts.setdefault(config, []).extend(group)
         with self._lock:
             if self._closed or self._sweep is not None:
                 return False
@@ -192,6 +203,9 @@ class Sweeper:
             self._closed = True
             self._in_flight.clear()
             self._single.clear()
+            timer = self._watch_timer
+        if timer is not None:
+            timer.cancel()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -278,7 +292,7 @@ class Sweeper:
             with contextlib.suppress(RuntimeError):
                 self._pool.submit(self._drain)
         if watch:
-            self._clock.call_later(STRAGGLER, self._watch)
+            self._watch_later()
 
     def _drain(self) -> None:
         while (request := self._next()) is not None:
@@ -289,23 +303,36 @@ class Sweeper:
                     self._ask_run(request)
             except Exception:
                 logger.exception("an answer could not be dealt with")
-            except BaseException:  # an exit in foreign code ends this thread, not the others
+            except BaseException:  # an interrupt of whoever polls on a thread of their own
                 with self._lock:
                     self._at_work -= 1
+                    self._remove_locked(request, None)
+                    request.sweep.drop()
+                self._end_if_done(request.sweep)
                 raise
             self._end_if_done(request.sweep)
             if request.sweep.ended:
                 self._notify()
 
     def _ask_run(self, poll: _Poll) -> None:
-        try:
-            run = ask_run(self._rest, poll.config, poll.run_id, self._options)
-        except Exception as error:
-            if self._landed(poll, error):
-                self._results.failed(poll.record, poll.run_id, error)
+        run, error = self._asked(ask_run, poll.config, poll.run_id)
+        if not self._landed(poll, error):
+            return
+        if error is None:
+            self._results.seen(poll.record, poll.run_id, run)
         else:
-            if self._landed(poll):
-                self._results.seen(poll.record, poll.run_id, run)
+            self._results.failed(poll.record, poll.run_id, error)
+
+    def _asked(self, ask: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+        """The answer or the error: as a value, so that what follows is not raised from it."""
+        try:
+            return ask(self._rest, *args, self._options), None
+        except Exception as error:
+            return None, error
+        except BaseException as error:
+            if self._pool is None:
+                raise
+            return None, error  # an exit in foreign code must not end a thread of ours
 
     def _landed(self, poll: _Poll, error: BaseException | None = None) -> bool:
         """Whether a poll's answer is still wanted."""
@@ -317,16 +344,15 @@ class Sweeper:
     def _ask_page(self, page: _Page) -> None:
         listing = page.listing
         size = listing.view.page_size
-        options = self._options
-        try:
-            rows, total = ask_page(self._rest, page.config, page.number * size, size, options)
-        except Exception as error:
+        answer, error = self._asked(ask_page, page.config, page.number * size, size)
+        if error is not None:
             with self._lock:
                 now = self._clock.monotonic()
                 self._remove_locked(page, error)
                 listing.failed(error, refused=refuses_listing(error), now=now)
                 left = self._left_over_locked(page)
         else:
+            rows, total = answer
             found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
             misfits = self._results.seen_rows(page.config, found)
             seen = [run_id for _, run_id, _ in found if run_id not in misfits]
@@ -403,4 +429,12 @@ class Sweeper:
             self._work()
             self._notify()
         if again:
-            self._clock.call_later(STRAGGLER, self._watch)
+            self._watch_later()
+
+    def _watch_later(self) -> None:
+        timer = self._clock.call_later(STRAGGLER, self._watch)
+        with self._lock:
+            self._watch_timer = timer
+            is_stale = self._closed
+        if is_stale:
+            timer.cancel()

@@ -33,10 +33,14 @@ class Triage:
         self._sweeper = sweeper
         self._supervisor = supervisor
 
-    def report(self, record: Record, error: BaseException) -> bool:
-        """Look at a run whose training loop failed; true where it is being recovered."""
+    def report(self, record: Record, error: BaseException, generation: int) -> bool:
+        """Look at a run whose training loop failed; true where it is, or was, recovered.
+
+        `generation` is the one that the error came from: of its successors it says nothing.
+        """
+        if record.generation != generation:
+            return True
         clock = self._reporter.clock
-        generation = record.generation
         until = clock.monotonic() + self._policy.confirm_within
         shown = without_secrets(error, secrets_of(record.service, record.config))
 

@@ -53,7 +53,12 @@ class _Scale:
 
 
 def draw(
-    panels: Sequence[Panel], *, width: int = 80, height: int = HEIGHT, plain: bool = False
+    panels: Sequence[Panel],
+    *,
+    width: int = 80,
+    height: int = HEIGHT,
+    margin: int = 0,
+    plain: bool = False,
 ) -> list[str]:
     """Draw panels beside each other, or below each other where `width` is small.
 
@@ -61,6 +66,7 @@ def draw(
         panels: At least one, each with at least one point; all share the scale.
         width: Columns that may be used.
         height: Rows of each panel, without its title and its axis.
+        margin: Columns for the labels of the vertical axis, at least.
         plain: ASCII only.
 
     Returns:
@@ -70,14 +76,14 @@ def draw(
         raise ValueError("a chart needs panels, and each of them points")
     width = max(NARROWEST, width)
     scale = _scale_of(panels)
-    labels = _labels(scale, height)
+    labels = _labels(scale, height, margin)
     if len(panels) > 1 and width < BESIDE:
-        parts = [draw_row([one], scale, labels, width, height, plain=plain) for one in panels]
+        parts = [_draw_row([one], scale, labels, width, height, plain=plain) for one in panels]
         return [line for part in parts for line in part]
-    return draw_row(panels, scale, labels, width, height, plain=plain)
+    return _draw_row(panels, scale, labels, width, height, plain=plain)
 
 
-def draw_row(
+def _draw_row(
     panels: Sequence[Panel],
     scale: _Scale,
     labels: Sequence[str],
@@ -86,11 +92,9 @@ def draw_row(
     *,
     plain: bool,
 ) -> list[str]:
-    """Draw panels beside each other with the labels of their common axis on the left."""
     margin = len(labels[0])
-    frame = 1  # the column of a panel's own vertical axis
     room = width - margin - GAP * (len(panels) - 1)
-    columns = room // len(panels) - frame
+    columns = room // len(panels) - 1  # one is the panel's own vertical axis
     boxes = [_box(panel, scale, columns, height, plain=plain) for panel in panels]
     left = [" " * margin, *labels, " " * margin, " " * margin]
     rows = [(" " * GAP).join(parts) for parts in zip(*boxes, strict=True)]
@@ -103,7 +107,7 @@ def _scale_of(panels: Sequence[Panel]) -> _Scale:
     return _Scale(left=min(steps), right=max(steps), low=min(values), high=max(values))
 
 
-def _labels(scale: _Scale, height: int) -> list[str]:
+def _labels(scale: _Scale, height: int, margin: int) -> list[str]:
     """The labels of the vertical axis: one for each row, all of one length."""
     if scale.high <= scale.low:
         texts = {(height - 1) // 2: f"{scale.high:.3g}"}
@@ -112,7 +116,7 @@ def _labels(scale: _Scale, height: int) -> list[str]:
         texts = {0: f"{scale.high:.3g}", height - 1: f"{scale.low:.3g}"}
         if height % 2:
             texts[height // 2] = f"{middle:.3g}"
-    margin = 1 + max(map(len, texts.values()))
+    margin = max(margin - 1, 1 + max(map(len, texts.values())))
     return [texts.get(row, "").rjust(margin) + " " for row in range(height)]
 
 

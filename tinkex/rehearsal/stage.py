@@ -86,9 +86,10 @@ class Stage:
     ) -> None:
         self._stack.close()
 
-    def service(self) -> Any:
-        """Open a service client of the official SDK, unmodified."""
-        service = tinker.ServiceClient(base_url=self.server.url, api_key=self.server.api_key)
+    def service(self, kind: type[Any] | None = None) -> Any:
+        """Open a service client: the official SDK's, unmodified, or one of that `kind`."""
+        made = kind or tinker.ServiceClient
+        service = made(base_url=self.server.url, api_key=self.server.api_key)
         self._stack.callback(_end, service)
         return service
 
@@ -99,7 +100,8 @@ class Stage:
         """
         policy = {"enabled": True, "poll_interval": POLL_INTERVAL, "backoff": 0.1, **policy}
         monitor = Monitor(Policy(**policy))
-        for receiver in (self.events, *receivers):
+        told: tuple[Callable[..., object], ...] = (self.events, *receivers)
+        for receiver in told:
             self._stack.enter_context(subscribe(receiver, sender=monitor))
         return self._stack.enter_context(monitor)
 

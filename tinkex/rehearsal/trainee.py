@@ -61,10 +61,14 @@ def save_steps(client: Any, course: Course, steps: range) -> str:
 
 
 def train_segments(
-    run: MonitoredRun, course: Course, on_segment: Callable[[Segment], object] | None = None
+    run: MonitoredRun,
+    course: Course,
+    on_segment: Callable[[Segment], object] | None = None,
+    *,
+    start_step: int = 0,
 ) -> None:
     """Train through the course in segments; `on_segment` is told of each one."""
-    for segment in run.segments(max_wait=PATIENCE):
+    for segment in run.segments(start_step, max_wait=PATIENCE):
         with segment:
             if on_segment is not None:
                 on_segment(segment)

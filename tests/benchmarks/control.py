@@ -1,0 +1,57 @@
+"""The server as its own process, and the requests that set it up and read its counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+__all__ = ["ROOT", "Control", "ServerProcess"]
+
+#: Where `tests.benchmarks` is found: each of our processes is begun there.
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Control:
+    """Speaks to the server's control paths, on a connection that it does not count."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        parts = urlsplit(url)
+        self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+
+    def __call__(self, name: str, **query: Any) -> dict[str, Any]:
+        """Send one control request: `setup`, `reset`, `counts`, `corrupt`, `hang` or `succeed`."""
+        self._connection.request("GET", f"/control/{name}?{urlencode(query, quote_via=quote)}")
+        found: dict[str, Any] = json.loads(self._connection.getresponse().read())
+        return found
+
+
+class ServerProcess:
+    """The server, while the `with` block lasts."""
+
+    def __enter__(self) -> Control:
+        """Start it; it ends with its standard input, so it cannot outlive this process."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.server"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        return Control(f"http://127.0.0.1:{int(self._process.stdout.readline())}")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self._process.communicate(timeout=30)

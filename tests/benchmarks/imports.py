@@ -1,0 +1,53 @@
+"""What importing tinkex costs beside importing what it stands on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from statistics import median
+
+from .control import ROOT
+
+__all__ = ["import_times"]
+
+#: What is compared: tinkex as imported, with a monitor, and what it requires without it.
+_IMPORTS = {
+    "tinkex": "import tinkex",
+    "monitor": "from tinkex import Monitor, Policy",
+    "required": "import requests, tenacity, blinker",
+}
+
+
+def import_times(rounds: int) -> dict[str, float]:
+    """Median seconds of each import in fresh interpreters, one after the other in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in _IMPORTS}
+    with tempfile.TemporaryDirectory() as compiled:
+        # A place of its own for what is compiled: all of it is there after the first round,
+        # also where the environment has it that nothing be written.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for number in range(rounds + 1):
+            for name, statement in _IMPORTS.items():
+                seconds = _import_time(statement, environment)
+                if number:
+                    taken[name].append(seconds)
+    return {name: median(each) for name, each in taken.items()}
+
+
+def _import_time(statement: str, environment: dict[str, str]) -> float:
+    code = (
+        "import time; began = time.perf_counter()\n"
+        f"{statement}\n"
+        "print(time.perf_counter() - began)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)

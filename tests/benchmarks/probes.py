@@ -1,0 +1,201 @@
+"""What else is measured of tinkex, each in a process of its own.
+
+`python -m tests.benchmarks.probes NAME URL ARGUMENTS` prints what a probe found, as JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import sys
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+from tinkex import Monitor, Policy, signals
+
+from .account import run_id
+from .control import Control
+from .figures import spread
+from .variants import Service
+
+__all__ = ["PROBES"]
+
+
+def _monitor(interval=3600.0, **options):
+    return Monitor(Policy(enabled=True, poll_interval=interval), **options)
+
+
+def detection(url, *, runs, interval, samples):
+    """Seconds from the moment that the server flags a run to its `detected`, while it polls."""
+    control = Control(url)
+    service = Service(url, Control(url))
+    flagged, seen, sweeps = {}, {}, []
+
+    def on_detected(sender, *, event):
+        seen[event.run_id] = time.monotonic()
+
+    def on_swept(sender, *, event):
+        sweeps.append(event.duration)
+
+    chance = random.Random(1)
+    with (
+        signals.subscribe(on_detected, "detected"),
+        signals.subscribe(on_swept, "swept"),
+        _monitor(interval) as monitor,
+    ):
+        for index in range(runs):
+            monitor.monitor_run(run_id(index), service)
+        monitor.poll_now()
+        for index in chance.sample(range(runs), samples):
+            time.sleep(chance.uniform(0.0, 0.3))
+            flagged[run_id(index)] = control("corrupt", first=index)["at"]
+        deadline = time.monotonic() + 10 * interval
+        while len(seen) < samples and time.monotonic() < deadline:
+            time.sleep(0.01)
+    latencies = [seen[run] - at for run, at in flagged.items() if run in seen]
+    return {"missed": samples - len(latencies), **spread(latencies), "sweep": spread(sweeps)}
+
+
+def calls(url, *, runs, seconds, hang):
+    """What `monitor_run`, `status` and `stop_monitoring` take, during sweeps or during a hang."""
+    control = Control(url)
+    service = Service(url)
+    monitor = _monitor().start()
+    for index in range(runs):
+        monitor.monitor_run(run_id(index), service)
+    monitor.poll_now()
+    over = threading.Event()
+
+    def sweep():
+        while not over.is_set():
+            try:
+                monitor.poll_now()
+            except Exception:
+                return
+
+    if hang:
+        control("hang", run="all")
+    sweeper = threading.Thread(target=sweep, name="sweeps", daemon=True)
+    sweeper.start()
+    taken = {"monitor_run": [], "status": [], "stop_monitoring": []}
+    spare = run_id(runs)  # the server knows one run more than are monitored
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        for name, arguments in (
+            ("monitor_run", (spare, service)),
+            ("status", (run_id(runs // 2),)),
+            ("stop_monitoring", (spare,)),
+        ):
+            # A pause, so that the calls lie all over the sweep; it also gives the others the
+            # interpreter, which a loop of calls without one would hardly ever have to share.
+            time.sleep(0.001)
+            call = getattr(monitor, name)
+            began = time.perf_counter()
+            call(*arguments)
+            taken[name].append(time.perf_counter() - began)
+    over.set()
+    monitor.stop()
+    return {name: spread(each) for name, each in taken.items()}
+
+
+def memory(url, *, runs):
+    """Bytes per monitored run, as `tracemalloc` counts them, before and after sweeps."""
+    ids = [run_id(index) for index in range(runs)]
+    service = Service(url)
+    monitor = _monitor().start()
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for each in ids:
+        monitor.monitor_run(each, service)
+    gc.collect()
+    registered, _ = tracemalloc.get_traced_memory()
+    monitor.poll_now()
+    monitor.poll_now()
+    gc.collect()
+    swept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    monitor.stop()
+    return {"registered": (registered - before) / runs, "swept": (swept - before) / runs}
+
+
+def recovery(url, *, runs, workers):
+    """Seconds from the moment that all runs are flagged to the last `completed`."""
+    control = Control(url)
+    service = Service(url)
+    done = threading.Semaphore(0)
+
+    def on_completed(sender, *, event):
+        done.release()
+
+    pool = ThreadPoolExecutor(workers) if workers else None
+    with signals.subscribe(on_completed, "completed"), _monitor(executor=pool) as monitor:
+        for index in range(runs):
+            monitor.monitor_run(run_id(index), service)
+        monitor.poll_now()
+        control("corrupt", first=0, count=runs)
+        control("reset")
+        began = time.monotonic()
+        monitor.poll_now()
+        recovered = sum(done.acquire(timeout=60) for _ in range(runs))
+        seconds = time.monotonic() - began
+    return {"recovered": recovered, "seconds": seconds, "requests": control("counts")["requests"]}
+
+
+def idle(url, *, runs, seconds):
+    """The fraction of a core that a monitor uses between two sweeps."""
+    service = Service(url)
+    with _monitor() as monitor:
+        for index in range(runs):
+            monitor.monitor_run(run_id(index), service)
+        monitor.poll_now()
+        time.sleep(2.0)
+        began, cpu = time.monotonic(), time.process_time()
+        time.sleep(seconds)
+        used = time.process_time() - cpu
+        return {"fraction": used / (time.monotonic() - began)}
+
+
+def few(url, *, runs, sweeps):
+    """Requests of each sweep over a few runs of a large account."""
+    control = Control(url)
+    service = Service(url)
+    found = []
+    with _monitor() as monitor:
+        for index in range(runs):
+            monitor.monitor_run(run_id(index * 997), service)
+        for _ in range(sweeps):
+            control("reset")
+            monitor.poll_now()
+            found.append(control("counts")["requests"])
+    return {"requests": found}
+
+
+def hung(url, *, runs, which, sweeps):
+    """Seconds until all others are seen, without and with one run whose GET is never answered."""
+    control = Control(url)
+    service = Service(url)
+    found = {"without": [], "with": []}
+    with _monitor(1.0) as monitor:
+        for index in range(runs):
+            monitor.monitor_run(run_id(index), service)
+        monitor.poll_now()
+        for case, hanging in (("without", ""), ("with", run_id(which))):
+            control("hang", run=hanging)
+            for _ in range(sweeps):
+                control("reset")
+                monitor.poll_now()
+                found[case].append(control("counts")["span"])
+                time.sleep(0.2)
+    return {case: spread(each) for case, each in found.items()}
+
+
+PROBES = {each.__name__: each for each in (detection, calls, memory, recovery, idle, few, hung)}
+
+
+if __name__ == "__main__":
+    _name, _url, _arguments = sys.argv[1:]
+    sys.stdout.write(json.dumps(PROBES[_name](_url, **json.loads(_arguments))) + "\n")

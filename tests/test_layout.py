@@ -1,0 +1,283 @@
+"""How the package is built: which way imports go, and what no module may do."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import tinkex
+
+ROOT = Path(tinkex.__file__).parent
+
+#: What each part may import of the others. `recovery` is a package, the rest are modules.
+BELOW = {
+    "errors": set(),
+    "types": {"errors"},
+    "signals": {"types"},
+    "config": {"errors"},
+    "sockets": {"errors"},
+    "transport": {"errors", "config", "sockets"},
+    "rest": {"errors", "types", "config", "sockets", "transport"},
+    "service": {"errors", "types", "config"},
+    "testing": {"errors", "types"},
+    "recovery": {"errors", "types", "signals", "config", "rest", "service"},
+}
+
+#: What stands on top: nothing that is named in `BELOW` may import it.
+ON_TOP = {"__init__", "__main__", "cli", "rehearsal"}
+
+#: What needs an extra.
+EXTRAS = {"tinker", "starlette", "uvicorn", "numpy", "httpx", "pyqwest", "pydantic"}
+
+LOCKS = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"}
+
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+class Module:
+    """A module's source."""
+
+    def __init__(self, path):
+        self.name = path.relative_to(ROOT).as_posix()
+        self.package = ("tinkex", *path.relative_to(ROOT).parts[:-1])
+        self.part = self.name.partition("/")[0].removesuffix(".py")
+        text = path.read_text(encoding="utf-8")
+        self.lines = text.splitlines()
+        self.tree = ast.parse(text)
+
+    def nodes(self, *kinds):
+        return (node for node in ast.walk(self.tree) if isinstance(node, kinds))
+
+    def imports(self):
+        """Each name that is imported, as an absolute dotted one."""
+        for node in self.nodes(ast.Import, ast.ImportFrom):
+            yield from self.names_of(node)
+
+    def names_of(self, node):
+        if isinstance(node, ast.Import):
+            return [alias.name for alias in node.names]
+        base = self.package[: len(self.package) - node.level + 1] if node.level else ()
+        source = ".".join((*base, node.module) if node.module else base)
+        return [f"{source}.{alias.name}" for alias in node.names]
+
+    def parts_imported(self):
+        """The other parts of tinkex that are imported."""
+        names = (name.split(".") for name in self.imports())
+        parts = {name[1] for name in names if name[0] == "tinkex" and len(name) > 1}
+        return parts - {self.part}
+
+
+MODULES = [Module(path) for path in sorted(ROOT.rglob("*.py"))]
+
+
+def dotted(node):
+    """`a.b.c` of a chain of attributes, else an empty text."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        before = dotted(node.value)
+        return f"{before}.{node.attr}" if before else ""
+    return ""
+
+
+def test_imports_go_one_way():
+    wrong = {
+        module.name: module.parts_imported() - BELOW.get(module.part, set())
+        for module in MODULES
+        if module.part not in ON_TOP and not module.parts_imported() <= BELOW[module.part]
+    }
+
+    assert wrong == {}
+
+
+def test_nothing_but_the_command_line_stands_on_the_rehearsal():
+    wrong = [
+        module.name
+        for module in MODULES
+        if "rehearsal" in module.parts_imported() and module.part not in {"cli", "__main__"}
+    ]
+
+    assert wrong == []
+
+
+def test_the_modules_of_recovery_import_each_other_in_no_circle():
+    graph = {}
+    for module in MODULES:
+        if module.part == "recovery" and not module.name.endswith("__init__.py"):
+            at_runtime = [node for node in module.tree.body if isinstance(node, ast.ImportFrom)]
+            names = [node.module for node in at_runtime if node.level == 1]
+            graph[module.name.removeprefix("recovery/").removesuffix(".py")] = set(names)
+
+    settled = set()
+    while settled < graph.keys():
+        ready = {name for name in graph.keys() - settled if graph[name] <= settled}
+        assert ready, f"there is a circle among {sorted(graph.keys() - settled)}"
+        settled |= ready
+
+    assert settled == graph.keys()
+
+
+def test_what_needs_an_extra_is_imported_where_the_extra_is_meant_or_on_use():
+    found = []
+    for module in MODULES:
+        on_use = {
+            id(inner)
+            for function in module.nodes(*FUNCTION)
+            for inner in ast.walk(function)
+            if isinstance(inner, ast.Import | ast.ImportFrom)
+        }
+        for node in module.nodes(ast.Import, ast.ImportFrom):
+            packages = {name.partition(".")[0] for name in module.names_of(node)}
+            if packages & EXTRAS and module.part not in {"rehearsal", "cli"}:
+                found.append((module.name, *packages, id(node) in on_use))
+
+    assert found == [("service.py", "tinker", True)]
+
+
+def test_nobody_sleeps_or_looks_at_the_clock_on_the_wall():
+    forbidden = {"time.time", "time.sleep", "threading.Timer"}
+    wall = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+    # `transport` needs it for a header that names a time of day.
+    reads_the_wall = {"recovery/scheduler.py", "transport.py"}
+
+    wrong = []
+    for module in MODULES:
+        banned = forbidden if module.part == "rehearsal" else forbidden | wall
+        banned = banned - wall if module.name in reads_the_wall else banned
+        used = {dotted(node) for node in module.nodes(ast.Attribute)} | set(module.imports())
+        wrong.extend((module.name, name) for name in used & banned)
+
+    assert wrong == []
+
+
+def test_nothing_is_printed_but_by_the_command_line():
+    wrong = [
+        (module.name, dotted(call.func))
+        for module in MODULES
+        if module.part not in {"cli", "__main__"}
+        for call in module.nodes(ast.Call)
+        if dotted(call.func) in {"print", "sys.stdout.write", "sys.stderr.write"}
+    ]
+
+    assert wrong == []
+
+
+def test_every_thread_is_named_and_a_daemon():
+    made = [
+        (module.name, {each.arg: ast.unparse(each.value) for each in call.keywords})
+        for module in MODULES
+        for call in module.nodes(ast.Call)
+        if dotted(call.func) in {"threading.Thread", "Thread"}
+    ]
+
+    assert made
+    assert [name for name, given in made if "name" not in given] == []
+    assert [name for name, given in made if given.get("daemon") != "True"] == []
+
+
+def test_everything_public_has_a_docstring():
+    silent = []
+    for module in MODULES:
+        shown = [(module.name, module.tree)]
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                shown.append((node.name, node))
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                members = [each for each in node.body if isinstance(each, FUNCTION)]
+                shown.extend((f"{node.name}.{each.name}", each) for each in members)
+        silent.extend(
+            (module.name, name)
+            for name, node in shown
+            if not name.rpartition(".")[2].startswith("_") and not ast.get_docstring(node)
+        )
+
+    assert silent == []
+
+
+def test_everything_is_annotated():
+    bare = []
+    for module in MODULES:
+        for function in module.nodes(*FUNCTION):
+            given = function.args
+            arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            arguments.extend(filter(None, (given.vararg, given.kwarg)))
+            names = [a.arg for a in arguments if not a.annotation and a.arg not in {"self", "cls"}]
+            if names or function.returns is None:
+                bare.append((module.name, function.name, names))
+
+    assert bare == []
+
+
+def test_each_lock_says_near_by_what_it_guards():
+    silent = []
+    for module in MODULES:
+        for node in module.nodes(ast.Assign):
+            package, _, kind = (
+                dotted(node.value.func) if isinstance(node.value, ast.Call) else ""
+            ).partition(".")
+            is_attribute = isinstance(node.targets[0], ast.Attribute)
+            if package != "threading" or kind not in LOCKS or not is_attribute:
+                continue
+            near = module.lines[max(0, node.lineno - 4) : node.lineno + 3]
+            comments = " ".join(line for line in near if line.lstrip().startswith("#")).lower()
+            if "guard" not in comments:
+                silent.append((module.name, node.lineno))
+
+    assert silent == []
+
+
+def test_every_module_names_what_is_public_in_it():
+    wrong = []
+    for module in MODULES:
+        listed = [
+            ast.literal_eval(node.value)
+            for node in module.tree.body
+            if isinstance(node, ast.Assign) and dotted(node.targets[0]) == "__all__"
+        ]
+        if not listed and not (module.name.endswith("__init__.py") or module.part == "__main__"):
+            wrong.append((module.name, "has no __all__"))
+        for names in listed:
+            unknown = set(names) - names_bound_in(module.tree)
+            wrong.extend((module.name, name) for name in sorted(unknown))
+            assert len(names) == len(set(names))
+
+    assert wrong == []
+
+
+def names_bound_in(tree):
+    bound = set()
+    # What is imported when it is first asked for stands under `if TYPE_CHECKING:`.
+    later = [each for node in tree.body if isinstance(node, ast.If) for each in node.body]
+    for node in [*tree.body, *later]:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound.update(alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            bound.update(target.id for target in targets if isinstance(target, ast.Name))
+    return bound
+
+
+def test_the_root_package_has_what_it_promises():
+    promised = {
+        "Checkpoint",
+        "Config",
+        "Monitor",
+        "MonitoredRun",
+        "Policy",
+        "RecoveryExecutor",
+        "ResumePoint",
+        "Segment",
+        "Specific",
+        "TinkerPath",
+        "TrainingRun",
+        "__version__",
+        "errors",
+        "rest",
+        "signals",
+        "watch",
+    }
+
+    assert promised <= set(tinkex.__all__)
+    assert [name for name in tinkex.__all__ if not hasattr(tinkex, name)] == []

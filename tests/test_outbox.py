@@ -1,0 +1,182 @@
+"""The outbox: order within a lane, lanes beside each other, and deliveries that fail."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from tinkex.recovery.outbox import Outbox
+
+WAIT = 10.0
+
+
+def inline(on_idle=lambda: None):
+    return Outbox(inline=True, on_idle=on_idle)
+
+
+@pytest.fixture
+def threaded():
+    made = Outbox(inline=False, on_idle=lambda: None)
+    yield made
+    made.close()
+    made.join(WAIT)
+
+
+# Inline
+
+
+def test_an_inline_outbox_delivers_at_the_post_and_on_its_thread():
+    threads = []
+
+    inline().post("a", lambda: threads.append(threading.current_thread()))
+
+    assert threads == [threading.current_thread()]
+
+
+def test_what_a_delivery_posts_comes_after_it_and_not_inside_it():
+    outbox, log = inline(), []
+
+    def first():
+        outbox.post("a", lambda: log.append("posted meanwhile"))
+        log.append("first ends")
+
+    outbox.post("a", first)
+
+    assert log == ["first ends", "posted meanwhile"]
+
+
+def test_all_keys_of_an_inline_outbox_share_one_order():
+    outbox, log = inline(), []
+
+    def first():
+        outbox.post("b", lambda: log.append("b"))
+        outbox.post("a", lambda: log.append("a"))
+
+    outbox.post("a", first)
+
+    assert log == ["b", "a"]
+
+
+def test_posts_inside_deliveries_do_not_nest_however_many_there_are():
+    outbox, left = inline(), [20_000]
+
+    def again():
+        left[0] -= 1
+        if left[0]:
+            outbox.post("a", again)
+
+    outbox.post("a", again)
+
+    assert left == [0]
+
+
+def test_a_delivery_that_raises_is_logged_and_the_next_goes_on(caplog):
+    outbox, log = inline(), []
+
+    with caplog.at_level(logging.ERROR):
+        outbox.post("a", lambda: 1 / 0)
+        outbox.post("a", lambda: log.append("next"))
+
+    assert log == ["next"]
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
+def test_what_an_interrupt_left_goes_out_with_the_next_post():
+    outbox, log = inline(), []
+
+    def interrupted():
+        outbox.post("a", lambda: log.append("left"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        outbox.post("a", interrupted)
+    outbox.post("a", lambda: log.append("next"))
+
+    assert log == ["left", "next"]
+    assert outbox.is_idle()
+
+
+def test_a_closed_outbox_delivers_nothing_more():
+    outbox, log = inline(), []
+
+    def first():
+        outbox.post("a", lambda: log.append("waiting"))
+        outbox.close()
+
+    outbox.post("a", first)
+    outbox.post("a", lambda: log.append("posted later"))
+
+    assert log == []
+    assert outbox.is_idle()
+
+
+def test_an_outbox_is_idle_to_the_delivery_that_asks():
+    outbox, seen = inline(), []
+
+    outbox.post("a", lambda: seen.append(outbox.is_idle()))
+
+    assert seen == [True]
+
+
+def test_the_end_of_a_drain_is_told():
+    told = []
+    outbox = inline(on_idle=lambda: told.append(1))
+
+    outbox.post("a", lambda: None)
+
+    assert told == [1]
+
+
+# On threads
+
+
+def test_deliveries_of_one_key_come_in_order_and_never_at_the_same_time(threaded):
+    log, done, at_work = [], threading.Event(), []
+
+    def deliver(number):
+        at_work.append(number)
+        log.append((number, len(at_work)))
+        at_work.remove(number)
+
+    for number in range(200):
+        threaded.post("a", lambda number=number: deliver(number))
+    threaded.post("a", done.set)
+
+    assert done.wait(WAIT)
+    assert log == [(number, 1) for number in range(200)]
+
+
+def test_a_slow_delivery_holds_up_its_own_key_only(threaded):
+    hold, other_key, same_key = threading.Event(), threading.Event(), threading.Event()
+    threaded.post("slow", lambda: hold.wait(WAIT))
+    threaded.post("slow", same_key.set)
+
+    threaded.post("other", other_key.set)
+
+    assert other_key.wait(WAIT)
+    assert not same_key.is_set()
+    assert not threaded.is_idle()
+    hold.set()
+    assert same_key.wait(WAIT)
+
+
+def test_deliveries_run_on_named_daemon_threads(threaded):
+    threads, done = [], threading.Event()
+
+    threaded.post("a", lambda: (threads.append(threading.current_thread()), done.set()))
+
+    assert done.wait(WAIT)
+    assert threads[0].name.startswith("tinkex-signals")
+    assert threads[0].daemon
+
+
+def test_a_post_after_the_close_is_dropped_without_an_error(threaded):
+    log = []
+
+    threaded.close()
+    threaded.post("a", lambda: log.append(1))
+    threaded.join(WAIT)
+
+    assert log == []

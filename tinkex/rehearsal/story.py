@@ -1,0 +1,228 @@
+"""The rehearsal: one run left alone, one corrupted half-way and recovered, and both compared."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tinker
+
+from ..errors import TinkexError
+from ..recovery.handle import MonitoredRun
+from ..recovery.segments import ResumePoint, Segment
+from ..signals import Event
+from .chart import Panel, draw
+from .ledger import History, history, largest_difference
+from .stage import Stage
+from .trainee import Course, new_client, train, train_segments
+from .words import in_words, short_id
+
+__all__ = ["FEWEST_STEPS", "Rehearsal", "rehearse"]
+
+#: Below it nothing is left to compare after the recovery.
+FEWEST_STEPS = 4
+#: How many checkpoints are saved in a rehearsal, about.
+SAVES = 8
+#: Rows of the two charts.
+LOSS_ROWS = 9
+DIFFERENCE_ROWS = 3
+#: Columns for the labels of both, so that they stand below each other.
+MARGIN = 9
+#: Seconds that the last event may come later than the loop's new client.
+LAST_WORDS = 5.0
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """How a rehearsal ended; `difference` is `None` where there was nothing to compare."""
+
+    passed: bool
+    difference: float | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Script:
+    """What is rehearsed: at step `moment` the second run is corrupted."""
+
+    course: Course
+    moment: int
+    weights_only: bool
+    broken: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Take:
+    """One training of the course, from the server's log."""
+
+    run_ids: tuple[str, ...]
+    steps: History
+    resume: ResumePoint | None = None
+
+
+def rehearse(
+    say: Say,
+    *,
+    seed: int = 0,
+    steps: int = 60,
+    weights_only: bool = False,
+    broken: int = 0,
+    width: int = 80,
+    plain: bool = False,
+) -> Rehearsal:
+    """Train twice, corrupt the second run half-way, and say what happens as it does.
+
+    Args:
+        say: Called with each line.
+        seed: Decides the data and the initial weights.
+        steps: How long to train, at least `FEWEST_STEPS`.
+        weights_only: Recover without the optimizer's state.
+        broken: How many of the newest checkpoints do not load.
+        width: Columns for the charts.
+        plain: ASCII only.
+    """
+    script = _Script(
+        course=Course(seed=seed, steps=steps, save_every=max(1, steps // SAVES)),
+        moment=steps // 2,
+        weights_only=weights_only,
+        broken=broken,
+    )
+    say(f"Rehearsal with tinker {tinker.__version__}, seed {seed}: {steps} steps, twice.")
+    say(
+        f"A checkpoint after every {_steps(script.course.save_every)}; "
+        f"the second run is corrupted at step {script.moment}."
+    )
+    say("")
+    try:
+        first, second = _takes(script, _Narrator(say))
+    except TinkexError as error:
+        say("")
+        reason = str(error).partition("\n")[0]
+        return Rehearsal(passed=False, difference=None, verdict=f"not recovered: {reason}")
+    _show_runs(say, first, second)
+    resume = second.resume
+    if resume is None or [step for step, _ in second.steps] != list(range(steps)):
+        missing = "the server's log has not every step of the recovered run exactly once"
+        return Rehearsal(passed=False, difference=None, verdict=missing)
+    _show_curves(say, first, second, script.moment, width, plain=plain)
+    return _verdict(first, second, resume, weights_only=weights_only)
+
+
+class _Narrator:
+    """Says what happens, with the seconds since it was made.
+
+    Threads: safe from any.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._began = time.monotonic()
+        # Guards nothing but the order of the lines.
+        self._lock = threading.Lock()
+        self.recovered = threading.Event()
+
+    def tell(self, what: str, words: str) -> None:
+        """Say one line."""
+        with self._lock:
+            self._say(f"{time.monotonic() - self._began:6.2f} s  {what:<19}  {words}")
+
+    def __call__(self, sender: object, *, event: Event) -> None:
+        """Say what a signal brings."""
+        words = in_words(event)
+        if words is not None:
+            self.tell(event.name, words)
+        if event.name == "completed":
+            self.recovered.set()
+
+
+def _takes(script: _Script, narrator: _Narrator) -> tuple[_Take, _Take]:
+    with Stage() as stage:
+        return _uninterrupted(stage, script, narrator), _interrupted(stage, script, narrator)
+
+
+def _uninterrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
+    client = new_client(stage.service(), script.course)
+    narrator.tell("", f"the uninterrupted run begins: {short_id(client.model_id)}")
+    train(client, script.course)
+    narrator.tell("", "it has come to its end")
+    run_ids = (client.model_id,)
+    return _Take(run_ids=run_ids, steps=history(stage.server, run_ids))
+
+
+def _interrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
+    service = stage.service()
+    client = new_client(service, script.course)
+    stage.server.corrupt_at(client.model_id, script.moment, break_newest=script.broken)
+    monitor = stage.monitor(narrator, restore_optimizer=not script.weights_only)
+    run = monitor.monitor_run(client.model_id, service, client=client)
+    resumes: list[ResumePoint] = []
+
+    def on_segment(segment: Segment) -> None:
+        if segment.resume is None:
+            narrator.tell("", f"the second run begins: {short_id(client.model_id)}")
+            return
+        resumes.append(segment.resume)
+        narrator.recovered.wait(LAST_WORDS)
+        for words in _resumed(segment.resume):
+            narrator.tell("", words)
+
+    train_segments(run, script.course, on_segment)
+    narrator.tell("", "it has come to its end")
+    run_ids = _lineage(run)
+    steps = history(stage.server, run_ids)
+    return _Take(run_ids=run_ids, steps=steps, resume=resumes[0] if resumes else None)
+
+
+def _lineage(run: MonitoredRun) -> tuple[str, ...]:
+    return tuple(generation.run_id for generation in run.lineage)
+
+
+def _resumed(resume: ResumePoint) -> tuple[str, str]:
+    optimizer = "is restored too" if resume.optimizer_restored else "begins at zero"
+    back = f", {_steps(resume.steps_lost)} back" if resume.steps_lost else ""
+    return f"the loop goes on at step {resume.step}{back}", f"the optimizer's state {optimizer}"
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
+
+
+def _show_runs(say: Say, first: _Take, second: _Take) -> None:
+    say("")
+    say(f"uninterrupted  {first.run_ids[0]}")
+    names = ["interrupted", *["its successor"] * (len(second.run_ids) - 1)]
+    for name, run_id in zip(names, second.run_ids, strict=True):
+        say(f"{name:<13}  {run_id}")
+
+
+def _show_curves(
+    say: Say, first: _Take, second: _Take, moment: int, width: int, *, plain: bool
+) -> None:
+    say("")
+    panels = [
+        Panel(title="loss, uninterrupted", points=first.steps),
+        Panel(title=f"loss, corrupted at step {moment}", points=second.steps, mark=moment),
+    ]
+    for line in draw(panels, width=width, height=LOSS_ROWS, margin=MARGIN, plain=plain):
+        say(line)
+    pairs = zip(first.steps, second.steps, strict=True)
+    apart = [(step, found - loss) for (step, loss), (_, found) in pairs]
+    say("")
+    difference = Panel(title="the second less the first", points=apart, mark=moment)
+    for line in draw([difference], width=width, height=DIFFERENCE_ROWS, margin=MARGIN, plain=plain):
+        say(line)
+    say("")
+
+
+def _verdict(first: _Take, second: _Take, resume: ResumePoint, *, weights_only: bool) -> Rehearsal:
+    apart = largest_difference(first.steps, second.steps, start=resume.step)
+    passed = apart > 0.0 if weights_only else apart == 0.0
+    last = first.steps[-1][0]
+    verdict = f"largest difference of the loss, steps {resume.step} to {last}: {apart!r}"
+    if not passed:
+        verdict += ", but it must be above zero" if weights_only else ", but it must be 0.0"
+    return Rehearsal(passed=passed, difference=apart, verdict=verdict)

@@ -1,0 +1,83 @@
+"""Events in plain words, one line each, for people who watch a rehearsal."""
+
+from __future__ import annotations
+
+import re
+
+from ..signals import (
+    CheckpointSelected,
+    ClientCreated,
+    Completed,
+    Detected,
+    Event,
+    Exhausted,
+    Failed,
+    Missing,
+    Paused,
+    PollError,
+    Resumed,
+    Started,
+    Unprotected,
+)
+from ..types import Checkpoint
+
+__all__ = ["in_words", "name_of", "short_id"]
+
+#: How much of a session's id is shown.
+ID_LENGTH = 8
+#: The longest sentence, so that a line with the time before it has 80 columns.
+LENGTH = 49
+
+#: Where the official SDK's errors hold what the server said.
+_DETAIL = re.compile(r"'detail': '(?:Future failed: )?([^']+)'")
+
+
+def short_id(run_id: str | None) -> str:
+    """A run's id with the middle of its session's id left out."""
+    session, colon, rest = (run_id or "").partition(":")
+    if len(session) <= ID_LENGTH:
+        return run_id or "(none)"
+    return f"{session[:ID_LENGTH]}..{colon}{rest}"
+
+
+def name_of(checkpoint: Checkpoint) -> str:
+    """A checkpoint's name without its run."""
+    return checkpoint.tinker_path.rpartition("/")[2]
+
+
+def in_words(event: Event) -> str | None:  # noqa: PLR0912 (one sentence per event)
+    """What an event says; `None` for those that a person does not want to hear of."""
+    match event:
+        case Detected():
+            return f"the server says that {short_id(event.run_id)} is corrupted"
+        case PollError():
+            return _with_error(f"a poll of {short_id(event.run_id)} failed", event.error)
+        case Started():
+            return f"attempt {event.attempt} to recover it begins"
+        case CheckpointSelected():
+            return f"checkpoint {name_of(event.checkpoint)} is chosen"
+        case ClientCreated():
+            return f"it is loaded into a new run: {short_id(event.successor_id)}"
+        case Completed():
+            return f"recovered within {event.duration:.2f} s"
+        case Failed():
+            return _with_error(f"attempt {event.attempt} failed", event.error)
+        case Exhausted():
+            return _with_error("no attempt is left", event.error)
+        case Missing():
+            return f"{short_id(event.run_id)} cannot be found any more"
+        case Unprotected():
+            return f"{short_id(event.run_id)} has no checkpoint to recover from"
+        case Paused():
+            return _with_error("recoveries wait", event.error)
+        case Resumed():
+            return "the account works again"
+        case _:
+            return None
+
+
+def _with_error(words: str, error: BaseException) -> str:
+    found = _DETAIL.search(str(error))
+    told = " ".join((found[1] if found else str(error)).split())
+    sentence = f"{words}: {told}"
+    return sentence if len(sentence) <= LENGTH else sentence[: LENGTH - 2] + ".."
