@@ -105,8 +105,15 @@ def monitor_of(site):
         yield make
 
 
+@pytest.fixture
 def our_threads():
-    return [t for t in threading.enumerate() if t.name.startswith("tinkex")]
+    """Lists the threads of tinkex that were made since the test began."""
+    before = set(threading.enumerate())
+    return lambda: [
+        each
+        for each in threading.enumerate()
+        if each.name.startswith("tinkex") and each not in before
+    ]
 
 
 def test_a_run_is_recovered_over_http_while_the_server_does_not_answer_for_others(site, monitor_of):
@@ -124,7 +131,7 @@ def test_a_run_is_recovered_over_http_while_the_server_does_not_answer_for_other
     assert monitor.status(RUN).recoveries == 1
 
 
-def test_stop_cuts_off_polls_that_hang_and_leaves_no_thread(site, monitor_of):
+def test_stop_cuts_off_polls_that_hang_and_leaves_no_thread(site, monitor_of, our_threads):
     hung = [f"hung:train:{number}" for number in range(3)]
     site.hanging.update(hung)
     monitor = monitor_of(Recorder())
@@ -162,7 +169,7 @@ def test_an_attempt_that_lists_checkpoints_is_not_cut_off_before_the_timeout_of_
     assert told.named("failed") == []
 
 
-def test_an_attempt_that_hangs_in_a_listing_is_cut_off_by_stop(site, monitor_of):
+def test_an_attempt_that_hangs_in_a_listing_is_cut_off_by_stop(site, monitor_of, our_threads):
     site.hanging.add("checkpoints")
     monitor = monitor_of(Recorder())
     handle = monitor.monitor_run(RUN, FakeServiceClient())

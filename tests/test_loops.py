@@ -9,7 +9,7 @@ from conftest import RUN, ManualExecutor, weights
 from loops import Diary, Once, SdkError, begin, train
 
 from tinkex import Monitor, Policy, signals
-from tinkex.errors import SegmentSupersededError
+from tinkex.errors import MonitorStoppedError, SegmentSupersededError
 from tinkex.testing import (
     FakeRest,
     FakeScheduler,
@@ -206,6 +206,18 @@ def test_a_person_may_report_a_failure_without_segments(world, is_corrupted):
     assert run.report_failure(ValueError("step failed")) is is_corrupted
 
     assert len(world.service.created) == is_corrupted
+
+
+def test_a_run_that_is_stopped_ends_its_loop(world):
+    run, _ = begin(world, executor=ManualExecutor())
+
+    def stop_later(segment):
+        world.corrupt(RUN, "000005")
+        world.fake(100.0, run.stop).start()
+        raise SdkError("failed")
+
+    with pytest.raises(MonitorStoppedError):
+        train(run, 9, before=Once(7, stop_later))
 
 
 # A loop of a person's own

@@ -8,12 +8,7 @@ import pytest
 from conftest import RUN, ManualExecutor, weights
 from loops import Once, SdkError, begin, train
 
-from tinkex.errors import (
-    ApiStatusError,
-    MonitorStoppedError,
-    RecoveryExhaustedError,
-    SegmentSupersededError,
-)
+from tinkex.errors import ApiStatusError, RecoveryExhaustedError, SegmentSupersededError
 from tinkex.testing import FakeTrainingClient
 
 #: So rare that in these tests only failures have a run polled.
@@ -339,15 +334,3 @@ def test_an_exhausted_recovery_raises_the_whole_story(world):
     assert caught.value.run_id == RUN
     assert caught.value.attempts == 2
     assert caught.value.error.status == 502
-
-
-def test_a_run_that_is_stopped_ends_its_loop(world):
-    run, _ = begin(world, poll_interval=NEVER, executor=ManualExecutor())
-
-    def stop_later(segment):
-        world.corrupt(RUN, "000005")
-        world.fake(100.0, run.stop).start()
-        raise SdkError("failed")
-
-    with pytest.raises(MonitorStoppedError):
-        train(run, 9, before=Once(7, stop_later))

@@ -171,14 +171,15 @@ def _mark(*, passed: bool) -> str:
 def _serve(given: argparse.Namespace) -> int:
     from .rehearsal import RehearsalServer  # noqa: PLC0415 (an extra)
 
-    try:
-        server = RehearsalServer(given.directory, port=given.port)
-    except (OSError, OverflowError) as error:
-        _complain(f"cannot listen on port {given.port}: {error}")
-        return FAILED
-    with _ended_by_signals() as ended, server:
-        _show_environment(server)
-        ended.wait()
+    with _ended_by_signals() as ended:
+        try:
+            server = RehearsalServer(given.directory, port=given.port).start()
+        except (OSError, OverflowError) as error:
+            _complain(f"cannot listen on port {given.port}: {error}")
+            return FAILED
+        with server:
+            _show_environment(server)
+            ended.wait()
     return 0
 
 

@@ -92,7 +92,7 @@ class FakeScheduler:
         while not predicate():
             if self._fire_next(until):
                 continue
-            if math.isinf(until):
+            if self._now < until and not self.pending:
                 raise DeadlockError(f"{self!r} waits for what nothing pending can bring about")
             self._now = max(self._now, until)
             return predicate()

@@ -187,7 +187,12 @@ class TrainingRunPage:
         page = _mapping(cls, data)
         cursor = page.get("cursor")
         total = None if cursor is None else _whole(cls, _mapping(cls, cursor), "total_count")
-        return cls(rows=list_of_objects(cls, page, "training_runs"), total_count=total)
+        rows = page.get("training_runs")
+        # A bad row costs that row; where all are bad this is no page.
+        good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        if not good:
+            good = list_of_objects(cls, page, "training_runs")
+        return cls(rows=good, total_count=total)
 
     @property
     def training_runs(self) -> tuple[TrainingRun, ...]:

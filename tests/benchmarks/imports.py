@@ -38,9 +38,7 @@ def import_times(rounds: int) -> dict[str, float]:
 
 def _import_time(statement: str, environment: dict[str, str]) -> float:
     code = (
-        "import time; began = time.perf_counter()\n"
-        f"{statement}\n"
-        "print(time.perf_counter() - began)"
+        f"import time; began = time.perf_counter()\n{statement}\nprint(time.perf_counter() - began)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -7,16 +7,15 @@ import select
 import subprocess
 import sys
 import tempfile
-import time
 from types import TracebackType
 from typing import Any, Self
 
 from .control import ROOT, Control
 
-__all__ = ["TookTooLong", "Worker", "probe"]
+__all__ = ["TookTooLongError", "Worker", "ceiling", "probe"]
 
 
-class TookTooLong(Exception):
+class TookTooLongError(Exception):
     """Raised when a process did not answer in time; it was ended."""
 
 
@@ -24,7 +23,7 @@ class _Process:
     """A Python process that answers with lines of JSON."""
 
     def __init__(self, module: str, *arguments: str) -> None:
-        self._stderr = tempfile.TemporaryFile("w+")
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as this)
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.{module}", *arguments],
             cwd=ROOT,
@@ -43,7 +42,7 @@ class _Process:
         assert stdout is not None
         ready, _, _ = select.select([stdout], [], [], timeout)
         if not ready:
-            raise TookTooLong(f"no answer in {timeout:g} s")
+            raise TookTooLongError(f"no answer in {timeout:g} s")
         line = stdout.readline()
         if not line:
             self._stderr.seek(0)
@@ -103,9 +102,16 @@ class Worker:
 
 def probe(name: str, url: str, *, patience: float = 180.0, **arguments: Any) -> dict[str, Any]:
     """Run one of the probes in a process of its own, and return what it found."""
-    process = _Process("probes", name, url, json.dumps(arguments))
-    began = time.monotonic()
+    return _answer_of(_Process("probes", name, url, json.dumps(arguments)), patience)
+
+
+def ceiling(url: str, seconds: float) -> dict[str, Any]:
+    """What the server can do, asked for `seconds` in each way, from one more process."""
+    return _answer_of(_Process("ceiling", url, str(seconds)), 60.0)
+
+
+def _answer_of(process: _Process, patience: float) -> dict[str, Any]:
     try:
-        return {**process.answer(patience), "took": time.monotonic() - began}
+        return process.answer(patience)
     finally:
         process.end()

@@ -8,8 +8,9 @@ from typing import Any
 from ..config import Config
 from ..errors import ApiResponseError, ApiStatusError
 from ..types import TrainingRun
+from .decisions import Kind, classify
 
-__all__ = ["ask_page", "ask_run", "refuses_listing", "retry_after"]
+__all__ = ["ask_page", "ask_run", "is_of_account", "refuses_listing", "retry_after"]
 
 #: Answers that mean that a server has no list of runs, or not of this size.
 _REFUSALS = frozenset({400, 404, 405, 422, 501})
@@ -62,6 +63,13 @@ def refuses_listing(error: BaseException) -> bool:
     if isinstance(error, ApiStatusError):
         return error.status in _REFUSALS
     return isinstance(error, ApiResponseError)
+
+
+def is_of_account(error: BaseException) -> bool:
+    """Whether an error speaks of the whole account or its server, not only of one request."""
+    failure = classify(error)
+    no_answer = failure.kind is Kind.SERVER and failure.status is None
+    return no_answer or failure.kind in (Kind.ACCOUNT, Kind.PATIENCE)
 
 
 def retry_after(error: BaseException) -> float | None:

@@ -21,15 +21,25 @@ class AccountView:
     """What sweeps have learnt of an account. Guarded by the sweeper's lock.
 
     `page_size` is how many rows a page really brings, `total` how many runs the account has,
-    `depth` how many pages it took to see all that are monitored.
+    `depth` how many pages it took to see all that are monitored, `is_doubtful` whether the
+    last list brought nothing at all.
     """
 
-    __slots__ = ("depth", "learnt_at", "page_size", "refused_until", "slow_until", "total")
+    __slots__ = (
+        "depth",
+        "is_doubtful",
+        "learnt_at",
+        "page_size",
+        "refused_until",
+        "slow_until",
+        "total",
+    )
 
     def __init__(self) -> None:
         self.page_size = PAGE_SIZE
         self.total: int | None = None
         self.depth: int | None = None
+        self.is_doubtful = False
         self.learnt_at = float("-inf")
         self.refused_until = float("-inf")
         self.slow_until = float("-inf")
@@ -38,8 +48,13 @@ class AccountView:
         """Whether to begin with a page. So few runs that they fit one round are just asked for."""
         if runs <= max(1, workers) or now < self.refused_until:
             return False
+        if self.is_doubtful:
+            # Perhaps it is only the list that fails: single runs may still be asked for.
+            self.is_doubtful = False
+            return False
         if now - self.learnt_at > LEARN_EVERY:
             self.total = self.depth = None
+            self.page_size = PAGE_SIZE
         return self.total is None or self.is_worthwhile(runs)
 
     def is_worthwhile(self, runs: int) -> bool:
@@ -67,8 +82,10 @@ class Listing:
         "_asked",
         "_deepest",
         "_is_over",
+        "_landed",
         "_last_full",
         "_open",
+        "_worth",
         "config",
         "error",
         "unseen",
@@ -80,8 +97,11 @@ class Listing:
         self.config = config
         self.unseen = {record.run_id: record for record in records}
         self.error: BaseException | None = None
+        # More pages than this cost more than asking for each run.
+        self._worth = max(1, len(records) // PAGE_COST)
         self._asked = 0
         self._open = 0
+        self._landed = 0
         self._last_full = -1
         self._deepest = -1
         self._is_over = False
@@ -89,7 +109,9 @@ class Listing:
     @property
     def has_next(self) -> bool:
         """Whether there is a page to ask for now."""
-        if self._is_over or not self.unseen or (self.view.total is None and self._open):
+        if self._is_over or not self.unseen or self._asked >= self._worth:
+            return False
+        if self.view.total is None and self._open:
             return False
         if self._asked * self.view.page_size < (self.view.total or 1):
             return True
@@ -111,6 +133,7 @@ class Listing:
         """Take a page: how many rows it had, and which of the runs that are looked for."""
         view = self.view
         self._open -= 1
+        self._landed += 1
         wanted = len(self.unseen)
         for run_id in seen:
             self.unseen.pop(run_id, None)
@@ -129,18 +152,33 @@ class Listing:
         if not self._open and not self.unseen:
             view.depth = self._deepest + 1
 
-    def failed(self, error: BaseException, *, refused: bool, now: float) -> None:
-        """A page could not be had: no more of them in this sweep."""
+    def failed(self, error: BaseException, *, refused: bool, whole: bool, now: float) -> None:
+        """A page could not be had: no more of them in this sweep.
+
+        Args:
+            error: Why.
+            refused: The server does not list.
+            whole: The error speaks of the whole account; then, where no page came, no run of
+                it is asked for in this sweep.
+            now: Seconds.
+        """
         self._open -= 1
         self._is_over = True
         if refused:
             self.view.refuse(now)
-        else:
+        elif whole and self._landed == 0:
             self.error = error
+            self.view.is_doubtful = True
+
+    def end(self) -> None:
+        """Ask for no more pages."""
+        self._is_over = True
 
     def left_over(self) -> list[Record]:
         """Hand over the runs that no page has shown."""
         left = list(self.unseen.values())
+        if left and self._asked >= self._worth:
+            self.view.depth = self._asked + 1  # deeper than it is worth to go
         self.unseen = {}
         self._is_over = True
         return left

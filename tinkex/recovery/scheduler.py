@@ -51,7 +51,7 @@ class Clock:
         self._scheduler = scheduler
         own_now = getattr(scheduler, "now", None)
         self.monotonic: Callable[[], float] = own_now or time.monotonic
-        self._wait = getattr(scheduler, "wait", None)
+        self._wait: Any = getattr(scheduler, "wait", None)
         # A scheduler with a clock of its own (a fake, say) also carries the calendar along.
         self._anchor = (datetime.now(UTC), own_now()) if own_now else None
 
@@ -73,10 +73,9 @@ class Clock:
 
     def sleep(self) -> Callable[[float], bool] | None:
         """How a scheduler with a `wait` of its own spends seconds; `None` where it has none."""
-        wait = self._wait
-        if wait is None:
+        if self._wait is None:
             return None
-        return lambda seconds: bool(wait(lambda: False, seconds))
+        return lambda seconds: self._wait_through(lambda: False, seconds)
 
     def wait(
         self, condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None
@@ -86,9 +85,19 @@ class Clock:
         `condition` is notified after each change; its lock is not held by the caller.
         """
         if self._wait is not None:
-            return bool(self._wait(predicate, math.inf if timeout is None else timeout))
+            return self._wait_through(predicate, timeout)
         with condition:
             return condition.wait_for(predicate, timeout)
+
+    def _wait_through(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        if timeout is None:
+            return bool(self._wait(predicate, math.inf))
+        # The end of the wait is an event as well: with it a fake knows that time may pass.
+        end = self.call_later(timeout, lambda: None)
+        try:
+            return bool(self._wait(predicate, timeout))
+        finally:
+            end.cancel()
 
 
 class ThreadScheduler:

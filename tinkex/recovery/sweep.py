@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..config import Config
 from ..errors import ApiTimeoutError
 from ..types import TrainingRun
-from .asking import ask_page, ask_run, refuses_listing, retry_after
+from .asking import ask_page, ask_run, is_of_account, refuses_listing, retry_after
 from .listing import AccountView, Listing
 from .pool import DaemonPool
 from .runs import Record
@@ -233,10 +233,15 @@ class Sweeper:
         view = self._views.setdefault(config, AccountView())
         if now < view.slow_until:
             return
-        hanging = {p.record for p in (*self._in_flight, *self._given_up) if isinstance(p, _Poll)}
+        under_way = (*self._in_flight, *self._given_up)
+        hanging = {p.record for p in under_way if isinstance(p, _Poll)}
         due = [r for r in records if r.poll_after <= now and r not in hanging]
         sweep.runs += len(due)
-        if self._can_list and view.should_list(len(due), self._workers, now):
+        # A page that hangs must not be followed by more of them, and hides no run.
+        can_list = self._can_list and not any(
+            isinstance(p, _Page) and p.config == config for p in under_way
+        )
+        if can_list and view.should_list(len(due), self._workers, now):
             sweep.listings.append(Listing(view, config, due))
         else:
             # Those that failed last time come last: they are the ones that may hang.
@@ -349,7 +354,9 @@ class Sweeper:
             with self._lock:
                 now = self._clock.monotonic()
                 self._remove_locked(page, error)
-                listing.failed(error, refused=refuses_listing(error), now=now)
+                listing.failed(
+                    error, refused=refuses_listing(error), whole=is_of_account(error), now=now
+                )
                 left = self._left_over_locked(page)
         else:
             rows, total = answer
@@ -379,11 +386,14 @@ class Sweeper:
 
     def _left_over_locked(self, page: _Page) -> list[Record]:
         """The runs that a listing did not show, once it is through; each is asked for."""
-        if not page.listing.is_through or page.sweep.ended or self._closed:
+        if page.sweep.ended:
+            page.listing.end()
+        if not page.listing.is_through or self._closed:
             return []
         left = page.listing.left_over()
         if page.listing.error is None:
-            page.sweep.polls.extend(_Poll(page.sweep, record) for record in left)
+            polls = self._single if page.sweep.ended else page.sweep.polls
+            polls.extend(_Poll(page.sweep, record) for record in left)
         return left
 
     # The end

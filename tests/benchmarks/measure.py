@@ -1,0 +1,232 @@
+"""What is measured, in which order, and how often."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from typing import Any
+
+from .control import Control, ServerProcess
+from .imports import import_times
+from .workers import TookTooLongError, Worker, ceiling, probe
+
+__all__ = ["FULL", "QUICK", "Plan", "measure"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much is measured.
+
+    `repeats` are the sweeps per number of runs, after a first one; `sdk` and `loop` up to how
+    many runs the official SDK is asked for at once and one by one, the latter per latency;
+    `limit` is how many seconds everything may take.
+    """
+
+    repeats: dict[int, int]
+    latencies: tuple[float, ...] = (0.0, 0.01)
+    sdk: int
+    loop: dict[float, int]
+    most: int
+    samples: int
+    seconds: float
+    imports: int
+    limit: float
+
+
+FULL = Plan(
+    repeats={100: 15, 1_000: 15, 10_000: 11, 100_000: 5},
+    sdk=10_000,
+    loop={0.0: 10_000, 0.01: 10_000},
+    most=100_000,
+    samples=200,
+    seconds=8.0,
+    imports=12,
+    limit=700.0,
+)
+QUICK = Plan(
+    repeats={100: 7, 1_000: 7, 10_000: 5},
+    sdk=100,
+    loop={0.0: 1_000, 0.01: 100},
+    most=10_000,
+    samples=30,
+    seconds=2.0,
+    imports=5,
+    limit=57.0,
+)
+
+
+def measure(plan: Plan, say: Say) -> dict[str, Any]:
+    """Measure everything; `say` is told what is under way."""
+    began = time.monotonic()
+    ends_at = began + plan.limit
+    found: dict[str, Any] = {"machine": machine(), "sweeps": []}
+    with ServerProcess() as control:
+        found["sweeps"].extend(_sweeps(plan, control, say))
+        for name, run in _others(plan, control).items():
+            say(name)
+            found[name] = run()
+        say("imports")
+        found["imports"] = import_times(plan.imports)
+        # Last, since it takes the longest: where time runs out, the largest are left out.
+        found["sweeps"].extend(_sdk_sweeps(plan, control, say, ends_at))
+    found["machine"]["load_after"] = os.getloadavg()[0]
+    found["seconds"] = time.monotonic() - began
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """On what it is measured."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            model = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    return {
+        "cores": os.cpu_count(),
+        "cpu": model,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("requests", "urllib3", "tinker")},
+        "load_before": os.getloadavg()[0],
+        "day": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# Sweeps
+
+
+def _sweeps(plan: Plan, control: Control, say: Say) -> Iterator[dict[str, Any]]:
+    """The floor and tinkex, sweep by sweep in turns."""
+    for latency in plan.latencies:
+        for runs, repeats in plan.repeats.items():
+            say(f"{runs:,} runs at {latency * 1000:g} ms")
+            control("setup", runs=runs, latency=latency)
+            with ExitStack() as stack:
+                workers = [
+                    stack.enter_context(Worker(name, control, runs, patience=60.0))
+                    for name in ("floor", "tinkex")
+                ]
+                for _ in range(repeats + 1):
+                    for worker in workers:
+                        worker.sweep()
+            yield from (_row(worker, runs, latency) for worker in workers)
+
+
+def _sdk_sweeps(plan: Plan, control: Control, say: Say, ends_at: float) -> Iterator[dict[str, Any]]:
+    if importlib.util.find_spec("tinker") is None:
+        return
+    for runs in plan.repeats:
+        for latency in plan.latencies:
+            for name, sweeps in (("sdk", 2 if runs >= 10_000 else 3), ("sdk-loop", 1)):
+                most = plan.sdk if name == "sdk" else plan.loop[latency]
+                left = ends_at - time.monotonic()
+                if runs > most or left <= 0:
+                    continue
+                say(f"{name}: {runs:,} runs at {latency * 1000:g} ms")
+                control("setup", runs=runs, latency=latency)
+                worker = Worker(name, control, runs, patience=left)
+                try:
+                    with worker:
+                        for _ in range(sweeps):
+                            worker.sweep()
+                except TookTooLongError:
+                    say("  no time is left for it")
+                if worker.sweeps:
+                    yield _row(worker, runs, latency)
+
+
+def _row(worker: Worker, runs: int, latency: float) -> dict[str, Any]:
+    first, *later = worker.sweeps
+    steady = later or [first]
+    return {
+        "variant": worker.name,
+        "runs": runs,
+        "latency": latency,
+        "first": first["wall"],
+        "wall": median(sweep["wall"] for sweep in steady),
+        "cpu": median(sweep["cpu"] for sweep in steady),
+        "sweeps": len(steady),
+        "requests": steady[-1]["counts"]["requests"],
+        "connections": worker.connections,
+        "memory": worker.sweeps[-1]["memory"],
+        "server_cpu": median(sweep["counts"]["cpu"] for sweep in steady),
+    }
+
+
+# All else
+
+
+def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What else there is to measure, by name."""
+    most = plan.most
+    some = min(most, 10_000)
+    many = min(most, 1_000)
+
+    def probed(name: str, setup: dict[str, Any], **arguments: Any) -> Callable[[], dict[str, Any]]:
+        def run() -> dict[str, Any]:
+            control("setup", **setup)
+            return {**setup, **probe(name, control.url, **arguments)}
+
+        return run
+
+    def served() -> dict[str, Any]:
+        control("setup", runs=100)
+        return ceiling(control.url, plan.seconds / 4)
+
+    slow = 0.01
+    return {
+        "ceiling": served,
+        "detection": probed(
+            "detection",
+            {"runs": some, "latency": slow},
+            runs=some,
+            interval=1.0,
+            samples=plan.samples,
+        ),
+        "calls_in_sweep": probed(
+            "calls",
+            {"runs": most + 1, "latency": slow},
+            runs=most,
+            seconds=plan.seconds,
+            hang=False,
+        ),
+        "calls_in_hang": probed(
+            "calls", {"runs": many + 1}, runs=many, seconds=plan.seconds / 2, hang=True
+        ),
+        "memory": probed("memory", {"runs": most}, runs=most),
+        "recovery": probed("recovery", {"runs": many, "latency": 0.0}, runs=many, workers=0),
+        "recovery_8": probed("recovery", {"runs": many, "latency": slow}, runs=many, workers=8),
+        "idle": probed("idle", {"runs": some}, runs=some, seconds=plan.seconds),
+        "few": probed("few", {"runs": 5 * some, "latency": slow}, runs=5, sweeps=5),
+        "hung_listed": probed(
+            "hung",
+            {"runs": some, "listed": some - 1, "latency": slow},
+            runs=some,
+            which=some - 1,
+            sweeps=10,
+        ),
+        "hung_single": probed(
+            "hung",
+            {"runs": many, "listing": 0, "latency": slow},
+            runs=many,
+            which=0,
+            sweeps=max(2, round(plan.seconds / 2)),
+        ),
+    }

@@ -1,0 +1,90 @@
+"""A rest module of the tests' own: accounts with many runs, a list of them, and what ails it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from types import SimpleNamespace
+
+from tinkex import Config
+from tinkex.errors import ApiStatusError
+
+
+def ids(count, name="run"):
+    return [f"{name}{number}:train:0" for number in range(count)]
+
+
+def account_of(service):
+    """A `rest_client_fun`: each service client stands for an account of its own."""
+    return SimpleNamespace(config=service.config)
+
+
+class Tenant:
+    """A service client of one account."""
+
+    def __init__(self, service, name="one"):
+        self.config = Config(f"tml-{name}", "https://tinker.invalid")
+        self.create_training_client_from_state = service.create_training_client_from_state
+        self.create_training_client_from_state_with_optimizer = (
+            service.create_training_client_from_state_with_optimizer
+        )
+
+
+class Site:
+    """Answers for the runs of `listed`; what a list leaves out can still be asked for.
+
+    `total` replaces what pages say of the account's size, `cap` is the most rows of a page,
+    `hidden` are in no page, `order` turns the list's rows before each page, `page` may change
+    or refuse a page: it gets its rows and offset.
+    """
+
+    def __init__(self, listed, *, total="right", cap=500, hidden=(), order=None, page=None):
+        self.listed = list(listed)
+        self.total = total
+        self.cap = cap
+        self.hidden = set(hidden)
+        self.order = order or list
+        self.page = page or (lambda rows, offset: rows)
+        self.corrupted = set()
+        self.rows = defaultdict(dict)
+        self.lists = []
+        self.gets = Counter()
+        self.get_errors = {}
+        self.accounts = Counter()
+
+    @property
+    def requests(self):
+        return len(self.lists) + self.gets.total()
+
+    def forget_calls(self):
+        """Count from here on."""
+        self.lists.clear()
+        self.gets.clear()
+        self.accounts.clear()
+
+    def row(self, run_id):
+        path = f"tinker://{run_id}/weights/000001"
+        return {
+            "training_run_id": run_id,
+            "base_model": "any",
+            "corrupted": run_id in self.corrupted,
+            "last_checkpoint": {"tinker_path": path, "time": "2026-01-01T00:00:00Z"},
+            **self.rows[run_id],
+        }
+
+    def get_training_run(self, config, run_id):
+        self.gets[run_id] += 1
+        self.accounts[config] += 1
+        if run_id in self.get_errors:
+            raise self.get_errors[run_id]
+        if run_id not in self.listed and not run_id.startswith("fake:"):
+            raise ApiStatusError.of(404)
+        return self.row(run_id)
+
+    def list_training_runs(self, config, *, limit, offset):
+        self.lists.append((offset, limit))
+        self.accounts[config] += 1
+        shown = [run_id for run_id in self.order(self.listed) if run_id not in self.hidden]
+        size = min(limit, self.cap)
+        rows = [self.row(run_id) for run_id in shown[offset : offset + size]]
+        total = len(shown) if self.total == "right" else self.total
+        return SimpleNamespace(training_runs=self.page(rows, offset), total_count=total)
