@@ -8,6 +8,9 @@ from types import SimpleNamespace
 from tinkex import Config
 from tinkex.errors import ApiStatusError
 
+#: Seconds between two sweeps.
+EVERY = 10.0
+
 
 def ids(count, name="run"):
     return [f"{name}{number}:train:0" for number in range(count)]
@@ -88,3 +91,51 @@ class Site:
         rows = [self.row(run_id) for run_id in shown[offset : offset + size]]
         total = len(shown) if self.total == "right" else self.total
         return SimpleNamespace(training_runs=self.page(rows, offset), total_count=total)
+
+
+def refuses(error):
+    def page(rows, offset):
+        raise error
+
+    return page
+
+
+def watch(world, site, monitored, tenant=None, monitor=None, **policy):
+    """Monitor these runs of an account; each sweep is one `world.fake.advance(EVERY)`."""
+    tenant = tenant or Tenant(world.service)
+    options = {"rest_module": site, "rest_client_fun": account_of}
+    monitor = monitor or world.monitor(options=options, poll_interval=EVERY, **policy)
+    runs = [monitor.monitor_run(run_id, tenant) for run_id in monitored]
+    return monitor, runs
+
+
+def sweep(world, site, count=1):
+    """Sweep, and give the number of requests of the last one."""
+    for _ in range(count):
+        site.forget_calls()
+        world.fake.advance(EVERY)
+    return site.requests
+
+
+def not_polled(monitor, since):
+    """The runs that the last sweeps said nothing of."""
+    return [s.run_id for s in monitor.status() if s.last_poll is None or s.last_poll <= since]
+
+
+def assert_all_are_polled(world, site, monitor, sweeps=4):
+    """Each sweep brings news of every run, and no run is thought to fail or be gone."""
+    for _ in range(sweeps):
+        before = world.events.of("swept")[-1].time if world.events.of("swept") else None
+        sweep(world, site)
+        if before is not None:
+            assert not_polled(monitor, before) == []
+    assert {status.state for status in monitor.status()} == {"healthy"}
+    assert world.events.names == []
+
+
+def assert_each_is_recovered(world, site, runs):
+    """Whichever run is corrupted, the next sweep sees it."""
+    for run in runs:
+        site.corrupted.add(run.run_id)
+        world.fake.advance(EVERY)
+        assert run.status().recoveries == 1, run

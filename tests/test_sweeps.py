@@ -5,54 +5,18 @@ from __future__ import annotations
 import random
 
 import pytest
-from sites import Site, Tenant, account_of, ids
+from sites import (
+    Site,
+    assert_all_are_polled,
+    assert_each_is_recovered,
+    ids,
+    refuses,
+    sweep,
+    watch,
+)
 
-from tinkex.errors import ApiConnectionError, ApiResponseError, ApiStatusError, ApiTimeoutError
+from tinkex.errors import ApiStatusError
 from tinkex.types import TrainingRunPage
-
-EVERY = 10.0
-
-
-def watch(world, site, monitored, tenant=None, monitor=None, **policy):
-    """Monitor these runs of an account; each sweep is one `world.fake.advance(EVERY)`."""
-    tenant = tenant or Tenant(world.service)
-    options = {"rest_module": site, "rest_client_fun": account_of}
-    monitor = monitor or world.monitor(options=options, poll_interval=EVERY, **policy)
-    runs = [monitor.monitor_run(run_id, tenant) for run_id in monitored]
-    return monitor, runs
-
-
-def sweep(world, site, count=1):
-    """Sweep, and give the number of requests of the last one."""
-    for _ in range(count):
-        site.forget_calls()
-        world.fake.advance(EVERY)
-    return site.requests
-
-
-def not_polled(monitor, since):
-    """The runs that the last sweeps said nothing of."""
-    return [s.run_id for s in monitor.status() if s.last_poll is None or s.last_poll <= since]
-
-
-def assert_all_are_polled(world, site, monitor, sweeps=4):
-    """Each sweep brings news of every run, and no run is thought to fail or be gone."""
-    for _ in range(sweeps):
-        before = world.events.of("swept")[-1].time if world.events.of("swept") else None
-        sweep(world, site)
-        if before is not None:
-            assert not_polled(monitor, before) == []
-    assert {status.state for status in monitor.status()} == {"healthy"}
-    assert world.events.names == []
-
-
-def assert_each_is_recovered(world, site, runs):
-    """Whichever run is corrupted, the next sweep sees it."""
-    for run in runs:
-        site.corrupted.add(run.run_id)
-        world.fake.advance(EVERY)
-        assert run.status().recoveries == 1, run
-
 
 # The cheaper way
 
@@ -115,8 +79,8 @@ def test_runs_that_drift_down_a_long_list_do_not_drag_the_pages_along(world):
 
 
 def test_what_was_learnt_is_learnt_anew_after_an_hour(world):
-    site = Site(ids(5000))
-    monitor, _ = watch(world, site, ids(5000)[-20:])
+    site = Site(ids(2000))
+    monitor, _ = watch(world, site, ids(2000)[-20:])
     sweep(world, site, 2)
     site.order = lambda listed: listed[::-1]
 
@@ -189,14 +153,14 @@ def test_a_server_that_gives_smaller_pages_hides_no_run(world, cap):
 
 
 def test_a_page_that_was_short_once_does_not_make_sweeps_dear_for_ever(world):
-    site = Site(ids(1000), cap=2)
-    watch(world, site, ids(1000))
+    site = Site(ids(120), cap=1)
+    watch(world, site, ids(120))
     sweep(world, site)
     site.cap = 500
 
     world.fake.advance(3700.0)
 
-    assert sweep(world, site) == 10
+    assert sweep(world, site) == 2
 
 
 def test_an_empty_list_hides_no_run(world):
@@ -210,13 +174,6 @@ def test_an_empty_list_hides_no_run(world):
 
 
 # Servers that do not list
-
-
-def refuses(error):
-    def page(rows, offset):
-        raise error
-
-    return page
 
 
 @pytest.mark.parametrize("status", [404, 405, 422, 501])

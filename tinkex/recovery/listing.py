@@ -134,6 +134,7 @@ class Listing:
         view = self.view
         self._open -= 1
         self._landed += 1
+        self.error = None
         wanted = len(self.unseen)
         for run_id in seen:
             self.unseen.pop(run_id, None)
