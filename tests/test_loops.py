@@ -189,6 +189,17 @@ def test_a_loop_that_is_left_early_is_at_its_end(world):
     assert entered == 1
 
 
+def test_a_loop_that_was_left_by_break_goes_on_behind_that_step(world):
+    run, _ = begin(world)
+    for segment in run.segments():
+        with segment:
+            for step in segment.steps(9):
+                if step == 3:
+                    break
+
+    assert train(run, 6).steps == [4, 5]
+
+
 def test_a_run_without_a_client_has_no_segments(world):
     world.rest.set_run(RUN)
     run = world.monitor().monitor_run(RUN, world.service)

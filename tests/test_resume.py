@@ -202,23 +202,28 @@ def test_a_cell_that_is_run_again_on_a_successor_goes_on_there(world):
     assert diary.trained[-1] == (run.run_id, 8)
 
 
+@pytest.mark.parametrize(
+    ("ahead", "again"), [(1, [4, 5]), (0, [3, 4, 5])], ids=["after its step", "before it"]
+)
+def test_a_loop_that_is_stopped_after_a_save_goes_on_where_the_save_says(world, ahead, again):
+    run, _ = begin(world)
+
+    def save_and_stop(segment):
+        segment.save_state("a", step=3 + ahead)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, 9, before=Once(3, save_and_stop))
+
+    assert train(run, 6).steps == again
+
+
 def test_start_step_means_nothing_after_a_recovery(world):
     run, _ = begin(world)
 
     diary = train(run, 9, start_step=2, before=Once(6, die))
 
     assert diary.steps == [2, 3, 4, 5, 5, 6, 7, 8]
-
-
-def test_a_loop_that_was_left_by_break_goes_on_behind_that_step(world):
-    run, _ = begin(world)
-    for segment in run.segments():
-        with segment:
-            for step in segment.steps(9):
-                if step == 3:
-                    break
-
-    assert train(run, 6).steps == [4, 5]
 
 
 def test_segment_knows_its_first_step_before_it_is_entered(world):

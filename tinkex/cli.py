@@ -54,9 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _quiet():
             return command(given)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRA:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA:
             raise
-        _complain(f"{error.name} is not installed; rehearsals need an extra:")
+        _complain(f"{package} is not installed; rehearsals need an extra:")
         _complain('    pip install "tinkex[rehearsal]"')
         return UNUSABLE
     except KeyboardInterrupt:

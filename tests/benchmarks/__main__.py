@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from .chart import chart
 from .control import ROOT
 from .measure import FULL, QUICK, measure
 from .report import page, table
+
+_BEGAN = time.perf_counter()
 
 
 def main():
@@ -32,7 +35,7 @@ def main():
 
 
 def _say(words):
-    sys.stderr.write(f"{words} ...\n")
+    sys.stderr.write(f"{time.perf_counter() - _BEGAN:4.0f} s  {words}\n")
 
 
 if __name__ == "__main__":

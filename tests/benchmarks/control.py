@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-__all__ = ["ROOT", "Control", "ServerProcess"]
+__all__ = ["PACKAGE", "ROOT", "Control", "ServerProcess"]
 
-#: Where `tests.benchmarks` is found: each of our processes is begun there.
+#: Where each of our processes is begun, and what these modules are called from there.
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "tests.benchmarks"
 
 
 class Control:
@@ -38,7 +39,7 @@ class ServerProcess:
     def __enter__(self) -> Control:
         """Start it; it ends with its standard input, so it cannot outlive this process."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.server"],
+            [sys.executable, "-m", f"{PACKAGE}.server"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from statistics import median
 
 from .control import ROOT
 
@@ -21,7 +20,7 @@ _IMPORTS = {
 
 
 def import_times(rounds: int) -> dict[str, float]:
-    """Median seconds of each import in fresh interpreters, one after the other in turns."""
+    """The best seconds of each import in fresh interpreters, taken in turns."""
     taken: dict[str, list[float]] = {name: [] for name in _IMPORTS}
     with tempfile.TemporaryDirectory() as compiled:
         # A place of its own for what is compiled: all of it is there after the first round,
@@ -33,7 +32,7 @@ def import_times(rounds: int) -> dict[str, float]:
                 seconds = _import_time(statement, environment)
                 if number:
                     taken[name].append(seconds)
-    return {name: median(each) for name, each in taken.items()}
+    return {name: min(each) for name, each in taken.items()}
 
 
 def _import_time(statement: str, environment: dict[str, str]) -> float:

@@ -26,16 +26,17 @@ Say = Callable[[str], None]
 class Plan:
     """How much is measured.
 
-    `repeats` are the sweeps per number of runs, after a first one; `sdk` and `loop` up to how
-    many runs the official SDK is asked for at once and one by one, the latter per latency;
-    `limit` is how many seconds everything may take.
+    `repeats` are the sweeps per number of runs, after a first one; the official SDK is asked for
+    up to `sdk` runs. What else is measured takes a `large`, `medium` or `small` number of runs,
+    `samples` flags and some `seconds` each. After `limit` seconds nothing of the SDK is begun.
     """
 
     repeats: dict[int, int]
     latencies: tuple[float, ...] = (0.0, 0.01)
     sdk: int
-    loop: dict[float, int]
-    most: int
+    large: int
+    medium: int
+    small: int
     samples: int
     seconds: float
     imports: int
@@ -45,22 +46,24 @@ class Plan:
 FULL = Plan(
     repeats={100: 15, 1_000: 15, 10_000: 11, 100_000: 5},
     sdk=10_000,
-    loop={0.0: 10_000, 0.01: 10_000},
-    most=100_000,
+    large=100_000,
+    medium=10_000,
+    small=1_000,
     samples=200,
     seconds=8.0,
-    imports=12,
-    limit=700.0,
+    imports=15,
+    limit=690.0,
 )
 QUICK = Plan(
     repeats={100: 7, 1_000: 7, 10_000: 5},
     sdk=100,
-    loop={0.0: 1_000, 0.01: 100},
-    most=10_000,
-    samples=30,
+    large=10_000,
+    medium=10_000,
+    small=300,
+    samples=20,
     seconds=2.0,
-    imports=5,
-    limit=57.0,
+    imports=6,
+    limit=55.0,
 )
 
 
@@ -71,13 +74,15 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": machine(), "sweeps": []}
     with ServerProcess() as control:
         found["sweeps"].extend(_sweeps(plan, control, say))
+        found["sweeps"].extend(_sdk_sweeps(plan, control, say, range(10_000), ends_at))
         for name, run in _others(plan, control).items():
             say(name)
             found[name] = run()
         say("imports")
         found["imports"] = import_times(plan.imports)
-        # Last, since it takes the longest: where time runs out, the largest are left out.
-        found["sweeps"].extend(_sdk_sweeps(plan, control, say, ends_at))
+        # Last, since they take the longest: where time runs out, these are left out.
+        large = range(10_000, plan.sdk + 1)
+        found["sweeps"].extend(_sdk_sweeps(plan, control, say, large, ends_at))
     found["machine"]["load_after"] = os.getloadavg()[0]
     found["seconds"] = time.monotonic() - began
     return found
@@ -129,15 +134,16 @@ def _sweeps(plan: Plan, control: Control, say: Say) -> Iterator[dict[str, Any]]:
             yield from (_row(worker, runs, latency) for worker in workers)
 
 
-def _sdk_sweeps(plan: Plan, control: Control, say: Say, ends_at: float) -> Iterator[dict[str, Any]]:
+def _sdk_sweeps(
+    plan: Plan, control: Control, say: Say, sizes: range, ends_at: float
+) -> Iterator[dict[str, Any]]:
     if importlib.util.find_spec("tinker") is None:
         return
-    for runs in plan.repeats:
+    for runs in filter(sizes.__contains__, plan.repeats):
         for latency in plan.latencies:
             for name, sweeps in (("sdk", 2 if runs >= 10_000 else 3), ("sdk-loop", 1)):
-                most = plan.sdk if name == "sdk" else plan.loop[latency]
                 left = ends_at - time.monotonic()
-                if runs > most or left <= 0:
+                if runs > plan.sdk or left <= 0:
                     continue
                 say(f"{name}: {runs:,} runs at {latency * 1000:g} ms")
                 control("setup", runs=runs, latency=latency)
@@ -175,9 +181,7 @@ def _row(worker: Worker, runs: int, latency: float) -> dict[str, Any]:
 
 def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, Any]]]:
     """What else there is to measure, by name."""
-    most = plan.most
-    some = min(most, 10_000)
-    many = min(most, 1_000)
+    large, medium, small = plan.large, plan.medium, plan.small
 
     def probed(name: str, setup: dict[str, Any], **arguments: Any) -> Callable[[], dict[str, Any]]:
         def run() -> dict[str, Any]:
@@ -195,37 +199,37 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
         "ceiling": served,
         "detection": probed(
             "detection",
-            {"runs": some, "latency": slow},
-            runs=some,
+            {"runs": medium, "latency": slow},
+            runs=medium,
             interval=1.0,
             samples=plan.samples,
         ),
         "calls_in_sweep": probed(
             "calls",
-            {"runs": most + 1, "latency": slow},
-            runs=most,
+            {"runs": large + 1, "latency": slow},
+            runs=large,
             seconds=plan.seconds,
             hang=False,
         ),
         "calls_in_hang": probed(
-            "calls", {"runs": many + 1}, runs=many, seconds=plan.seconds / 2, hang=True
+            "calls", {"runs": small + 1}, runs=small, seconds=plan.seconds / 2, hang=True
         ),
-        "memory": probed("memory", {"runs": most}, runs=most),
-        "recovery": probed("recovery", {"runs": many, "latency": 0.0}, runs=many, workers=0),
-        "recovery_8": probed("recovery", {"runs": many, "latency": slow}, runs=many, workers=8),
-        "idle": probed("idle", {"runs": some}, runs=some, seconds=plan.seconds),
-        "few": probed("few", {"runs": 5 * some, "latency": slow}, runs=5, sweeps=5),
+        "memory": probed("memory", {"runs": large}, runs=large),
+        "recovery": probed("recovery", {"runs": small, "latency": 0.0}, runs=small, workers=0),
+        "recovery_8": probed("recovery", {"runs": small, "latency": slow}, runs=small, workers=8),
+        "idle": probed("idle", {"runs": medium}, runs=medium, seconds=plan.seconds),
+        "few": probed("few", {"runs": 5 * medium, "latency": slow}, runs=5, sweeps=5),
         "hung_listed": probed(
             "hung",
-            {"runs": some, "listed": some - 1, "latency": slow},
-            runs=some,
-            which=some - 1,
-            sweeps=10,
+            {"runs": medium, "listed": medium - 1, "latency": slow},
+            runs=medium,
+            which=medium - 1,
+            sweeps=max(4, round(plan.seconds)),
         ),
         "hung_single": probed(
             "hung",
-            {"runs": many, "listing": 0, "latency": slow},
-            runs=many,
+            {"runs": small, "listing": 0, "latency": slow},
+            runs=small,
             which=0,
             sweeps=max(2, round(plan.seconds / 2)),
         ),

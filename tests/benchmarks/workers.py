@@ -10,7 +10,7 @@ import tempfile
 from types import TracebackType
 from typing import Any, Self
 
-from .control import ROOT, Control
+from .control import PACKAGE, ROOT, Control
 
 __all__ = ["TookTooLongError", "Worker", "ceiling", "probe"]
 
@@ -25,7 +25,7 @@ class _Process:
     def __init__(self, module: str, *arguments: str) -> None:
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as this)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.{module}", *arguments],
+            [sys.executable, "-m", f"{PACKAGE}.{module}", *arguments],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -175,6 +175,8 @@ class Segment:
         """
         cursor = checked_cursor(step, data)
         save = self.client.save_state
+        if step > self._step:
+            self._note(step, in_step=False)  # the step at hand was submitted as a whole
         if takes_option(save, "user_metadata"):
             given = options.get("user_metadata") or {}
             options["user_metadata"] = {**given, **cursor.to_metadata()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..errors import RecoveryError
+from contextlib import suppress
+
+from ..errors import AlreadyPendingError, MonitorStoppedError
 from ..service import secrets_of, without_secrets
 from .decisions import is_unusable
 from .policy import Policy
 from .reporter import Reporter
 from .runs import Record
-from .state import RunState
 from .supervisor import Supervisor
 from .sweep import Sweeper
 
@@ -62,9 +63,6 @@ class Triage:
         return False
 
     def _recover(self, record: Record, error: BaseException) -> None:
-        try:
+        # A sweep was quicker, or somebody stopped the run: either way it is settled.
+        with suppress(AlreadyPendingError, MonitorStoppedError):
             self._supervisor.recover(record, cause=error)
-        except RecoveryError:
-            # A sweep was quicker, or somebody stopped the run: either way it is settled.
-            if record.state not in (RunState.STOPPED, RunState.RECOVERING, RunState.WAITING):
-                raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
 from ..errors import IncidentBudgetError, RecoveryExhaustedError
@@ -47,26 +48,60 @@ def flag_alone_comes(seed: int) -> str:
 def _often_corrupted(seed: int, *, flag: bool, mode: FailureMode) -> str:
     """Corrupt a run whose loop submits a step ahead; half of the times its newest save breaks."""
     course = Course(seed=seed, steps=STEPS, ahead=1)
-    random = Random(seed)
-    # Before that there are no two checkpoints, of which one could break.
-    moments = random.sample(range(2 * course.save_every, STEPS), TIMES)
+    mishaps = _mishaps(course)
     with Stage() as stage:
         play = Play(stage, course, max_incidents=PLENTY, poll_interval=QUICK_POLLS)
-        for place, moment in enumerate(moments):
-            stage.server.corrupt_at(None, moment, break_newest=place % 2, flag=flag, mode=mode)
+        for one in mishaps:
+            stage.server.corrupt_at(
+                None, one.step, break_newest=int(one.breaks), flag=flag, mode=mode
+            )
         resumes = play.finish(generations=1 + TIMES)
 
+        check_equal("resumed at", [one.step for one in resumes], [one.back_to for one in mishaps])
         check_equal("recoveries", len(stage.events.named("completed")), TIMES)
         check_equal("detections", len(stage.events.named("detected")), TIMES if flag else 0)
         check_equal("runs given up", stage.events.named("exhausted"), [])
-        unloadable = len(stage.events.named("failed"))
-        check_equal("clients made", play.clients_made, TIMES + unloadable)
+        broken = sum(one.breaks for one in mishaps)
+        check_equal("attempts failed", len(stage.events.named("failed")), broken)
+        check_equal("clients made", play.clients_made, TIMES + broken)
         applied = sum(len(stage.server.steps(one.run_id)) for one in play.run.lineage)
-    lost = sum(resume.steps_lost or 0 for resume in resumes)
     return (
-        f"{TIMES} recoveries, {unloadable} broken checkpoints passed over, {lost} steps lost; "
-        f"{applied} steps applied, of which {STEPS} led to the end: all equal"
+        f"{TIMES} recoveries, {broken} of them past a broken checkpoint; {applied} steps "
+        f"applied, of which {STEPS} led to the end: all equal, none twice, none missing"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mishap:
+    """A corruption: when, whether the newest checkpoint breaks, and where the loop goes on."""
+
+    step: int
+    breaks: bool
+    back_to: int
+
+
+def _mishaps(course: Course) -> list[_Mishap]:
+    """Draw the corruptions of a course; exactly half of them break the newest checkpoint."""
+    random = Random(course.seed)
+    # Before that there are no two checkpoints, of which one could break.
+    possible = range(2 * course.save_every, course.steps)
+    while True:
+        mishaps = _fates(sorted(random.sample(possible, TIMES)), course.save_every)
+        if 2 * sum(one.breaks for one in mishaps) == TIMES:
+            return mishaps
+
+
+def _fates(moments: list[int], every: int) -> list[_Mishap]:
+    """Decide what breaks, and foretell where the loop must go on."""
+    saved = [0]
+    mishaps: list[_Mishap] = []
+    for place, moment in enumerate(moments):
+        own = list(range(saved[-1] + every, moment + 1, every))
+        # A run that was corrupted before its first save has none of its own to break.
+        breaks = bool(own) and 2 * sum(one.breaks for one in mishaps) <= place
+        saved += own[:-1] if breaks else own
+        mishaps.append(_Mishap(step=moment, breaks=breaks, back_to=saved[-1]))
+    return mishaps
 
 
 def two_newest_broken(seed: int) -> str:

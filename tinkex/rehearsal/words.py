@@ -49,7 +49,7 @@ def in_words(event: Event) -> str | None:  # noqa: PLR0912 (one sentence per eve
     """What an event says; `None` for those that a person does not want to hear of."""
     match event:
         case Detected():
-            return f"the server says that {short_id(event.run_id)} is corrupted"
+            return f"{short_id(event.run_id)} is corrupted, says the server"
         case PollError():
             return _with_error(f"a poll of {short_id(event.run_id)} failed", event.error)
         case Started():
@@ -67,7 +67,7 @@ def in_words(event: Event) -> str | None:  # noqa: PLR0912 (one sentence per eve
         case Missing():
             return f"{short_id(event.run_id)} cannot be found any more"
         case Unprotected():
-            return f"{short_id(event.run_id)} has no checkpoint to recover from"
+            return f"{short_id(event.run_id)} has no usable checkpoint"
         case Paused():
             return _with_error("recoveries wait", event.error)
         case Resumed():
