@@ -32,6 +32,7 @@ __all__ = [
     "ServiceError",
     "TinkexError",
     "causes",
+    "in_words",
     "status_of",
 ]
 
@@ -253,16 +254,28 @@ class SegmentSupersededError(RecoveryError):
 
 
 class ResumePointUnknownError(RecoveryError):
-    """Raised when nobody recorded which step the restored checkpoint belongs to."""
+    """Raised when nobody knows which step a training loop has to go on with.
 
-    def __init__(self, run_id: str, checkpoint: str | None) -> None:
-        super().__init__(
-            f"run {run_id!r} was restored from {checkpoint!r}, but no step is recorded for it; "
-            "save with segment.save_state(name, step=...), record it with "
-            "run.record_checkpoint(path, step=...), or give segments(resume_step=...)"
-        )
+    `checkpoint` is the path that was restored without a step recorded for it, or `step` the
+    one that was broken off, so that it may have been submitted or not.
+    """
+
+    def __init__(self, run_id: str, checkpoint: str | None, step: int | None = None) -> None:
+        if step is None:
+            super().__init__(
+                f"run {run_id!r} was restored from {checkpoint!r}, but no step is recorded for it; "
+                "save with segment.save_state(name, step=...), record it with "
+                "run.record_checkpoint(path, step=...), or give segments(resume_step=...)"
+            )
+        else:
+            super().__init__(
+                f"the loop on run {run_id!r} was broken off within step {step}, which may have "
+                f"been submitted or not; give segments(resume_step={step}) to run it, or "
+                f"segments(resume_step={step + 1}) to go on after it"
+            )
         self.run_id = run_id
         self.checkpoint = checkpoint
+        self.step = step
 
 
 class MonitorStoppedError(RecoveryError):
@@ -280,6 +293,11 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         following += (each.__context__, each.__cause__)
+
+
+def in_words(error: BaseException) -> str:
+    """The error's text, after its kind where it has none."""
+    return str(error) or type(error).__name__
 
 
 def status_of(error: BaseException) -> int | None:

@@ -225,9 +225,6 @@ def _text(thing: Any) -> str | None:
 #: Packages whose errors hold requests, and with them the key in their headers.
 _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker", "urllib3"})
 
-#: The official SDK, and the packages whose errors it lets through.
-_SDK_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "tinker"})
-
 
 def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
     """The error itself where it can be shown, else a `ServiceError` that tells the same.
@@ -260,7 +257,7 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
 
 def is_sdk_error(error: BaseException) -> bool:
     """Whether the error, or one that it came from, is one of the official SDK's."""
-    return any(type(each).__module__.partition(".")[0] in _SDK_PACKAGES for each in causes(error))
+    return any(type(each).__module__.partition(".")[0] == "tinker" for each in causes(error))
 
 
 def _is_of_http(error: BaseException) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..config import Config
@@ -11,6 +11,7 @@ from ..signals import Paused, Resumed
 from .arguments import NO_METADATA
 from .dispatcher import Dispatcher
 from .reporter import Reporter
+from .runs import Record
 
 __all__ = ["Accounts"]
 
@@ -60,23 +61,27 @@ class Accounts:
         if proves:
             self._unblock(config)
 
-    def sweep_begins(self) -> None:
+    def sweep_begins(self, polled: Iterable[Record]) -> None:
         """Where polls prove nothing, one recovery of a blocked account goes ahead and tries."""
         with self._lock:
-            blocked = [
-                config
-                for config, account in self._accounts.items()
-                if account.blocked_by is not None and not account.polls_fail
-            ]
+            blocked = [config for config, each in self._accounts.items() if each.blocked_by]
+        if not blocked:
+            return
+        asked = {record.config for record in polled}
         for config in blocked:
-            self._dispatcher.resume(config, all_at_once=False)
+            with self._lock:
+                account = self._accounts[config]
+                # Without a run to poll no poll will tell either.
+                account.polls_fail = account.polls_fail and config in asked
+                proves_nothing = not account.polls_fail
+            if proves_nothing:
+                self._dispatcher.probe((self._reporter, config))
 
     def recovery_went_on(self, config: Config | None) -> None:
         """An attempt got past what had blocked the account."""
         with self._lock:
             account = self._accounts.get(config)
-            proves = account is not None and account.blocked_by is not None
-            if account is None or not proves or account.polls_fail:
+            if account is None or account.blocked_by is None or account.polls_fail:
                 return
         self._unblock(config)
 
@@ -94,6 +99,7 @@ class Accounts:
             if account.blocked_by is not None:
                 return
             account.blocked_by = error
+        self._dispatcher.block((self._reporter, config))
         self._publish(Paused, config, error)
 
     def _unblock(self, config: Config | None) -> None:
@@ -103,7 +109,7 @@ class Accounts:
             account.polls_fail = False
         if error is not None:
             self._publish(Resumed, config, error)
-            self._dispatcher.resume(config, all_at_once=True)
+            self._dispatcher.unblock((self._reporter, config))
 
     def _publish(
         self, kind: type[Paused | Resumed], config: Config | None, error: BaseException

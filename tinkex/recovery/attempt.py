@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import AttemptTimeoutError, CheckpointMissingError
 from ..service import model_id_of, secrets_of, without_secrets
 from ..signals import CheckpointSelected, ClientCreated
 from ..types import Checkpoint, TrainingRun
+from .asking import ask_page
 from .checkpoints import Plan, plan_recovery
 from .decisions import Kind, classify
 from .incident import Attempt, Incident, RecoveryRequest, Restored, Tools
+from .listing import PAGE_SIZE
 from .policy import Specific
 
-__all__ = ["make_plan", "run_attempt"]
+__all__ = ["find_orphans", "make_plan", "run_attempt"]
 
 logger = logging.getLogger(__name__)
 
+#: The key of a successor's `user_metadata` that names the run it was recovered from.
+RECOVERED_FROM = "tinkex_recovered_from"
+
 #: How many runs of a lineage are asked for checkpoints, the newest first.
-RUNS_LISTED = 4
+RUNS_LISTED = 32
 
 
 def run_attempt(attempt: Attempt) -> Restored:
@@ -93,7 +98,7 @@ def _successor_metadata(attempt: Attempt, checkpoint: Checkpoint) -> dict[str, s
     return {
         **{key: str(value) for key, value in (own or {}).items()},
         "tinkex_root": request.root_id,
-        "tinkex_recovered_from": request.run_id,
+        RECOVERED_FROM: request.run_id,
         "tinkex_checkpoint": checkpoint.tinker_path,
         "tinkex_attempt": str(attempt.number),
     }
@@ -153,6 +158,7 @@ def _plan(
         recorded=request.recorded,
         broken=broken | request.broken,
         tried=len(broken),
+        lineage=request.run_ids,
         now=tools.clock.utc(),
     )
 
@@ -176,6 +182,29 @@ def _listings(
             yield error
         else:
             yield tuple(Checkpoint.from_json(item) for item in listed)
+
+
+def find_orphans(request: RecoveryRequest, tools: Tools, successor_id: str | None) -> list[str]:
+    """The runs that failed attempts left behind, as far as the newest page shows them.
+
+    A load that failed can leave an empty run that the server lists as healthy; it carries the
+    metadata of the successor that it was to be.
+    """
+    if not callable(getattr(tools.rest, "list_training_runs", None)):
+        return []
+    rows, _ = ask_page(tools.rest, request.config, 0, PAGE_SIZE, {})
+    return [
+        run_id
+        for run_id, row in rows
+        if run_id not in (successor_id, *request.run_ids)
+        and _metadata_of(row).get(RECOVERED_FROM) == request.run_id
+    ]
+
+
+def _metadata_of(row: Any) -> Mapping[str, Any]:
+    found = row.get("user_metadata") if isinstance(row, Mapping) else None
+    found = found or getattr(row, "user_metadata", None)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _may_pass(error: Exception) -> bool:

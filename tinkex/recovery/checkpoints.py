@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +84,7 @@ def plan_recovery(
     recorded: Mapping[str, Cursor],
     broken: Collection[str] = (),
     tried: int = 0,
+    lineage: Sequence[str] = (),
     now: datetime,
 ) -> Plan:
     """Order the checkpoints of a lineage as a recovery tries them: the newest first.
@@ -94,6 +95,8 @@ def plan_recovery(
             see `by_path`.
         recorded: Cursors by path.
         broken: Paths of checkpoints that did not load.
+        lineage: The run ids of a lineage, the live one first; what a run saved is newer than
+            what those before it did.
         tried: How many of the policy's checkpoints were used up by this incident already.
         now: Aware UTC; what expired before is left out.
     """
@@ -106,7 +109,7 @@ def plan_recovery(
         ordered, allowed = [wanted], 1
     else:
         others = {}
-        ordered = _newest_first(list(known.values()), recorded)
+        ordered = _newest_first(list(known.values()), recorded, lineage)
         allowed = 1 + policy.fallback_checkpoints
     left_out = [LeftOut(checkpoint=known[path], reason=reason) for path, reason in others.items()]
     candidates: list[Candidate] = []
@@ -140,14 +143,27 @@ def by_path(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
 
 
 def _newest_first(
+    checkpoints: list[Checkpoint], recorded: Mapping[str, Cursor], lineage: Sequence[str]
+) -> list[Checkpoint]:
+    by_run: dict[int, list[Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        run_id = checkpoint.tinker_path.removeprefix("tinker://").partition("/")[0]
+        rank = lineage.index(run_id) if run_id in lineage else len(lineage)
+        by_run.setdefault(rank, []).append(checkpoint)
+    return [each for rank in sorted(by_run) for each in _newest_of_a_run(by_run[rank], recorded)]
+
+
+def _newest_of_a_run(
     checkpoints: list[Checkpoint], recorded: Mapping[str, Cursor]
 ) -> list[Checkpoint]:
-    """By time; of two at the same time the one with the later step, else the one listed later."""
+    """By time where all have one, else by step where all have one, else as they are listed."""
+    steps = [cursor.step if (cursor := cursor_of(c, recorded)) else -1 for c in checkpoints]
+    has_times = all(checkpoint.time is not None for checkpoint in checkpoints)
+    has_steps = has_times or -1 not in steps
 
     def age(position: int) -> tuple[datetime, int, int]:
-        checkpoint = checkpoints[position]
-        cursor = cursor_of(checkpoint, recorded)
-        return checkpoint.time or _BEFORE_ALL, cursor.step if cursor else -1, position
+        moment = checkpoints[position].time if has_times else None
+        return moment or _BEFORE_ALL, steps[position] if has_steps else -1, position
 
     return [checkpoints[i] for i in sorted(range(len(checkpoints)), key=age, reverse=True)]
 

@@ -6,10 +6,11 @@ import logging
 from dataclasses import replace
 from typing import Protocol
 
-from ..errors import MonitorStoppedError
+from ..errors import MonitorStoppedError, in_words
 from ..service import secrets_of, without_secrets
 from ..signals import Completed, Exhausted, Failed
-from .decisions import Action, Decision, classify, decide
+from .attempt import find_orphans
+from .decisions import Action, Decision, Failure, Kind, classify, decide
 from .incident import (
     Attempt,
     Blocked,
@@ -26,6 +27,10 @@ __all__ = ["Queue", "failed", "orphaned", "recovered"]
 
 logger = logging.getLogger(__name__)
 
+#: How a block of the account can look from inside an attempt: the official SDK, for one, sleeps
+#: on a 402 until the attempt has outlasted its time.
+_MAY_BE_THE_BLOCK = frozenset({Kind.SERVER, Kind.PATIENCE, Kind.CODE})
+
 
 class Queue(Protocol):
     """Where incidents wait for their next attempt."""
@@ -36,8 +41,8 @@ class Queue(Protocol):
     def park(self, incident: Incident) -> None:
         """Hold the incident back until its account works again."""
 
-    def resume(self, account: object, *, all_at_once: bool) -> None:
-        """Let the incidents of an account go on."""
+    def is_blocked(self, incident: Incident) -> bool:
+        """Whether the incident's account is known to be blocked."""
 
     def settle(self, incident: Incident) -> bool:
         """Close an incident; false where it was closed before."""
@@ -54,8 +59,6 @@ def recovered(queue: Queue, attempt: Attempt, restored: Restored) -> None:
             MonitorStoppedError(f"the recovery of run {request.run_id!r} was stopped")
         )
         return
-    if incident.can_pause:
-        queue.resume(request.config, all_at_once=True)
     event = incident.publish(
         Completed,
         attempt=attempt.number,
@@ -72,6 +75,7 @@ def recovered(queue: Queue, attempt: Attempt, restored: Restored) -> None:
         restored.checkpoint,
     )
     incident.future.set_result(event)
+    _tell_orphans(incident, restored.successor_id)
 
 
 def orphaned(incident: Incident, restored: Restored) -> None:
@@ -89,8 +93,9 @@ def failed(queue: Queue, attempt: Attempt, raised: BaseException) -> None:
     incident = attempt.incident
     request = incident.request
     error = without_secrets(raised, secrets_of(request.service, request.config))
-    decision = _decide(attempt, error)
-    incident.history.append(f"attempt {attempt.number}: {error}")
+    decision = _decide(attempt, error, is_blocked=queue.is_blocked(incident))
+    if decision.action is not Action.PAUSE:
+        incident.history.append(f"attempt {attempt.number}: {in_words(error)}")
     if decision.action is Action.GIVE_UP:
         _give_up(queue, attempt, error)
         return
@@ -112,9 +117,11 @@ def failed(queue: Queue, attempt: Attempt, raised: BaseException) -> None:
         queue.again(incident, decision.delay)
 
 
-def _decide(attempt: Attempt, error: BaseException) -> Decision:
+def _decide(attempt: Attempt, error: BaseException, *, is_blocked: bool) -> Decision:
     incident = attempt.incident
     failure = classify(error, loading=attempt.loading)
+    if is_blocked and failure.kind in _MAY_BE_THE_BLOCK:
+        failure = Failure(kind=Kind.ACCOUNT)
     incident.tally = replace(
         incident.tally.after(failure),
         rungs_left=attempt.rungs_left,
@@ -138,3 +145,20 @@ def _give_up(queue: Queue, attempt: Attempt, error: BaseException) -> None:
     incident.publish(Exhausted, attempt=attempt.number, error=error)
     incident.reporter.call(request.root_id, request.policy.on_failure, request.run_id, error)
     incident.future.set_exception(error)
+    _tell_orphans(incident, None)
+
+
+def _tell_orphans(incident: Incident, successor_id: str | None) -> None:
+    """Tell of the runs that failed attempts left behind; only to look at, so it may fail."""
+    if not incident.history:
+        return
+    try:
+        left = find_orphans(incident.request, incident.tools, successor_id)
+    except Exception as error:
+        shown = without_secrets(
+            error, secrets_of(incident.request.service, incident.request.config)
+        )
+        logger.info("run %s: orphans cannot be listed: %s", incident.request.run_id, shown)
+        return
+    for orphan in left:
+        incident.tell(Orphaned(successor_id=orphan))

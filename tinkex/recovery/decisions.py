@@ -51,6 +51,19 @@ LONGEST_DELAY = 86_400.0
 
 #: What servers say when a client's run cannot be trained any more, flagged or not.
 _UNUSABLE = re.compile(
+    r"\b(adapter|model|run|session|client)\b[^\n]{0,120}?\b"
+    r"(not found|not loaded|no longer active|does not exist|expired|terminated|unloaded|closed)\b"
+    r"|\b(unknown|invalid|no such) (adapter|model|run|session)"
+    r"|\bnot loaded\b|\bpoisoned\b|\bcorrupted\b",
+    re.IGNORECASE,
+)
+
+#: The most seconds that a policy's own wait strategy may ask for.
+LONGEST_DELAY = 86_400.0
+
+
+#: What servers say when a client's run cannot be trained any more, flagged or not.
+_UNUSABLE = re.compile(
     r"(adapter|model|run|session|lora)\b.*\b(not found|does not exist|expired|terminated)"
     r"|not loaded|poisoned|corrupted|session .*\b(closed|finished)",
     re.IGNORECASE | re.DOTALL,
@@ -114,12 +127,21 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
     return Failure(kind=Kind.CODE)
 
 
-def is_unusable(error: BaseException) -> bool:
-    """Whether an error says that the training client is of no more use.
+def is_unusable(error: BaseException, run_id: str, *, is_its_own: bool) -> bool:
+    """Whether an error says that a run's training client is of no more use.
 
-    So say real servers: TuFT `422 Adapter ... not found`, SkyRL `400 ... not loaded`.
+    So say real servers: TuFT `422 Adapter RUN_ID not found`, SkyRL `400 ... not loaded`.
+
+    Args:
+        error: What the training loop met.
+        run_id: The run.
+        is_its_own: The error came through the run's client for certain; else only a text that
+            names the run counts, since other things can be not found as well.
     """
-    return any(_UNUSABLE.search(str(cause)) is not None for cause in causes(error))
+    texts = [str(cause) for cause in causes(error)]
+    if not is_its_own and not any(run_id in text for text in texts):
+        return False
+    return any(_UNUSABLE.search(text) is not None for text in texts)
 
 
 def _kind_of_status(status: int, loading: bool) -> Kind:

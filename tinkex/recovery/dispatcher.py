@@ -17,6 +17,7 @@ from .incident import (
     Attempting,
     Change,
     Dropped,
+    Gate,
     Incident,
     RecoveryRequest,
     Restored,
@@ -49,7 +50,7 @@ class Dispatcher:
         # and the abandoned ones.
         self._incidents: dict[str, Incident] = {}
         self._ready: deque[Incident] = deque()
-        self._parked: dict[object, deque[Incident]] = {}
+        self._gates: dict[Gate, deque[Incident]] = {}
         self._running: set[Attempt] = set()
         self._ending: set[Attempt] = set()
         self._hung: set[Attempt] = set()
@@ -131,18 +132,27 @@ class Dispatcher:
         if incident is not None and incident.reporter is reporter:
             self.cancel(incident)
 
-    def resume(self, account: object, *, all_at_once: bool) -> None:
-        """Let the incidents of an account go on, or one of them to see whether it works."""
+    def block(self, gate: Gate) -> None:
+        """Begin no attempt of an account any more, until `unblock`."""
         with self._lock:
-            parked = self._parked.get(account)
-            if not parked:
-                return
-            for _ in range(len(parked) if all_at_once else 1):
-                incident = parked.popleft()
-                incident.probing = True
-                self._ready.append(incident)
-            if not parked:
-                del self._parked[account]
+            self._gates.setdefault(gate, deque())
+
+    def unblock(self, gate: Gate) -> None:
+        """Let the incidents of an account go on."""
+        with self._lock:
+            self._ready.extend(self._gates.pop(gate, ()))
+        self._pump()
+
+    def probe(self, gate: Gate) -> None:
+        """Let one incident of a blocked account go ahead, to see whether it works again."""
+        with self._lock:
+            waiting = self._gates.get(gate, deque())
+            while waiting:
+                incident = waiting.popleft()
+                if not incident.settled:
+                    incident.probing = True
+                    self._ready.append(incident)
+                    break
         self._pump()
 
     def cancel_all(self, reporter: Reporter, *, only_waiting: bool = False) -> None:
@@ -151,6 +161,10 @@ class Dispatcher:
             incidents = [i for i in self._incidents.values() if i.reporter is reporter]
         for incident in incidents:
             self.cancel(incident, only_waiting=only_waiting)
+        if not only_waiting:
+            with self._lock:
+                for gate in [gate for gate in self._gates if gate[0] is reporter]:
+                    del self._gates[gate]
 
     def close(self) -> None:
         """Take no more incidents."""
@@ -186,13 +200,26 @@ class Dispatcher:
         self._pump()
 
     def park(self, incident: Incident) -> None:
-        """Hold the incident back until `resume` is called for its account."""
+        """Hold the incident back while its account is blocked."""
         with self._lock:
-            if not incident.settled:
-                account = incident.request.config
-                self._parked.setdefault(account, deque()).append(incident)
+            waiting = self._gates.get(incident.gate)
+            if waiting is not None:
+                waiting.append(incident)
+                return
+        self._enqueue(incident)  # the account works again by now
 
     # Queries
+
+    def is_blocked(self, incident: Incident) -> bool:
+        """Whether the incident's account is known to be blocked."""
+        with self._lock:
+            return incident.can_pause and incident.gate in self._gates
+
+    def broken(self, run_id: str) -> set[str]:
+        """The checkpoints that did not load in the incident under way, if there is one."""
+        with self._lock:
+            incident = self._incidents.get(run_id)
+            return set(incident.broken) if incident is not None else set()
 
     def in_progress(self, reporter: Reporter) -> int:
         """How many attempts of a reporter are under way on other threads than the caller's."""
@@ -226,9 +253,9 @@ class Dispatcher:
                 incident = self._ready.popleft()
                 if incident.settled or incident.reporter.closing:
                     continue
-                account = incident.request.config
-                if incident.can_pause and account in self._parked and not incident.probing:
-                    self._parked[account].append(incident)
+                waiting = self._gates.get(incident.gate) if incident.can_pause else None
+                if waiting is not None and not incident.probing:
+                    waiting.append(incident)
                     continue
                 incident.timer = None
                 incident.probing = False

@@ -22,6 +22,7 @@ __all__ = [
     "Blocked",
     "Change",
     "Dropped",
+    "Gate",
     "GaveUp",
     "Incident",
     "Orphaned",
@@ -131,6 +132,10 @@ class Orphaned(Change):
     successor_id: str
 
 
+#: What holds incidents back: the account of one monitor's runs.
+Gate = tuple[Reporter, Config | None]
+
+
 class Incident:
     """The state of one incident.
 
@@ -170,6 +175,11 @@ class Incident:
         self.timer: Timer | None = None
         self.settled = False
         self.probing = False
+
+    @property
+    def gate(self) -> Gate:
+        """The account that the incident belongs to."""
+        return self.reporter, self.request.config
 
     def tell(self, change: Change) -> bool:
         """Tell all who want to know; true where one of them takes it."""

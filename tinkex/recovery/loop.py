@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ..errors import MonitorStoppedError, RecoveryExhaustedError
+from ..errors import MonitorStoppedError, RecoveryExhaustedError, in_words
 from ..types import Checkpoint, TinkerPath
 from .checkpoints import Cursor
 from .pool import DaemonPool
@@ -66,7 +67,8 @@ class Loop:
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Call a function that may block, on a thread of ours where there are any."""
         if self._pool is not None:
-            return self._pool.submit(function)
+            with suppress(RuntimeError):  # closed with the monitor: then here
+                return self._pool.submit(function)
         done: Future[Any] = Future()
         done.set_result(function())
         return done
@@ -112,10 +114,12 @@ class Loop:
         if record.state is RunState.STOPPED:
             raise MonitorStoppedError(f"run {record.run_id!r} is not monitored any more")
         if record.state is RunState.EXHAUSTED:
+            past = record.story.past if record.story else ()
             cause = record.story.cause if record.story else None
-            began = [f"it began with: {cause}"] if cause else []
+            began = f"run {record.run_id}: {in_words(cause) if cause else 'flagged as corrupted'}"
+            story = [*(f"run {each.run_id}: {each.cause}; recovered" for each in past), began]
             raise RecoveryExhaustedError(
-                record.run_id, len(record.attempts), record.error, (*began, *record.attempts)
+                record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
             ) from record.error
 
     def _outlook_locked(self) -> Outlook:
@@ -128,7 +132,7 @@ class Loop:
             client=record.client,
             source=source,
             cursor=story.cursor(source) if story and source else None,
-            steps_lost=story.steps_lost if story else None,
+            ended_at=story.ended_at if story else None,
             with_optimizer=story.with_optimizer if story else True,
             reached=story.reached if story else None,
             unfinished=story.unfinished if story else False,
@@ -139,31 +143,41 @@ class Loop:
     def is_superseded(self, generation: int) -> bool:
         """Whether the generation is known to be corrupted or replaced."""
         state = self.record.state
-        ended = state.is_pending or state is RunState.EXHAUSTED
-        return ended or self.record.generation != generation
+        is_dead = state.is_pending or state is RunState.EXHAUSTED or self.record.client is None
+        return is_dead or self.record.generation != generation
 
-    def reach(self, generation: int, step: int, *, unfinished: bool) -> None:
-        """Note the next step of the loop on a generation."""
+    def reach(self, generation: int, step: int, *, unfinished: bool = False) -> None:
+        """Note the next step of the loop on a generation; it only moves forward."""
         with self._runs.lock:
             if self.record.generation == generation:
                 story = self.record.remember()
-                story.reached = step
-                story.unfinished = unfinished
+                if story.reached is None or step >= story.reached:
+                    story.reached = step
+                    story.unfinished = unfinished
 
-    def report(self, generation: int, error: BaseException) -> bool:
+    def report(self, generation: int, error: BaseException, *, is_its_own: bool) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
-        record = self.record
-        return self._triage.report(record, error, generation) or record.state is RunState.EXHAUSTED
+        begun = self._triage.report(self.record, error, generation, is_its_own=is_its_own)
+        return begun or self.record.state is RunState.EXHAUSTED
 
-    def save(self, path: str, cursor: Cursor) -> Checkpoint:
+    def expect(self, name: str, cursor: Cursor) -> None:
+        """Note where the loop stands while a checkpoint is being saved."""
+        with self._runs.lock:
+            path = f"tinker://{self.record.run_id}/weights/{name}"
+            self.record.remember().cursors.setdefault(path, cursor)
+
+    def save(
+        self, path: str, cursor: Cursor, user_metadata: Mapping[str, str] | None = None
+    ) -> Checkpoint:
         """Note where the loop stood when a checkpoint was saved."""
-        saved = Checkpoint.from_path(path)
+        saved = replace(Checkpoint.from_path(path), user_metadata=user_metadata)
         with self._runs.lock:
             story = self.record.remember()
-            known = story.known.get(path, saved)
-            story.known[path] = replace(known, time=known.time or self._reporter.clock.utc())
+            # Anew at the end: what is saved under a name again is the newest.
+            story.known.pop(path, None)
+            story.known[path] = saved
             story.cursors[path] = cursor
-            return story.known[path]
+        return saved
 
     def record_checkpoint(self, path: str, step: object, data: Any) -> Checkpoint:
         """Note the same for a checkpoint that a person names.
@@ -173,10 +187,15 @@ class Loop:
         """
         cursor = checked_cursor(step, data)
         parsed = TinkerPath.parse(path)
-        with self._runs.lock:
-            lineage = [generation.run_id for generation in self.record.lineage()]
         if parsed.checkpoint_type != "training":
             raise ValueError(f"{path!r} is a sampler checkpoint, which cannot be trained from")
-        if parsed.run_id not in lineage:
+        with self._runs.lock:
+            lineage = [generation.run_id for generation in self.record.lineage()]
+            story = self.record.remember()
+            is_source = story.source is not None and story.source.tinker_path == path
+            generation = self.record.generation
+        if parsed.run_id not in lineage and not is_source:
             raise ValueError(f"{path!r} is not of this lineage: {', '.join(lineage)}")
+        if parsed.run_id == lineage[-1]:
+            self.reach(generation, cursor.step)
         return self.save(path, cursor)

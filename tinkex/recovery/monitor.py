@@ -348,11 +348,13 @@ class Monitor:
 
     def plan_for(self, record: Record) -> Plan:
         """What a recovery of the run would do now; see `MonitoredRun.plan`."""
-        return make_plan(self._supervisor.request(record, None), self._tools, broken=set())
+        request = self._supervisor.request(record, None)
+        broken = self._executor.dispatcher.broken(request.run_id)
+        return make_plan(request, self._tools, broken=broken)
 
     def report_failure(self, record: Record, error: BaseException) -> bool:
         """Have a run looked at; see `MonitoredRun.report_failure`."""
-        return self._triage.report(record, error, record.generation)
+        return self._triage.report(record, error, record.generation, is_its_own=True)
 
     def loop_of(self, record: Record) -> Loop:
         """The run as its training loop sees it."""
@@ -372,9 +374,9 @@ class Monitor:
 
     def _sweep(self) -> None:
         self._pacer.hold()
-        self._supervisor.sweep_begins()
         with self._runs.lock:
             polled = [r for r in self._runs.records() if r.state.is_polled]
+        self._supervisor.sweep_begins(polled)
         self._sweeper.begin(polled)
 
     def _swept(self, end: SweepEnd) -> None:

@@ -40,20 +40,21 @@ class Story:
     `broken` the paths that did not load, `orphans` the ids left behind per generation,
     `incidents` when the budget's incidents began, `cause` what began the present one;
     `reached` is the next step of the training loop, `unfinished` whether a step was broken
-    off, and `steps_lost` how many the last recovery cost.
+    off so that nobody knows whether it was submitted, and `ended_at` the next step when the
+    generation before ended.
     """
 
     __slots__ = (
         "broken",
         "cause",
         "cursors",
+        "ended_at",
         "incidents",
         "known",
         "orphans",
         "past",
         "reached",
         "source",
-        "steps_lost",
         "unfinished",
         "with_optimizer",
     )
@@ -70,7 +71,12 @@ class Story:
         self.cause: BaseException | None = None
         self.reached: int | None = None
         self.unfinished = False
-        self.steps_lost: int | None = None
+        self.ended_at: int | None = None
+
+    def begin_anew(self) -> None:
+        """Give the lineage its budget back, and every checkpoint another chance."""
+        self.incidents = ()
+        self.broken = frozenset()
 
     def cursor(self, checkpoint: Checkpoint) -> Cursor | None:
         """Where the loop stood when a checkpoint was saved, as far as anybody noted it."""
@@ -86,10 +92,7 @@ class Story:
         self.with_optimizer = restored.with_optimizer
         self.known[restored.checkpoint.tinker_path] = restored.checkpoint
         self.cause = None
-        cursor = self.cursor(restored.checkpoint)
-        self.steps_lost = None
-        if cursor is not None and self.reached is not None:
-            self.steps_lost = max(0, self.reached - cursor.step)
+        self.ended_at = self.ended_at if self.reached is None else self.reached
         self.reached = None
         self.unfinished = False
 
@@ -287,6 +290,8 @@ class RunMap:
             return None
         check_transition(before, after)
         record.state = after
+        if after is RunState.STOPPED and not before.is_polled:
+            record.client = None  # its run is dead, and nobody brings another
         return StateChange(run_id=record.run_id, root_id=record.root_id, before=before, after=after)
 
 

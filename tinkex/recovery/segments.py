@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,11 +14,10 @@ from ..errors import ResumePointUnknownError, SegmentSupersededError, causes
 from ..service import is_sdk_error, saved_path, takes_option
 from ..types import Checkpoint
 from .checkpoints import Cursor
+from .progress import Progress
 from .results import wait_for_result
 
 __all__ = ["ResumePoint", "Segment", "Segments"]
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +41,8 @@ class Outlook:
     """A consistent look at a run, for a segment that is about to begin.
 
     `source` is the checkpoint that the live generation was made from, `reached` the next step
-    of a loop that ran on this generation before, `unfinished` whether that was broken off
-    within a step.
+    of a loop that ran on this generation before, `unfinished` whether nobody knows if that was
+    submitted, and `ended_at` the next step when the generation before ended.
     """
 
     run_id: str
@@ -52,7 +50,7 @@ class Outlook:
     client: Any
     source: Checkpoint | None
     cursor: Cursor | None
-    steps_lost: int | None
+    ended_at: int | None
     with_optimizer: bool
     reached: int | None
     unfinished: bool
@@ -67,13 +65,18 @@ class Run(Protocol):
     def is_superseded(self, generation: int) -> bool:
         """Whether the generation is known to be corrupted or replaced."""
 
-    def reach(self, generation: int, step: int, *, unfinished: bool) -> None:
+    def reach(self, generation: int, step: int, *, unfinished: bool = False) -> None:
         """Note the next step of the loop."""
 
-    def report(self, generation: int, error: BaseException) -> bool:
+    def report(self, generation: int, error: BaseException, *, is_its_own: bool) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
 
-    def save(self, path: str, cursor: Cursor) -> Checkpoint:
+    def expect(self, name: str, cursor: Cursor) -> None:
+        """Note where the loop stands while a checkpoint is being saved."""
+
+    def save(
+        self, path: str, cursor: Cursor, user_metadata: Mapping[str, str] | None = None
+    ) -> Checkpoint:
         """Note where the loop stood when a checkpoint was saved."""
 
     def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
@@ -100,9 +103,8 @@ class Segment:
     ) -> None:
         self._run = run
         self._outlook = outlook
-        self._step = start_step
-        self._in_step = False
-        self._from_server: BaseException | None = None
+        self._progress = Progress(start_step)
+        self._from_server: list[BaseException] = []
         #: The first step of this segment.
         self.start_step = start_step
         #: What the segment goes on from; `None` where the run was not recovered before it.
@@ -118,20 +120,27 @@ class Segment:
             SegmentSupersededError: Its run is known to be corrupted or replaced.
         """
         self._check()
+        self._progress.touch()
         return self._outlook.client
 
     def steps(self, total: int) -> Iterator[int]:
-        """Go through the steps from `start_step` to `total - 1`, and note how far the loop is.
+        """Go through the steps up to `total - 1`, and note how far the loop is.
+
+        `total` counts all steps of the training, so over several epochs too; called again
+        within a segment, it goes on where it was.
 
         Raises:
             SegmentSupersededError: The run is known to be corrupted or replaced.
         """
         checked_step("total", total)
-        for step in range(self._step, total):
+        self._progress.leave()
+        for step in range(self._progress.step, total):
             self._check()
-            self._note(step, in_step=True)
+            self._progress.begin(step)
+            self._note()
             yield step
-            self._note(step + 1, in_step=False)
+            self._progress.complete()
+            self._note()
 
     def result(self, future: Any, timeout: float | None = None) -> Any:
         """Wait for a future of the official SDK, or of anybody, and return its result.
@@ -156,7 +165,7 @@ class Segment:
         except SegmentSupersededError:
             raise
         except Exception as error:
-            self._from_server = error
+            self._from_server.append(error)
             raise
 
     def save_state(self, name: str, *, step: int, data: Any = None, **options: Any) -> Checkpoint:
@@ -174,21 +183,27 @@ class Segment:
             Exception: What the client raises.
         """
         cursor = checked_cursor(step, data)
-        save = self.client.save_state
-        if step > self._step:
-            self._note(step, in_step=False)  # the step at hand was submitted as a whole
+        self._check()
+        save = self._outlook.client.save_state
+        written: Mapping[str, str] | None = None
         if takes_option(save, "user_metadata"):
-            given = options.get("user_metadata") or {}
-            options["user_metadata"] = {**given, **cursor.to_metadata()}
+            written = {**(options.get("user_metadata") or {}), **cursor.to_metadata()}
+            options["user_metadata"] = written
+        if step > self._progress.step:
+            self._progress.submitted(step)
+            self._note()
+        # The answer may be lost with the run, and the checkpoint be there all the same.
+        self._run.expect(name, cursor)
         try:
             saved = save(name, **options)
         except Exception as error:
-            self._from_server = error
+            self._from_server.append(error)
             raise
-        path = saved_path(self.result(saved))
-        return self._run.save(path, cursor)
+        return self._run.save(saved_path(self.result(saved)), cursor, written)
 
     def __enter__(self) -> Segment:
+        if self.entered:
+            raise RuntimeError("a segment is entered once; the next one comes from the `for`")
         self.entered = True
         return self
 
@@ -199,32 +214,30 @@ class Segment:
         traceback: TracebackType | None,
     ) -> bool:
         if error is None:
-            self.finished = True
-            if self._in_step:  # the loop was left by `break`, with its step done
-                self._note(self._step + 1, in_step=False)
+            # What a corrupted run was trained last is in no checkpoint: not finished then.
+            self.finished = not self._is_superseded()
+            self._progress.leave()
+            self._note()
             return False
+        is_its_own = self._is_its_own(error)
+        self._progress.break_off(is_its_own)
+        self._note()
         if not isinstance(error, Exception):
             return False
-        if self._is_superseded() and any(
-            isinstance(each, SegmentSupersededError) for each in causes(error)
-        ):
+        if self._is_superseded() and _came_from_superseded(error):
             return True
-        return self._is_from_server(error) and self._run.report(self._outlook.generation, error)
-
-    def _is_from_server(self, error: Exception) -> bool:
-        return (
-            is_sdk_error(error)
-            or self._from_server is error
-            or (
-                self._from_server is not None
-                and self._from_server in (error.__cause__, error.__context__)
-            )
+        return (is_its_own or is_sdk_error(error)) and self._run.report(
+            self._outlook.generation, error, is_its_own=is_its_own
         )
 
-    def _note(self, step: int, *, in_step: bool) -> None:
-        self._step = step
-        self._in_step = in_step
-        self._run.reach(self._outlook.generation, step, unfinished=in_step)
+    def _is_its_own(self, error: BaseException) -> bool:
+        """Whether an error came through this segment's calls."""
+        kept = {id(each) for each in self._from_server}
+        return any(id(each) in kept for each in causes(error))
+
+    def _note(self) -> None:
+        progress = self._progress
+        self._run.reach(self._outlook.generation, progress.step, unfinished=progress.is_uncertain)
 
     def _is_superseded(self) -> bool:
         return self._run.is_superseded(self._outlook.generation)
@@ -232,6 +245,14 @@ class Segment:
     def _check(self) -> None:
         if self._is_superseded():
             raise SegmentSupersededError(self._outlook.run_id)
+
+
+def _came_from_superseded(error: BaseException) -> bool:
+    """Whether it is that error, or was raised from it; not a bug that met it on the way."""
+    following: BaseException | None = error
+    while following is not None and not isinstance(following, SegmentSupersededError):
+        following = following.__cause__
+    return following is not None
 
 
 class Segments:
@@ -248,6 +269,10 @@ class Segments:
         self._start_step = checked_step("start_step", start_step)
         if resume_step is not None and not callable(resume_step):
             checked_step("resume_step", resume_step)
+        if isinstance(max_wait, bool) or not isinstance(max_wait, int | float):
+            raise TypeError(f"max_wait must be a number of seconds, not {max_wait!r}")
+        if not max_wait >= 0:
+            raise ValueError(f"max_wait must be 0 or more seconds, not {max_wait}")
         self._resume_step = resume_step
         self._max_wait = max_wait
         self._current: Segment | None = None
@@ -268,36 +293,42 @@ class Segments:
     def _begin(self, outlook: Outlook) -> Segment:
         resume = self._resume_point(outlook)
         if outlook.reached is not None:
-            if outlook.unfinished:
-                logger.warning(
-                    "run %s: the loop was broken off within step %d, which is run again",
-                    outlook.run_id,
-                    outlook.reached,
-                )
-            return Segment(self._run, outlook, outlook.reached, resume)
+            return Segment(self._run, outlook, self._where_it_was(outlook), resume)
         if outlook.source is None:
             return Segment(self._run, outlook, self._start_step, None)
         if resume is None:
             raise ResumePointUnknownError(outlook.run_id, outlook.source.tinker_path)
         return Segment(self._run, outlook, resume.step, resume)
 
+    def _where_it_was(self, outlook: Outlook) -> int:
+        """The next step of a loop that ran on this generation before."""
+        step = outlook.reached or 0
+        if not outlook.unfinished:
+            return step
+        if isinstance(self._resume_step, int) and self._resume_step in (step, step + 1):
+            return self._resume_step
+        path = outlook.source.tinker_path if outlook.source else None
+        raise ResumePointUnknownError(outlook.run_id, path, step)
+
     def _resume_point(self, outlook: Outlook) -> ResumePoint | None:
         source = outlook.source
         if source is None:
             return None
+        data = None
         if outlook.cursor is not None:
             step, data = outlook.cursor.step, copy.deepcopy(outlook.cursor.data)
         elif callable(self._resume_step):
-            step, data = checked_step("resume_step", self._resume_step(source)), None
+            step = checked_step("resume_step", self._resume_step(source))
         elif self._resume_step is not None:
-            step, data = self._resume_step, None
+            step = self._resume_step
         else:
             return None
+        ended_at = outlook.ended_at
         return ResumePoint(
             checkpoint=source,
             step=step,
             data=data,
-            steps_lost=outlook.steps_lost,
+            steps_lost=None if ended_at is None else max(0, ended_at - step),
             optimizer_restored=outlook.with_optimizer,
         )
 

@@ -16,6 +16,7 @@ from ..errors import (
     MonitorStoppedError,
     RecoveryError,
     TinkexError,
+    in_words,
 )
 from ..service import secrets_of, without_secrets
 from ..signals import (
@@ -55,6 +56,9 @@ __all__ = ["Supervisor"]
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
+
+#: The least seconds between two `unprotected` signals of a run.
+WARN_EVERY = 60.0
 
 #: After how many polls in a row that could not find it a run counts as missing, and how many
 #: poll intervals then lie between two polls.
@@ -143,8 +147,9 @@ class Supervisor:
     def _warning_locked(self, record: Record, now: datetime) -> dict[str, Any] | None:
         """The fields of an `unprotected` event, where one is due."""
         within = self._policy.unprotected_after
+        every = max(within, WARN_EVERY)
         told = record.warned_at
-        if told is not None and (now - told).total_seconds() < within:
+        if told is not None and (now - told).total_seconds() < every:
             return None
         newest = newest_checkpoint(_known(record))
         since = unprotected_since(newest, record.started_at, now, within)
@@ -177,7 +182,10 @@ class Supervisor:
             if record.run_id != run_id or not record.state.is_polled:
                 return
             record.error = shown
-            record.misses += is_miss
+            if is_miss:
+                record.misses += 1
+            elif record.failed_at is not None:
+                record.misses = 0  # the account fails as a whole: it says nothing of this run
             record.failed_at = now
             missing = record.misses >= MISSES and record.state is not RunState.MISSING
             if record.misses >= MISSES:
@@ -196,9 +204,9 @@ class Supervisor:
         if failure.kind is Kind.ACCOUNT and not is_miss:
             self._accounts.block(record.config, shown, polls_fail=True)
 
-    def sweep_begins(self) -> None:
-        """A sweep is about to begin, whatever it polls."""
-        self._accounts.sweep_begins()
+    def sweep_begins(self, polled: list[Record]) -> None:
+        """A sweep of these runs is about to begin."""
+        self._accounts.sweep_begins(polled)
 
     def _is_miss(self, record: Record, status: int | None) -> bool:
         """Whether it is this run that cannot be found, and not its account that fails."""
@@ -214,12 +222,15 @@ class Supervisor:
 
     # Incidents
 
-    def recover(self, record: Record, cause: BaseException | None = None) -> Future[Completed]:
+    def recover(
+        self, record: Record, cause: BaseException | None = None, generation: int | None = None
+    ) -> Future[Completed]:
         """Begin a recovery now, whatever the server says of the run.
 
         Args:
             record: The run.
             cause: Why: then the policy's budget counts. `None`: somebody asked for it.
+            generation: Only if this is still the live one.
 
         Raises:
             AlreadyPendingError: One is under way.
@@ -229,10 +240,11 @@ class Supervisor:
             run_id = record.run_id
             if record.state is RunState.STOPPED:
                 raise MonitorStoppedError(f"run {run_id!r} is not monitored any more")
-            if record.state.is_pending:
+            is_replaced = generation is not None and generation != record.generation
+            if record.state.is_pending or is_replaced:
                 raise AlreadyPendingError(run_id)
             if cause is None:
-                record.remember().incidents = ()
+                record.remember().begin_anew()
             over_budget = self._budget_error_locked(record)
             record.remember().cause = cause or RecoveryError("somebody called recover()")
             record.reset_polls()
@@ -313,7 +325,8 @@ class Supervisor:
         if isinstance(change, Blocked):
             self._accounts.block(record.config, change.error, polls_fail=False)
         elif isinstance(change, Recovered) or (
-            isinstance(change, Waiting | GaveUp) and classify(change.error).kind is not Kind.ACCOUNT
+            isinstance(change, Waiting | GaveUp)
+            and classify(change.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)
         ):
             self._accounts.recovery_went_on(record.config)
         return True
@@ -344,7 +357,7 @@ class Supervisor:
         ended = replace(
             record.lineage()[-1],
             ended_at=now,
-            cause=str(story.cause or "the server flagged the run as corrupted"),
+            cause=in_words(story.cause) if story.cause else "the server flagged it as corrupted",
             attempts=change.attempt,
         )
         story.next_generation(ended, restored, change.broken)
@@ -370,20 +383,23 @@ class Supervisor:
     def _add_orphan(self, record: Record, run_id: str, orphan: str) -> None:
         with self._runs.lock:
             story = record.remember()
-            story.orphans = {**story.orphans, run_id: (*story.orphans.get(run_id, ()), orphan)}
+            known = story.orphans.get(run_id, ())
+            if orphan not in known:
+                story.orphans = {**story.orphans, run_id: (*known, orphan)}
 
     # Commands
 
-    def note_cause(self, record: Record, error: BaseException | None) -> None:
+    def note_cause(self, record: Record, error: BaseException | None, generation: int) -> None:
         """Keep what the training loop met, for the incident that may follow."""
         with self._runs.lock:
-            record.remember().cause = error
+            if record.generation == generation:
+                record.remember().cause = error
 
     def begin_anew(self, record: Record) -> None:
         """Poll an exhausted run again, with its budget restored."""
         with self._runs.lock:
             if record.state is RunState.EXHAUSTED:
-                record.remember().incidents = ()
+                record.remember().begin_anew()
                 record.reset_polls()
                 record.error = None
                 self._runs.move(record, RunState.HEALTHY)

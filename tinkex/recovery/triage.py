@@ -34,35 +34,43 @@ class Triage:
         self._sweeper = sweeper
         self._supervisor = supervisor
 
-    def report(self, record: Record, error: BaseException, generation: int) -> bool:
+    def report(
+        self, record: Record, error: BaseException, generation: int, *, is_its_own: bool
+    ) -> bool:
         """Look at a run whose training loop failed; true where it is, or was, recovered.
 
-        `generation` is the one that the error came from: of its successors it says nothing.
+        Args:
+            record: The run.
+            error: What its loop met.
+            generation: The one that the error came from: of its successors it says nothing.
+            is_its_own: The error came through the run's client for certain.
         """
-        if record.generation != generation:
-            return True
         clock = self._reporter.clock
         until = clock.monotonic() + self._policy.confirm_within
         shown = without_secrets(error, secrets_of(record.service, record.config))
+        is_dead = self._policy.recover_on == "unusable" and is_unusable(
+            error, record.run_id, is_its_own=is_its_own
+        )
 
         def is_over() -> bool:
             return record.generation != generation or not record.state.is_polled
 
-        self._supervisor.note_cause(record, shown)
-        while not is_over():
-            self._reporter.wait(self._sweeper.poll(record), None)
-            if not is_over() and self._policy.recover_on == "unusable" and is_unusable(error):
-                self._recover(record, shown)
-            left = until - clock.monotonic()
-            if left <= 0:
-                break
-            self._reporter.wait(is_over, min(left, LOOK_EVERY))
-        if is_over():
-            return record.generation != generation or record.state.is_pending
-        self._supervisor.note_cause(record, None)
-        return False
+        self._supervisor.note_cause(record, shown, generation)
+        try:
+            while not is_over():
+                self._reporter.wait(self._sweeper.poll(record), None)
+                if not is_over() and is_dead:
+                    self._recover(record, shown, generation)
+                left = until - clock.monotonic()
+                if left <= 0:
+                    break
+                self._reporter.wait(is_over, min(left, LOOK_EVERY))
+        finally:
+            if not is_over():
+                self._supervisor.note_cause(record, None, generation)
+        return record.generation != generation or record.state.is_pending
 
-    def _recover(self, record: Record, error: BaseException) -> None:
+    def _recover(self, record: Record, error: BaseException, generation: int) -> None:
         # A sweep was quicker, or somebody stopped the run: either way it is settled.
         with suppress(AlreadyPendingError, MonitorStoppedError):
-            self._supervisor.recover(record, cause=error)
+            self._supervisor.recover(record, error, generation)

@@ -26,12 +26,14 @@ def watch(
     Args:
         client: The training client in use; a future of one is waited for.
         service: The service client it came from.
-        policy: `None`: an enabled one.
+        policy: `None`: that of `config=`, where there is one, else an enabled one.
         **monitor_options: Passed on to `Monitor`.
 
     Raises:
         Exception: What `Monitor` and `monitor_run` raise.
     """
     live = finished(client)
-    with Monitor(Policy(enabled=True) if policy is None else policy, **monitor_options) as monitor:
+    if policy is None and getattr(monitor_options.get("config"), "recovery", None) is None:
+        policy = Policy(enabled=True)
+    with Monitor(policy, **monitor_options) as monitor:
         yield monitor.monitor_run(model_id_of(live), service, client=live)
