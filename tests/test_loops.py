@@ -189,15 +189,20 @@ def test_a_loop_that_is_left_early_is_at_its_end(world):
     assert entered == 1
 
 
-def test_a_loop_that_was_left_by_break_goes_on_behind_that_step(world):
+@pytest.mark.parametrize(("submits", "left"), [(False, [3, 4, 5]), (True, [4, 5])])
+def test_a_loop_that_was_left_by_break_goes_on_with_the_first_step_not_submitted(
+    world, submits, left
+):
     run, _ = begin(world)
     for segment in run.segments():
         with segment:
             for step in segment.steps(9):
+                if step < 3 or submits:
+                    segment.result(segment.client.optim_step())
                 if step == 3:
                     break
 
-    assert train(run, 6).steps == [4, 5]
+    assert train(run, 6).steps == left
 
 
 def test_a_run_without_a_client_has_no_segments(world):

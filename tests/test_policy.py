@@ -85,7 +85,7 @@ def test_fields_go_by_name_only():
         ("backoff", math.inf),
         ("backoff", "5"),
         ("backoff", True),
-        ("max_backoff", 4.9),
+        ("max_backoff", -0.1),
         ("poll_interval", 0),
         ("poll_interval", -1.0),
         ("poll_interval", None),

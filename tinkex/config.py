@@ -21,6 +21,9 @@ DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 #: The longest timeout that is accepted, in seconds: a day. Sockets overflow far above it.
 MAX_TIMEOUT = 86_400.0
 
+#: The shortest key, in characters, that cannot be part of a URL by chance.
+SHORTEST_SECRET = 16
+
 ACCESS_SCOPES = ("owned", "accessible")
 
 _ENVIRONMENT = {"api_key": "TINKER_API_KEY", "base_url": "TINKER_BASE_URL"}
@@ -164,7 +167,7 @@ def _checked_key(key: Any) -> str:
 def _checked_base_url(url: Any, key: str) -> str:
     if not isinstance(url, str):
         raise ConfigError(f"base_url should be text, not {_kind(url)}")
-    if key in url or "://" not in url:
+    if (len(key) >= SHORTEST_SECRET and key in url) or "://" not in url:
         raise ConfigError("base_url should be a URL that begins with https:// and holds no key")
     try:
         parts = urlsplit(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,15 +34,21 @@ __all__ = [
     "TinkexError",
     "causes",
     "in_words",
+    "patience",
     "status_of",
 ]
+
+
+#: The longest that a server's `Retry-After` is honoured, in seconds.
+LONGEST_PATIENCE = 300.0
 
 
 class TinkexError(Exception):
     """The root of all errors of tinkex; its text is for people, its attributes for code."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.args, self.__dict__)
+        attributes = {name: _picklable(value) for name, value in self.__dict__.items()}
+        return _restore, (type(self), self.args, attributes)
 
 
 def _restore(
@@ -51,6 +58,15 @@ def _restore(
     error.args = args
     error.__dict__.update(attributes)
     return error
+
+
+def _picklable(value: object) -> object:
+    """The value, or its text where it does not come through a pickle."""
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301 (made here, read here)
+    except Exception:
+        return repr(value)
+    return value
 
 
 class ConfigError(TinkexError, ValueError):
@@ -298,6 +314,14 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def in_words(error: BaseException) -> str:
     """The error's text, after its kind where it has none."""
     return str(error) or type(error).__name__
+
+
+def patience(error: BaseException) -> float | None:
+    """The seconds that a server asked to wait for, if it did; at most `LONGEST_PATIENCE`."""
+    seconds = getattr(error, "retry_after", None)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        return None
+    return float(min(seconds, LONGEST_PATIENCE))
 
 
 def status_of(error: BaseException) -> int | None:

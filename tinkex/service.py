@@ -31,6 +31,7 @@ __all__ = [
     "credentials_of",
     "finished",
     "is_sdk_error",
+    "is_service_client",
     "model_id_of",
     "open_service_client",
     "saved_path",
@@ -97,7 +98,7 @@ def check_service_client(service: Any) -> None:
     Raises:
         TypeError: Neither a service client nor a callable that could return one.
     """
-    if _is_service_client(service) or callable(service):
+    if is_service_client(service) or callable(service):
         return
     raise TypeError(
         f"{type(service).__name__!r} object is no service client: it needs {_FROM_STATE}() and "
@@ -108,10 +109,10 @@ def check_service_client(service: Any) -> None:
 
 def open_service_client(service: Any) -> Any:
     """Return the service client, made anew where a callable that makes one was given."""
-    if _is_service_client(service):
+    if is_service_client(service):
         return service
     made = service()
-    if not _is_service_client(made):
+    if not is_service_client(made):
         raise TypeError(
             f"the callable given as service client returned {type(made).__name__!r}, which has no "
             f"{_FROM_STATE}()"
@@ -119,7 +120,8 @@ def open_service_client(service: Any) -> Any:
     return made
 
 
-def _is_service_client(service: Any) -> bool:
+def is_service_client(service: Any) -> bool:
+    """Whether an object itself makes training clients, as `tinker.ServiceClient` does."""
     if isinstance(service, type):
         return False  # a class is a callable that makes one
     return any(callable(getattr(service, name, None)) for name in (_FROM_STATE, _WITH_OPTIMIZER))
@@ -174,7 +176,8 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
         given = fallback or Config.from_env()
         if url is not None and url.rstrip("/") != given.base_url:
             raise ConfigError(
-                f"the service client names the base URL {url!r} but holds no key for it yet, and "
+                f"the service client names the base URL {url.rpartition('@')[2]!r} but holds no key "
+                "for it yet, and "
                 f"the key at hand is for {given.base_url!r}; give the service client its api_key, "
                 "or the monitor a config of that base URL"
             )
@@ -189,8 +192,8 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
 
 def secrets_of(service: Any, config: Config | None) -> tuple[str, ...]:
     """The texts that no message about this service client may hold."""
-    keys = (config.api_key if config else "", _own_credentials(service)[0] or "")
-    return tuple(filter(None, keys))
+    keys = (getattr(config, "api_key", None), _own_credentials(service)[0])
+    return tuple(key for key in keys if isinstance(key, str) and key)
 
 
 def _own_credentials(service: Any) -> tuple[str | None, str | None]:
@@ -237,7 +240,7 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
         secrets: Texts that no message may hold.
     """
     chain = list(causes(error))
-    text = " ".join(str(cause) for cause in chain)
+    text = " ".join(map(_all_of, chain))
     leaks = any(secret in text for secret in secrets)
     is_ours = isinstance(error, TinkexError) and len(chain) == 1
     if not leaks and (is_ours or not any(map(_is_of_http, chain))):
@@ -253,6 +256,14 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
         status=status_of(telling),
         category=None if category is None else str(getattr(category, "value", category)),
     )
+
+
+def _all_of(error: BaseException) -> str:
+    """All that an error shows of itself: its text, its notes, its attributes."""
+    try:
+        return f"{error} {error.args!r} {vars(error)!r}"
+    except Exception:
+        return str(error)
 
 
 def is_sdk_error(error: BaseException) -> bool:
@@ -318,7 +329,7 @@ class SdkRest:
             future = getattr(self._rest_client, method)(*args, **kwargs)
             answer = future.result(timeout=self._timeout)
         except Exception as error:
-            failed: Exception = _as_rest_error(error, method, self._timeout)
+            failed = _as_rest_error(error, method, self._timeout, _keys_in(self._rest_client))
         else:
             return answer.model_dump(mode="json")
         # Outside the except block: the SDK's error holds the credential and must not be kept.
@@ -332,8 +343,16 @@ def _make_rest_client() -> Any:
     return maker() if maker is not None else tinker.ServiceClient().create_rest_client()
 
 
-def _as_rest_error(error: Exception, method: str, timeout: float) -> Exception:
-    shown = without_secrets(error)
+def _keys_in(rest_client: Any) -> tuple[str, ...]:
+    """The keys that lie in the SDK's REST client, or in the holders in it."""
+    places = [_attributes(rest_client), *map(_attributes, _attributes(rest_client).values())]
+    return tuple(key for place in places if (key := _text(place.get("_api_key"))))
+
+
+def _as_rest_error(
+    error: Exception, method: str, timeout: float, secrets: Collection[str]
+) -> Exception:
+    shown = without_secrets(error, secrets)
     status = status_of(shown)
     if status is not None:
         return ApiStatusError.of(status, str(shown)[:200], where=method)

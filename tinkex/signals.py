@@ -337,7 +337,9 @@ def emit(sender: object, event: Event, is_closed: Callable[[], bool] = lambda: F
             return
         try:
             receiver(sender, event=event)
-        except (Exception, SystemExit):
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # an exit or a cancellation is this receiver's affair only
             named = getattr(receiver, "__wrapped__", receiver)
             name = getattr(named, "__qualname__", repr(named))
             logger.exception("receiver %s of signal %s failed", name, event.name)

@@ -78,17 +78,17 @@ class FakeScheduler:
             pass
         self._now = max(self._now, until)
 
-    def wait(self, predicate: Callable[[], bool], timeout: float = math.inf) -> bool:
+    def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Step from timer to timer until `predicate()` holds; say whether it does.
 
         Args:
             predicate: Asked before each step.
-            timeout: The most seconds to move on.
+            timeout: The most seconds to move on; `None`: no bound.
 
         Raises:
             DeadlockError: Nothing is pending that could make it true.
         """
-        until = self._now + timeout
+        until = math.inf if timeout is None else self._now + timeout
         while not predicate():
             if self._fire_next(until):
                 continue

@@ -51,10 +51,12 @@ def checked_run_id(run_id: object) -> str:
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A read-only copy of a person's metadata."""
-    if not metadata:
+    if metadata is None:
         return NO_METADATA
     if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping, not {metadata!r}")
+    if not metadata:
+        return NO_METADATA
     return MappingProxyType(dict(metadata))
 
 
@@ -99,7 +101,10 @@ def as_policy(policy: Policy | Mapping[str, Any] | None) -> Policy:
 
 def as_checkpoint(given: Checkpoint | str | Mapping[str, Any]) -> Checkpoint:
     """A checkpoint from a tinker path, the API's JSON object, or one of ours."""
-    return Checkpoint.from_path(given) if isinstance(given, str) else Checkpoint.from_json(given)
+    found = Checkpoint.from_path(given) if isinstance(given, str) else Checkpoint.from_json(given)
+    if found.checkpoint_type != "training":
+        raise ValueError(f"{found.tinker_path!r} is no training checkpoint to restore from")
+    return found
 
 
 def config_for(

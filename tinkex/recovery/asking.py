@@ -10,7 +10,7 @@ from ..errors import ApiResponseError, ApiStatusError
 from ..types import TrainingRun
 from .decisions import Kind, classify
 
-__all__ = ["ask_page", "ask_run", "is_of_account", "refuses_listing", "retry_after"]
+__all__ = ["ask_page", "ask_run", "is_of_account", "refuses_listing"]
 
 #: Answers that mean that a server has no list of runs, or not of this size.
 _REFUSALS = frozenset({400, 404, 405, 422, 501})
@@ -70,9 +70,3 @@ def is_of_account(error: BaseException) -> bool:
     failure = classify(error)
     no_answer = failure.kind is Kind.SERVER and failure.status is None
     return no_answer or failure.kind in (Kind.ACCOUNT, Kind.PATIENCE)
-
-
-def retry_after(error: BaseException) -> float | None:
-    """The seconds that a server asked to wait for, if it did."""
-    seconds = getattr(error, "retry_after", None)
-    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None

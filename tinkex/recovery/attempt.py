@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import AttemptTimeoutError, CheckpointMissingError
-from ..service import model_id_of, secrets_of, without_secrets
+from ..service import is_service_client, model_id_of, secrets_of, without_secrets
 from ..signals import CheckpointSelected, ClientCreated
 from ..types import Checkpoint, TrainingRun
 from .asking import ask_page
@@ -65,7 +65,7 @@ def run_attempt(attempt: Attempt) -> Restored:
 def _create(attempt: Attempt, checkpoint: Checkpoint) -> Any:
     incident = attempt.incident
     request, services = incident.request, incident.tools.services
-    service = _opened(services, request.service)
+    service = attempt.service = _opened(services, request.service)
     create = (
         services.create_training_client_from_state_with_optimizer
         if incident.with_optimizer
@@ -87,7 +87,7 @@ def _opened(services: Any, service: Any) -> Any:
     if hasattr(services, "open_service_client"):
         return services.open_service_client(service)
     # A module of a person's own may take service clients that only it knows.
-    return service() if callable(service) else service
+    return service() if callable(service) and not is_service_client(service) else service
 
 
 def _successor_metadata(attempt: Attempt, checkpoint: Checkpoint) -> dict[str, str]:

@@ -92,7 +92,7 @@ def failed(queue: Queue, attempt: Attempt, raised: BaseException) -> None:
     """Decide what follows a failed attempt, and say so."""
     incident = attempt.incident
     request = incident.request
-    error = without_secrets(raised, secrets_of(request.service, request.config))
+    error = without_secrets(raised, secrets_of(attempt.service, request.config))
     decision = _decide(attempt, error, is_blocked=queue.is_blocked(incident))
     if decision.action is not Action.PAUSE:
         incident.history.append(f"attempt {attempt.number}: {in_words(error)}")

@@ -16,6 +16,7 @@ from ..errors import (
     AttemptTimeoutError,
     CheckpointMissingError,
     causes,
+    patience,
     status_of,
 )
 from .policy import Policy
@@ -44,6 +45,24 @@ _NETWORK_NAMES = frozenset(
     {"APIConnectionError", "APITimeoutError", "ConnectError", "ReadTimeout", "ConnectTimeout"}
 )
 
+
+#: The most seconds that a policy's own wait strategy may ask for.
+LONGEST_DELAY = 86_400.0
+
+
+#: What servers say when a client's run cannot be trained any more, flagged or not.
+_UNUSABLE = re.compile(
+    r"\badapter\b[^\n]{0,120}?\bnot found\b"
+    r"|\bsession\b[^\n]{0,120}?\b(not found|no longer active|expired|terminated|closed)\b"
+    r"|\b(not loaded|unloaded|poisoned|corrupted)\b",
+    re.IGNORECASE,
+)
+#: What may speak of something else as well, such as the model of a sampler.
+_MAYBE_UNUSABLE = re.compile(
+    r"\b(model|run|client)\b[^\n]{0,120}?\b(not found|does not exist|expired|terminated|closed)\b"
+    r"|\b(unknown|invalid|no such) (adapter|model|run|session)|\binvalid session",
+    re.IGNORECASE,
+)
 
 #: The most seconds that a policy's own wait strategy may ask for.
 LONGEST_DELAY = 86_400.0
@@ -114,7 +133,7 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
             return Failure(
                 kind=_kind_of_status(status, loading),
                 status=status,
-                retry_after=getattr(cause, "retry_after", None),
+                retry_after=patience(cause),
             )
         category = str(getattr(cause, "category", "") or "").rpartition(".")[2].lower()
         if category:
@@ -135,13 +154,13 @@ def is_unusable(error: BaseException, run_id: str, *, is_its_own: bool) -> bool:
     Args:
         error: What the training loop met.
         run_id: The run.
-        is_its_own: The error came through the run's client for certain; else only a text that
-            names the run counts, since other things can be not found as well.
+        is_its_own: The error came through the run's client for certain; else a model or run
+            that is not found may be another one, unless the text names this run.
     """
     texts = [str(cause) for cause in causes(error)]
-    if not is_its_own and not any(run_id in text for text in texts):
-        return False
-    return any(_UNUSABLE.search(text) is not None for text in texts)
+    if is_its_own or any(run_id in text for text in texts):
+        return any(_UNUSABLE.search(text) or _MAYBE_UNUSABLE.search(text) for text in texts)
+    return any(_UNUSABLE.search(text) and "sampl" not in text.lower() for text in texts)
 
 
 def _kind_of_status(status: int, loading: bool) -> Kind:

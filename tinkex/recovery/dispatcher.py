@@ -85,8 +85,8 @@ class Dispatcher:
         """
         incident = Incident(request, tools, reporter, tell, can_pause=can_pause)
         with self._lock:
-            if self._closed:
-                raise MonitorStoppedError("the recovery executor is shut down")
+            if self._closed or reporter.closing:
+                raise MonitorStoppedError("the recovery executor or its monitor is shut down")
             pending = self._incidents.get(request.run_id)
             if pending is not None:
                 if not joining:

@@ -200,6 +200,7 @@ class Attempt:
     def __init__(self, incident: Incident) -> None:
         self.incident = incident
         self.number = incident.attempt
+        self.service: Any = incident.request.service
         self.checkpoint: Checkpoint | None = None
         self.rungs_left = 0
         self.loading = False

@@ -116,8 +116,9 @@ class Loop:
         if record.state is RunState.EXHAUSTED:
             past = record.story.past if record.story else ()
             cause = record.story.cause if record.story else None
-            began = f"run {record.run_id}: {in_words(cause) if cause else 'flagged as corrupted'}"
-            story = [*(f"run {each.run_id}: {each.cause}; recovered" for each in past), began]
+            story = [f"run {each.run_id}: {each.cause}; recovered" for each in past]
+            if cause is not None:
+                story.append(f"run {record.run_id}: {in_words(cause)}")
             raise RecoveryExhaustedError(
                 record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
             ) from record.error
@@ -143,7 +144,7 @@ class Loop:
     def is_superseded(self, generation: int) -> bool:
         """Whether the generation is known to be corrupted or replaced."""
         state = self.record.state
-        is_dead = state.is_pending or state is RunState.EXHAUSTED or self.record.client is None
+        is_dead = state.is_pending or state is RunState.EXHAUSTED or self.record.is_dead
         return is_dead or self.record.generation != generation
 
     def reach(self, generation: int, step: int, *, unfinished: bool = False) -> None:

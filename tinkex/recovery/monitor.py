@@ -36,7 +36,7 @@ from .pool import DaemonPool
 from .reporter import Reporter
 from .runs import Record, RunMap
 from .scheduler import Clock, Scheduler, ThreadScheduler
-from .state import Generation, RunState
+from .state import Generation
 from .status import RunStatus, StatusTable
 from .supervisor import Supervisor
 from .sweep import SweepEnd, Sweeper, poll_bound
@@ -110,7 +110,8 @@ class Monitor:
         self._config = config
         self._rest_client_fun = rest_client_fun
         workers = checked_workers(poll_workers, POLL_WORKERS if scheduler is None else 0)
-        inline = scheduler is not None
+        # Timers on threads of their own must not be held up by receivers either.
+        inline = scheduler is not None and not _makes_threads(scheduler)
         self._own_scheduler: ThreadScheduler | None = None
         if scheduler is None:
             scheduler = self._own_scheduler = ThreadScheduler("tinkex-monitor")
@@ -190,12 +191,14 @@ class Monitor:
             self._reporter.wait(self._is_quiet, max(0.0, timeout - grace))
         except Exception:
             logger.exception("the scheduler's wait failed; stopping without it")
-        # Then publishing, and only then the attempts that hang: nothing is said of them.
+        finally:
+            self._tear_down(grace)
+
+    def _tear_down(self, grace: float) -> None:
+        # First publishing, and only then the attempts that hang: nothing is said of them.
         self._reporter.outbox.close()
         self._executor.dispatcher.cancel_all(self._reporter)
-        with self._runs.lock:
-            for record in self._runs.records():
-                self._runs.move(record, RunState.STOPPED)
+        self._runs.close()
         # Not before: an attempt that was under way may have had to list checkpoints.
         if self._own_rest is not None:
             self._own_rest.close()
@@ -271,7 +274,7 @@ class Monitor:
                 "the policy has enabled=False; give Monitor(policy=Policy(enabled=True))"
             )
         checked_run_id(run_id)
-        check_service(self._services, service)
+        check_service(self._tools.services, service)
         known = dict(checked_metadata(metadata))
         client = known.pop("training_client", None) if client is None else client
         config = config_for(service, self._rest, self._config, self._rest_client_fun)
@@ -397,3 +400,7 @@ class Monitor:
     def _pace(self) -> None:
         if len(self._runs):
             self._pacer.arm()
+
+
+def _makes_threads(scheduler: Any) -> bool:
+    return isinstance(scheduler, type) and issubclass(scheduler, threading.Thread)

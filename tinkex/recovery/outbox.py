@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -15,7 +14,7 @@ __all__ = ["Outbox"]
 logger = logging.getLogger(__name__)
 
 #: How many runs' receivers and callbacks may be at work at the same time.
-LANES_AT_ONCE = 8
+LANES_AT_ONCE = 32
 
 Delivery = Callable[[], object]
 
@@ -52,9 +51,11 @@ class Outbox:
         if self._pool is None:
             self._drain(lane_key)
         else:
-            # A pool that was closed just now has nothing left to deliver.
-            with contextlib.suppress(RuntimeError):
+            try:
                 self._pool.submit(self._drain, lane_key)
+            except RuntimeError:  # closed just now, or no thread to be had: with the next post
+                with self._lock:
+                    self._draining.pop(lane_key, None)
 
     def is_idle(self) -> bool:
         """Whether nothing is left to deliver but what waits for the calling thread itself."""

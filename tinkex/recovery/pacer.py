@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from .scheduler import Clock, Timer
 
 __all__ = ["Pacer"]
+
+logger = logging.getLogger(__name__)
 
 
 class Pacer:
@@ -55,7 +58,13 @@ class Pacer:
             self._armed = True
             self._round += 1
             this = self._round
-        timer = self._clock.call_later(self._interval, lambda: self._fire(this))
+        try:
+            timer = self._clock.call_later(self._interval, lambda: self._fire(this))
+        except Exception:
+            logger.exception("the next sweep could not be scheduled")
+            with self._lock:
+                self._armed = False
+            return
         with self._lock:
             stale = this != self._round or not self._running
             if not stale:

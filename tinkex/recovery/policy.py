@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -19,6 +18,9 @@ __all__ = ["Policy", "Specific"]
 
 #: Smallest `poll_interval`, seconds: below it a monitor would only poll.
 MIN_POLL_INTERVAL = 0.001
+
+#: The most that any time may be, in seconds: some thirty years.
+MOST_SECONDS = 1e9
 
 #: Attempts per checkpoint, and seconds of backoff, unless a policy says otherwise.
 MAX_ATTEMPTS = 3
@@ -122,7 +124,7 @@ class Policy:
         _check_count("fallback_checkpoints", self.fallback_checkpoints, 0)
         _check_count("max_incidents", self.max_incidents, 1)
         _check_seconds("backoff", self.backoff)
-        _check_seconds("max_backoff", self.max_backoff, self.backoff, "backoff")
+        _check_seconds("max_backoff", self.max_backoff)
         _check_seconds("poll_interval", self.poll_interval, MIN_POLL_INTERVAL)
         _check_seconds("attempt_timeout", self.attempt_timeout, MIN_POLL_INTERVAL)
         _check_seconds("incident_window", self.incident_window)
@@ -196,12 +198,10 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise PolicyError(name, value, f"a whole number, {least} or more")
 
 
-def _check_seconds(name: str, value: object, least: float = 0.0, least_name: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise PolicyError(name, value, "a finite number")
-    if value < least:
-        named = f" ({least_name})" if least_name else ""
-        raise PolicyError(name, value, f"a finite number, {least:g}{named} or more")
+def _check_seconds(name: str, value: object, least: float = 0.0) -> None:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not least <= value <= MOST_SECONDS:  # type: ignore[operator]
+        raise PolicyError(name, value, f"a finite number of seconds from {least:g} to 1e9")
 
 
 def _strategy(given: object) -> str | Specific:

@@ -43,7 +43,7 @@ class DaemonPool(Executor):
         """Have `function` called on a thread of the pool.
 
         Raises:
-            RuntimeError: The pool is shut down.
+            RuntimeError: The pool is shut down, or the process can start no thread.
         """
         future: Future[T] = Future()
         with self._changed:
@@ -55,8 +55,14 @@ class DaemonPool(Executor):
             elif len(self._threads) < self._max_workers:
                 name = f"{self._name}_{len(self._threads)}"
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:
+                    if not self._threads:
+                        self._jobs.pop()
+                        raise
+                else:
+                    self._threads.append(thread)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -57,8 +57,8 @@ class Progress:
         elif self._in_step:
             self._settle()
 
-    def break_off(self, failed: bool) -> None:
-        """The loop was left by an exception; `failed`: one that its own requests raised."""
+    def break_off(self, *, failed: bool) -> None:
+        """The loop was left by an exception; `failed`: one of the server's."""
         if self._in_step and self._touches and not failed and self._is_whole():
             self.submitted(self.step + 1)
         elif self._in_step:

@@ -11,17 +11,18 @@ from .state import RunState
 __all__ = ["brings_no_news"]
 
 
-def brings_no_news(record: Record, row: Any, warn_before: datetime) -> bool:
+def brings_no_news(record: Record, run_id: str, row: Any, warn_before: datetime) -> bool:
     """Whether a row says of a healthy run that it still is; its newest checkpoint is noted.
 
     Args:
         record: The run.
+        run_id: The generation that was asked for.
         row: The API's JSON object.
         warn_before: A run that was begun before and has no checkpoint is news.
     """
     if type(row) is not dict or row.get("corrupted") is not False:
         return False
-    if record.state is not RunState.HEALTHY:
+    if record.state is not RunState.HEALTHY or record.run_id != run_id:
         return False
     last = row.get("last_checkpoint")
     saved = record.saved

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from ..config import Config
+from ..errors import ApiResponseError, MonitorStoppedError
 from ..types import Checkpoint
 from .checkpoints import Cursor, cursor_of
 from .incident import Restored
@@ -108,6 +110,7 @@ class Record:
         "failed_at",
         "generation",
         "handle",
+        "is_dead",
         "last_poll",
         "metadata",
         "misses",
@@ -142,6 +145,8 @@ class Record:
         self.client = client
         self.started_at = now
         self.state = RunState.HEALTHY
+        #: Stopped while its run was corrupted: nobody brings another client.
+        self.is_dead = False
         self.generation = 0
         self.handle: Any = None
         self.story: Story | None = None
@@ -163,7 +168,7 @@ class Record:
     def last_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint, as far as is known."""
         if isinstance(self.saved, tuple):
-            return Checkpoint.from_json(dict(zip(ROW_FIELDS, self.saved, strict=True)))
+            return _as_checkpoint(self.saved)
         return self.saved
 
     def remember(self) -> Story:
@@ -209,6 +214,16 @@ class Record:
         )
 
 
+def _as_checkpoint(row: tuple[Any, ...]) -> Checkpoint | None:
+    """The checkpoint of a row; of one that does not fit only the path is believed."""
+    try:
+        return Checkpoint.from_json(dict(zip(ROW_FIELDS, row, strict=True)))
+    except ApiResponseError:
+        with suppress(ValueError):
+            return Checkpoint.from_path(row[0])
+    return None
+
+
 class RunMap:
     """The runs of a monitor.
 
@@ -217,6 +232,7 @@ class RunMap:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.is_closed = False
         # Guarded by lock, with the records in it: every id of every lineage, and one config to
         # stand for all that are equal: each call of monitor_run may bring its own.
         self._records: dict[str, Record] = {}
@@ -244,6 +260,8 @@ class RunMap:
         """Add a run, or update the one that goes by this id; takes the lock itself."""
         trained = None if client is None else _run_of(client, run_id)
         with self.lock:
+            if self.is_closed:
+                raise MonitorStoppedError("this monitor was stopped; make a new one")
             config = self._configs.setdefault(config, config)
             record = self.find(run_id)
             if record is None:
@@ -264,6 +282,13 @@ class RunMap:
             if trained == record.run_id:
                 record.client = client
             return record
+
+    def close(self) -> None:
+        """Stop all runs, and take no more; takes the lock itself."""
+        with self.lock:
+            self.is_closed = True
+            for record in self.records():
+                self.move(record, RunState.STOPPED)
 
     def remove(self, record: Record) -> None:
         """Forget all ids of a lineage."""
@@ -291,7 +316,7 @@ class RunMap:
         check_transition(before, after)
         record.state = after
         if after is RunState.STOPPED and not before.is_polled:
-            record.client = None  # its run is dead, and nobody brings another
+            record.is_dead = True
         return StateChange(run_id=record.run_id, root_id=record.root_id, before=before, after=after)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,10 @@ from typing import Any, Protocol
 __all__ = ["Clock", "Scheduler", "ThreadScheduler", "Timer"]
 
 logger = logging.getLogger(__name__)
+
+
+#: How many timers may lie in the heap before the cancelled ones are thrown out.
+COMPACT_AT = 256
 
 
 class Timer(Protocol):
@@ -84,6 +87,8 @@ class Clock:
 
         `condition` is notified after each change; its lock is not held by the caller.
         """
+        if timeout is not None and timeout > threading.TIMEOUT_MAX:
+            timeout = None
         if self._wait is not None:
             return self._wait_through(predicate, timeout)
         with condition:
@@ -91,7 +96,7 @@ class Clock:
 
     def _wait_through(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         if timeout is None:
-            return bool(self._wait(predicate, math.inf))
+            return bool(self._wait(predicate, None))
         # The end of the wait is an event as well: with it a fake knows that time may pass.
         end = self.call_later(timeout, lambda: None)
         try:
@@ -118,6 +123,7 @@ class ThreadScheduler:
         self._timers: list[tuple[float, int, _HeapTimer]] = []
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._compact_at = COMPACT_AT
 
     def __call__(self, interval: float, function: Callable[[], None]) -> _HeapTimer:
         """Make a timer; see `Scheduler`."""
@@ -139,8 +145,13 @@ class ThreadScheduler:
                 return
             heapq.heappush(self._timers, (time.monotonic() + interval, next(self._ids), timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+            if len(self._timers) > self._compact_at:
+                self._timers = [entry for entry in self._timers if not entry[2].cancelled]
+                heapq.heapify(self._timers)
+                self._compact_at = 2 * len(self._timers) + COMPACT_AT
             self._changed.notify()
 
     def _run(self) -> None:
@@ -167,6 +178,10 @@ class ThreadScheduler:
             return None
 
 
+def _nothing() -> None:
+    """What a cancelled timer calls."""
+
+
 class _HeapTimer:
     """A timer of a `ThreadScheduler`."""
 
@@ -185,5 +200,6 @@ class _HeapTimer:
         self._scheduler._arm(self, self._interval)
 
     def cancel(self) -> None:
-        """Disarm the timer."""
+        """Disarm the timer, and let go of what it was to call."""
         self.cancelled = True
+        self.function = _nothing

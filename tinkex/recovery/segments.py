@@ -220,13 +220,15 @@ class Segment:
             self._note()
             return False
         is_its_own = self._is_its_own(error)
-        self._progress.break_off(is_its_own)
+        is_from_server = is_its_own or is_sdk_error(error)
+        superseded = self._is_superseded()
+        self._progress.break_off(failed=is_from_server or superseded)
         self._note()
         if not isinstance(error, Exception):
             return False
-        if self._is_superseded() and _came_from_superseded(error):
+        if superseded and _came_from_superseded(error):
             return True
-        return (is_its_own or is_sdk_error(error)) and self._run.report(
+        return is_from_server and self._run.report(
             self._outlook.generation, error, is_its_own=is_its_own
         )
 

@@ -114,7 +114,7 @@ class Supervisor:
         warn_before = now - timedelta(seconds=self._policy.unprotected_after)
         misfits = []
         for record, run_id, row in found:
-            if brings_no_news(record, row, warn_before):
+            if brings_no_news(record, run_id, row, warn_before):
                 record.last_poll = now
                 continue
             try:

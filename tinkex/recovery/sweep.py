@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -13,9 +12,9 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 from ..config import Config
-from ..errors import ApiTimeoutError
+from ..errors import ApiTimeoutError, patience
 from ..types import TrainingRun
-from .asking import ask_page, ask_run, is_of_account, refuses_listing, retry_after
+from .asking import ask_page, ask_run, is_of_account, refuses_listing
 from .listing import AccountView, Listing
 from .pool import DaemonPool
 from .runs import Record
@@ -293,11 +292,24 @@ class Sweeper:
             watch = more > 0 and not self._is_watching
             self._is_watching = self._is_watching or watch
         for _ in range(more):
-            # A pool that was closed just now has nothing left to ask.
-            with contextlib.suppress(RuntimeError):
+            try:
                 self._pool.submit(self._drain)
+            except RuntimeError as error:
+                self._not_at_work(error)
         if watch:
             self._watch_later()
+
+    def _not_at_work(self, error: RuntimeError) -> None:
+        """No thread could be had; without any the sweep ends, and the next one tries again."""
+        with self._lock:
+            self._at_work -= 1
+            sweep = self._sweep
+            gives_up = sweep is not None and not self._at_work and not self._closed
+            if sweep is not None and gives_up:
+                sweep.drop()
+        if sweep is not None and gives_up:
+            logger.error("a sweep could not be made: %s", error)
+            self._end_if_done(sweep)
 
     def _drain(self) -> None:
         while (request := self._next()) is not None:
@@ -306,8 +318,13 @@ class Sweeper:
                     self._ask_page(request)
                 else:
                     self._ask_run(request)
-            except Exception:
+            except Exception as error:
                 logger.exception("an answer could not be dealt with")
+                with self._lock:
+                    self._remove_locked(request, error)
+                    if isinstance(request, _Page):
+                        now = self._clock.monotonic()
+                        request.listing.failed(error, refused=False, whole=False, now=now)
             except BaseException:  # an interrupt of whoever polls on a thread of their own
                 with self._lock:
                     self._at_work -= 1
@@ -379,7 +396,7 @@ class Sweeper:
         self._in_flight.discard(request)
         if error is not None:
             request.sweep.errors += 1
-            seconds = retry_after(error)
+            seconds = patience(error)
             if seconds is not None:
                 view = self._views.setdefault(request.config, AccountView())
                 view.slow_until = self._clock.monotonic() + seconds
