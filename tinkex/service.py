@@ -175,11 +175,11 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
     if key is None:
         given = fallback or Config.from_env()
         if url is not None and url.rstrip("/") != given.base_url:
+            shown = url.rpartition("@")[2]
             raise ConfigError(
-                f"the service client names the base URL {url.rpartition('@')[2]!r} but holds no key "
-                "for it yet, and "
-                f"the key at hand is for {given.base_url!r}; give the service client its api_key, "
-                "or the monitor a config of that base URL"
+                f"the service client names the base URL {shown!r} but holds no key for it yet, and "
+                f"the key at hand is for {given.base_url!r}; give the service client its "
+                "api_key, or the monitor a config of that base URL"
             )
         return Credentials(given)
     url = url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -126,6 +126,8 @@ def config_for(
     """
     if rest_client_fun is not None:
         config: Config | None = rest_client_fun(client).config
+        if not isinstance(config, Hashable):
+            raise TypeError(f"an account is told by its config, which must be hashable: {config!r}")
         return config
     try:
         return service.credentials_of(client, fallback).config

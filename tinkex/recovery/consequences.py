@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -23,7 +25,7 @@ from .incident import (
     Waiting,
 )
 
-__all__ = ["Queue", "failed", "orphaned", "recovered"]
+__all__ = ["Queue", "crashed", "failed", "orphaned", "recovered"]
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +135,16 @@ def _decide(attempt: Attempt, error: BaseException, *, is_blocked: bool) -> Deci
     except Exception:
         logger.exception("run %s: the policy's strategy failed", incident.request.run_id)
         return Decision(action=Action.GIVE_UP)
+
+
+def crashed(queue: Queue, attempt: Attempt, error: Exception) -> None:
+    """End an incident whose bookkeeping failed."""
+    incident = attempt.incident
+    queue.settle(incident)
+    incident.tell(GaveUp(attempt=attempt.number, error=error, history=tuple(incident.history)))
+    incident.publish(Exhausted, attempt=attempt.number, error=error)
+    with suppress(InvalidStateError):  # it may have been told of before the failure
+        incident.future.set_exception(error)
 
 
 def _give_up(queue: Queue, attempt: Attempt, error: BaseException) -> None:

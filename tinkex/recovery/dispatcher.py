@@ -7,11 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
+from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
 from ..signals import Started
 from .attempt import run_attempt
-from .consequences import failed, orphaned, recovered
+from .consequences import crashed, failed, orphaned, recovered
 from .incident import (
     Attempt,
     Attempting,
@@ -283,22 +284,28 @@ class Dispatcher:
         attempt.timer = incident.tools.clock.call_later(
             policy.attempt_timeout, lambda: self._time_out(attempt)
         )
-        job: Future[Restored] | None = None
+        job: Any = None
         error: Exception | None = None
         try:
-            job = attempt.job = self._pool().submit(run_attempt, attempt)
+            job = self._pool().submit(run_attempt, attempt)
         except Exception as refused:
             error = refused
-        if job is not None:
+        if callable(getattr(job, "add_done_callback", None)):
+            attempt.job = job
             job.add_done_callback(lambda done: self._done(attempt, done))
         else:
+            error = error or TypeError(f"the executor's submit returned {job!r}, no future")
             self._ended(attempt, None, error)
 
-    def _done(self, attempt: Attempt, job: Future[Restored]) -> None:
+    def _done(self, attempt: Attempt, job: Future[Any]) -> None:
         restored: Restored | None = None
         error: BaseException | None = None
         try:
-            restored = job.result()
+            result = job.result()
+            if isinstance(result, Restored):
+                restored = result
+            else:
+                error = TypeError(f"the executor's future holds {result!r}, no attempt's result")
         except CancelledError:
             error = RuntimeError("the executor cancelled the attempt")
         except BaseException as raised:  # whatever ended the job, also an exit in foreign code
@@ -345,6 +352,10 @@ class Dispatcher:
                     orphaned(incident, restored)
             elif wanted and error is not None:
                 failed(self, attempt, error)
+        except Exception as unforeseen:
+            # No run may be left in the middle of an incident that nobody carries on.
+            logger.exception("run %s: its attempt could not be dealt with", attempt.run_id)
+            crashed(self, attempt, unforeseen)
         finally:
             with self._lock:
                 self._ending.discard(attempt)

@@ -209,6 +209,11 @@ class Attempt:
         self.timer: Timer | None = None
 
     @property
+    def run_id(self) -> str:
+        """The corrupted run."""
+        return self.incident.request.run_id
+
+    @property
     def is_current(self) -> bool:
         """Whether its result is still wanted."""
         return self.incident.current is self and not self.incident.settled
