@@ -10,6 +10,9 @@ __all__ = ["AccountView", "Listing"]
 #: How many runs are asked for in one page.
 PAGE_SIZE = 100
 
+#: So few runs are just asked for: that is one round of requests on a monitor's own threads.
+FEW = 8
+
 #: What a page costs, in requests for one run: its rows have to be read as well.
 PAGE_COST = 2
 
@@ -46,7 +49,7 @@ class AccountView:
 
     def should_list(self, runs: int, workers: int, now: float) -> bool:
         """Whether to begin with a page. So few runs that they fit one round are just asked for."""
-        if runs <= max(1, workers) or now < self.refused_until:
+        if runs <= max(FEW, workers) or now < self.refused_until:
             return False
         if self.is_doubtful:
             # Perhaps it is only the list that fails: single runs may still be asked for.

@@ -34,12 +34,13 @@ from .pacer import Pacer
 from .policy import Policy
 from .pool import DaemonPool
 from .reporter import Reporter
+from .round import SweepEnd
 from .runs import Record, RunMap
 from .scheduler import Clock, Scheduler, ThreadScheduler
 from .state import Generation
 from .status import RunStatus, StatusTable
 from .supervisor import Supervisor
-from .sweep import SweepEnd, Sweeper, poll_bound
+from .sweep import Sweeper, poll_bound
 from .triage import Triage
 
 __all__ = ["Monitor"]

@@ -6,21 +6,20 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any
 
 from ..config import Config
 from ..errors import ApiTimeoutError, patience
-from ..types import TrainingRun
 from .asking import ask_page, ask_run, is_of_account, refuses_listing
 from .listing import AccountView, Listing
 from .pool import DaemonPool
+from .round import Page, Poll, Results, Sweep, SweepEnd
 from .runs import Record
 from .scheduler import Clock, Timer
 
-__all__ = ["Results", "SweepEnd", "Sweeper", "poll_bound"]
+__all__ = ["Sweeper", "poll_bound"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,86 +33,6 @@ MAX_HUNG = 64
 def poll_bound(poll_interval: float) -> float:
     """The most seconds that the poll of one run may take, its retries included."""
     return min(20.0, max(5.0, poll_interval))
-
-
-class Results(Protocol):
-    """Takes what polls bring, on the thread that polled."""
-
-    def seen(self, record: Record, run_id: str, run: TrainingRun) -> None:
-        """The server answered for a run."""
-
-    def seen_rows(self, config: Config | None, found: list[tuple[Record, str, Any]]) -> list[str]:
-        """The server listed these runs; return the ids of those whose rows do not fit."""
-
-    def failed(self, record: Record, run_id: str, error: BaseException) -> None:
-        """The server did not answer for a run, or not properly."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepEnd:
-    """What a sweep came to; `duration` in seconds."""
-
-    runs: int
-    requests: int
-    errors: int
-    duration: float
-
-
-class _Sweep:
-    """The state of one sweep, guarded by the sweeper's lock."""
-
-    __slots__ = ("began", "ended", "errors", "listings", "polls", "requests", "runs")
-
-    def __init__(self, began: float, *, ended: bool = False) -> None:
-        self.polls: deque[_Poll] = deque()
-        self.listings: list[Listing] = []
-        self.runs = 0
-        self.began = began
-        self.requests = 0
-        self.errors = 0
-        self.ended = ended
-
-    def take(self) -> _Poll | _Page | None:
-        """The next request, pages first."""
-        for listing in self.listings:
-            if listing.has_next:
-                return _Page(self, listing, listing.next_page())
-        return self.polls.popleft() if self.polls else None
-
-    def drop(self) -> None:
-        """Ask for nothing more."""
-        self.polls.clear()
-        self.listings.clear()
-
-
-class _Poll:
-    """One run to ask for. Its `run_id` is that of the generation that the sweep meant."""
-
-    __slots__ = ("began", "record", "run_id", "sweep")
-
-    def __init__(self, sweep: _Sweep, record: Record) -> None:
-        self.sweep = sweep
-        self.record = record
-        self.run_id = record.run_id
-        self.began = 0.0
-
-    @property
-    def config(self) -> Config | None:
-        """The account it asks."""
-        return self.record.config
-
-
-class _Page:
-    """One page to ask for."""
-
-    __slots__ = ("began", "config", "listing", "number", "sweep")
-
-    def __init__(self, sweep: _Sweep, listing: Listing, number: int) -> None:
-        self.sweep = sweep
-        self.listing = listing
-        self.config = listing.config
-        self.number = number
-        self.began = 0.0
 
 
 class Sweeper:
@@ -160,10 +79,10 @@ class Sweeper:
         # beside it, the requests in flight, those that were given up but whose threads still
         # hang, how many threads are at work, and the timer that looks after them.
         self._views: dict[Config | None, AccountView] = {}
-        self._sweep: _Sweep | None = None
-        self._single: deque[_Poll] = deque()
-        self._in_flight: set[_Poll | _Page] = set()
-        self._given_up: set[_Poll | _Page] = set()
+        self._sweep: Sweep | None = None
+        self._single: deque[Poll] = deque()
+        self._in_flight: set[Poll | Page] = set()
+        self._given_up: set[Poll | Page] = set()
         self._at_work = 0
         self._is_watching = False
         self._watch_timer: Timer | None = None
@@ -181,7 +100,7 @@ class Sweeper:
         with self._lock:
             if self._closed or self._sweep is not None:
                 return False
-            sweep = self._sweep = _Sweep(now)
+            sweep = self._sweep = Sweep(now)
             for config, runs in accounts.items():
                 self._plan_locked(sweep, config, runs, now)
         self._work()
@@ -190,7 +109,7 @@ class Sweeper:
 
     def poll(self, record: Record) -> Callable[[], bool]:
         """Poll one run now, outside any sweep; what is returned tells whether that is done."""
-        poll = _Poll(_Sweep(self._clock.monotonic(), ended=True), record)
+        poll = Poll(Sweep(self._clock.monotonic(), ended=True), record)
         with self._lock:
             self._single.append(poll)
         self._work()
@@ -227,30 +146,30 @@ class Sweeper:
     # The plan
 
     def _plan_locked(
-        self, sweep: _Sweep, config: Config | None, records: list[Record], now: float
+        self, sweep: Sweep, config: Config | None, records: list[Record], now: float
     ) -> None:
         view = self._views.setdefault(config, AccountView())
         if now < view.slow_until:
             return
         under_way = (*self._in_flight, *self._given_up)
-        hanging = {p.record for p in under_way if isinstance(p, _Poll)}
+        hanging = {p.record for p in under_way if isinstance(p, Poll)}
         due = [r for r in records if r.poll_after <= now and r not in hanging]
         sweep.runs += len(due)
         # A page that hangs must not be followed by more of them, and hides no run.
         can_list = self._can_list and not any(
-            isinstance(p, _Page) and p.config == config for p in under_way
+            isinstance(p, Page) and p.config == config for p in under_way
         )
         if can_list and view.should_list(len(due), self._workers, now):
             sweep.listings.append(Listing(view, config, due))
         else:
             # Those that failed last time come last: they are the ones that may hang.
             due.sort(key=lambda record: record.failed_at is not None)
-            sweep.polls.extend(_Poll(sweep, record) for record in due)
+            sweep.polls.extend(Poll(sweep, record) for record in due)
 
-    def _next(self) -> _Poll | _Page | None:
+    def _next(self) -> Poll | Page | None:
         with self._lock:
             while not self._closed:
-                request: _Poll | _Page | None = None
+                request: Poll | Page | None = None
                 if self._single:
                     request = self._single.popleft()
                 elif self._sweep is not None:
@@ -259,7 +178,7 @@ class Sweeper:
                     break
                 view = self._views.get(request.config)
                 now = self._clock.monotonic()
-                if isinstance(request, _Poll) and view is not None and now < view.slow_until:
+                if isinstance(request, Poll) and view is not None and now < view.slow_until:
                     continue  # the server asked for patience; the next sweep asks for this run
                 request.began = now
                 request.sweep.requests += 1
@@ -314,7 +233,7 @@ class Sweeper:
     def _drain(self) -> None:
         while (request := self._next()) is not None:
             try:
-                if isinstance(request, _Page):
+                if isinstance(request, Page):
                     self._ask_page(request)
                 else:
                     self._ask_run(request)
@@ -322,7 +241,7 @@ class Sweeper:
                 logger.exception("an answer could not be dealt with")
                 with self._lock:
                     self._remove_locked(request, error)
-                    if isinstance(request, _Page):
+                    if isinstance(request, Page):
                         now = self._clock.monotonic()
                         request.listing.failed(error, refused=False, whole=False, now=now)
             except BaseException:  # an interrupt of whoever polls on a thread of their own
@@ -336,7 +255,7 @@ class Sweeper:
             if request.sweep.ended:
                 self._notify()
 
-    def _ask_run(self, poll: _Poll) -> None:
+    def _ask_run(self, poll: Poll) -> None:
         run, error = self._asked(ask_run, poll.config, poll.run_id)
         if not self._landed(poll, error):
             return
@@ -356,14 +275,14 @@ class Sweeper:
                 raise
             return None, error  # an exit in foreign code must not end a thread of ours
 
-    def _landed(self, poll: _Poll, error: BaseException | None = None) -> bool:
+    def _landed(self, poll: Poll, error: BaseException | None = None) -> bool:
         """Whether a poll's answer is still wanted."""
         with self._lock:
             wanted = poll in self._in_flight and not self._closed
             self._remove_locked(poll, error)
             return wanted
 
-    def _ask_page(self, page: _Page) -> None:
+    def _ask_page(self, page: Page) -> None:
         listing = page.listing
         size = listing.view.page_size
         answer, error = self._asked(ask_page, page.config, page.number * size, size)
@@ -391,7 +310,7 @@ class Sweeper:
         elif self._pool is not None and (left or listing.has_next):
             self._work()
 
-    def _remove_locked(self, request: _Poll | _Page, error: BaseException | None) -> None:
+    def _remove_locked(self, request: Poll | Page, error: BaseException | None) -> None:
         self._given_up.discard(request)
         self._in_flight.discard(request)
         if error is not None:
@@ -401,7 +320,7 @@ class Sweeper:
                 view = self._views.setdefault(request.config, AccountView())
                 view.slow_until = self._clock.monotonic() + seconds
 
-    def _left_over_locked(self, page: _Page) -> list[Record]:
+    def _left_over_locked(self, page: Page) -> list[Record]:
         """The runs that a listing did not show, once it is through; each is asked for."""
         if page.sweep.ended:
             page.listing.end()
@@ -410,12 +329,12 @@ class Sweeper:
         left = page.listing.left_over()
         if page.listing.error is None:
             polls = self._single if page.sweep.ended else page.sweep.polls
-            polls.extend(_Poll(page.sweep, record) for record in left)
+            polls.extend(Poll(page.sweep, record) for record in left)
         return left
 
     # The end
 
-    def _end_if_done(self, sweep: _Sweep) -> None:
+    def _end_if_done(self, sweep: Sweep) -> None:
         now = self._clock.monotonic()
         with self._lock:
             if sweep.ended or sweep.polls or any(each.has_next for each in sweep.listings):
@@ -447,7 +366,7 @@ class Sweeper:
             again = self._is_watching
         for request in late:
             request.sweep.errors += 1
-            if isinstance(request, _Poll):
+            if isinstance(request, Poll):
                 error = ApiTimeoutError(f"run {request.run_id}: no answer in {self._bound:g} s")
                 self._results.failed(request.record, request.run_id, error)
         if sweep is not None:
