@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..signals import Completed
 from ..types import Checkpoint
+from .access import RunAccess
 from .checkpoints import Plan
 from .loop import Loop
 from .runs import Record
 from .segments import Segments
 from .state import Generation, RunState
 from .status import RunStatus
-
-if TYPE_CHECKING:
-    from .monitor import Monitor
 
 __all__ = ["MonitoredRun"]
 
@@ -27,10 +25,10 @@ class MonitoredRun:
     Threads: every member is safe from any thread.
     """
 
-    __slots__ = ("__weakref__", "_monitor", "_record")
+    __slots__ = ("__weakref__", "_access", "_record")
 
-    def __init__(self, monitor: Monitor, record: Record) -> None:
-        self._monitor = monitor
+    def __init__(self, access: RunAccess, record: Record) -> None:
+        self._access = access
         self._record = record
 
     @property
@@ -56,11 +54,11 @@ class MonitoredRun:
     @property
     def lineage(self) -> tuple[Generation, ...]:
         """Every generation of the run, the live one last."""
-        return self._monitor.lineage_of(self._record)
+        return self._access.lineage(self._record)
 
     def status(self) -> RunStatus:
         """A snapshot of the run."""
-        return self._monitor.status_of(self._record)
+        return self._access.status(self._record)
 
     def wait(self, timeout: float | None = None) -> Any:
         """Wait until the run is healthy with a live client, and return that client.
@@ -85,11 +83,11 @@ class MonitoredRun:
             AlreadyPendingError: A recovery is under way.
             MonitorStoppedError: The run is not monitored any more.
         """
-        return self._monitor.recover(self._record)
+        return self._access.recover(self._record)
 
     def stop(self) -> None:
         """Stop monitoring the run."""
-        self._monitor.stop_monitoring(self)
+        self._access.stop(self._record)
 
     # The training loop
 
@@ -147,7 +145,7 @@ class MonitoredRun:
         Returns:
             Whether a recovery was begun.
         """
-        return self._monitor.report_failure(self._record, error)
+        return self._access.report_failure(self._record, error)
 
     def plan(self) -> Plan:
         """Tell what a recovery would do now, by the code that would do it.
@@ -155,10 +153,10 @@ class MonitoredRun:
         Raises:
             RestError: No checkpoint is known and the server could not be asked.
         """
-        return self._monitor.plan_for(self._record)
+        return self._access.plan(self._record)
 
     def _loop(self) -> Loop:
-        return self._monitor.loop_of(self._record)
+        return self._access.loop(self._record)
 
     def __repr__(self) -> str:
         status = self.status()

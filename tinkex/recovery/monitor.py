@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,8 @@ from .. import rest as default_rest
 from .. import service as default_services
 from ..config import Config
 from ..errors import MonitorStoppedError, RecoveryDisabledError
-from ..signals import Completed, Swept
+from ..signals import Swept
+from .access import RunAccess
 from .arguments import (
     NO_METADATA,
     SERVICE_FUNCTIONS,
@@ -25,23 +26,20 @@ from .arguments import (
     checked_workers,
     config_for,
 )
-from .attempt import make_plan
-from .checkpoints import Plan
 from .executor import RecoveryExecutor
 from .handle import MonitoredRun
-from .loop import Loop
 from .pacer import Pacer
 from .policy import Policy
 from .pool import DaemonPool
 from .reporter import Reporter
 from .round import SweepEnd
-from .runs import Record, RunMap
+from .runs import RunMap
 from .scheduler import Clock, Scheduler, ThreadScheduler
-from .state import Generation
-from .status import RunStatus, StatusTable
+from .status import StatusTable
 from .supervisor import Supervisor
 from .sweep import Sweeper, poll_bound
 from .triage import Triage
+from .watcher import Watcher
 
 __all__ = ["Monitor"]
 
@@ -135,18 +133,27 @@ class Monitor:
         self._supervisor = Supervisor(
             self.policy, self._runs, self._executor.dispatcher, self._tools, self._reporter
         )
+        self._watcher = Watcher(self.policy, self._runs, self._reporter, self._supervisor)
         self._sweeper = Sweeper(
             self._rest,
             self._clock,
             workers=workers,
             bound=poll_bound(self.policy.poll_interval),
             bounded=self._own_rest is not None,
-            results=self._supervisor,
+            results=self._watcher,
             on_end=self._swept,
             notify=self._reporter.notify,
         )
-        self._triage = Triage(self.policy, self._reporter, self._sweeper, self._supervisor)
         self._results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
+        self._access = RunAccess(
+            runs=self._runs,
+            reporter=self._reporter,
+            supervisor=self._supervisor,
+            triage=Triage(self.policy, self._reporter, self._sweeper, self._supervisor),
+            dispatcher=self._executor.dispatcher,
+            tools=self._tools,
+            pool=self._results,
+        )
         self._pacer = Pacer(self._clock, self.policy.poll_interval, self._sweep)
         self._lock = threading.Lock()
         # Guarded by _lock: where the monitor is in its life.
@@ -286,7 +293,7 @@ class Monitor:
             metadata=checked_metadata(known),
             client=client,
             now=self._clock.utc(),
-            make_handle=lambda record: MonitoredRun(self, record),
+            make_handle=lambda record: MonitoredRun(self._access, record),
         )
         self._supervisor.begin_anew(record)
         self._pace()
@@ -316,12 +323,6 @@ class Monitor:
         if not self._sweeper.is_own_thread():
             self._reporter.wait(lambda: not self._sweeper.is_sweeping, None)
 
-    def recover(self, record: Record) -> Future[Completed]:
-        """Recover a run now; see `MonitoredRun.recover`."""
-        if self._stopping:
-            raise MonitorStoppedError("this monitor was stopped; make a new one")
-        return self._supervisor.recover(record)
-
     # Queries
 
     def status(self, run: str | MonitoredRun | None = None) -> Any:
@@ -333,36 +334,12 @@ class Monitor:
         if run is None:
             with self._runs.lock:
                 records = self._runs.records()
-            return StatusTable(map(self.status_of, records))
+            return StatusTable(map(self._access.status, records))
         run_id = run.run_id if isinstance(run, MonitoredRun) else run
         record = self._runs.find(run_id)
         if record is None:
             raise KeyError(f"run {run_id!r} is not monitored")
-        return self.status_of(record)
-
-    def status_of(self, record: Record) -> RunStatus:
-        """A snapshot of a record."""
-        with self._runs.lock:
-            return record.status()
-
-    def lineage_of(self, record: Record) -> tuple[Generation, ...]:
-        """The generations of a run."""
-        with self._runs.lock:
-            return record.lineage()
-
-    def plan_for(self, record: Record) -> Plan:
-        """What a recovery of the run would do now; see `MonitoredRun.plan`."""
-        request = self._supervisor.request(record, None)
-        broken = self._executor.dispatcher.broken(request.run_id)
-        return make_plan(request, self._tools, broken=broken)
-
-    def report_failure(self, record: Record, error: BaseException) -> bool:
-        """Have a run looked at; see `MonitoredRun.report_failure`."""
-        return self._triage.report(record, error, record.generation, is_its_own=True)
-
-    def loop_of(self, record: Record) -> Loop:
-        """The run as its training loop sees it."""
-        return Loop(record, self._runs, self._reporter, self._triage, self._results)
+        return self._access.status(record)
 
     def __repr__(self) -> str:
         life = "stopped" if self._stopping else "started" if self._started else "not started"
@@ -380,7 +357,7 @@ class Monitor:
         self._pacer.hold()
         with self._runs.lock:
             polled = [r for r in self._runs.records() if r.state.is_polled]
-        self._supervisor.sweep_begins(polled)
+        self._watcher.sweep_begins(polled)
         self._sweeper.begin(polled)
 
     def _swept(self, end: SweepEnd) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from ..types import Checkpoint
+from .checkpoints import by_path
+from .runs import Record
 
-__all__ = ["newest_checkpoint", "unprotected_since"]
+__all__ = ["known_checkpoints", "newest_checkpoint", "unprotected_since"]
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
@@ -35,3 +37,11 @@ def unprotected_since(
     if newest.expires_at is None or newest.expires_at - now > allowed:
         return None
     return min(newest.expires_at, now)
+
+
+def known_checkpoints(record: Record) -> tuple[Checkpoint, ...]:
+    """The checkpoints of a lineage beside those that the server lists."""
+    recorded = record.story.known.values() if record.story else ()
+    # The server's word counts: it also knows when a checkpoint expires.
+    seen = () if record.last_checkpoint is None else (record.last_checkpoint,)
+    return tuple(by_path((*recorded, *seen)).values())

@@ -1,36 +1,30 @@
-"""What follows from each poll and each change of an incident: the runs' life, event by event."""
+"""The recoveries of a monitor's runs: begun, followed change by change, adopted or given up."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from ..config import Config
 from ..errors import (
     AlreadyPendingError,
-    ApiResponseError,
     IncidentBudgetError,
     MonitorStoppedError,
     RecoveryError,
     TinkexError,
     in_words,
 )
-from ..service import secrets_of, without_secrets
 from ..signals import (
     Completed,
     Detected,
     Event,
     Exhausted,
-    Missing,
-    PollError,
-    Unprotected,
 )
-from ..types import Checkpoint, TrainingRun
+from ..types import TrainingRun
 from .accounts import Accounts
-from .checkpoints import by_path
 from .decisions import Kind, classify
 from .dispatcher import Dispatcher
 from .incident import (
@@ -46,28 +40,16 @@ from .incident import (
     Waiting,
 )
 from .policy import Policy
-from .protection import newest_checkpoint, unprotected_since
+from .protection import known_checkpoints
 from .reporter import Reporter
-from .rows import brings_no_news
 from .runs import Record, RunMap
 from .state import RunState
 
 __all__ = ["Supervisor"]
 
-#: Seconds between two `poll_error` signals of a run that goes on failing.
-POLL_ERROR_EVERY = 60.0
-
-#: The least seconds between two `unprotected` signals of a run.
-WARN_EVERY = 60.0
-
-#: After how many polls in a row that could not find it a run counts as missing, and how many
-#: poll intervals then lie between two polls.
-MISSES = 3
-MISSING_INTERVALS = 10
-
 
 class Supervisor:
-    """Turns polls and incidents into states, signals and recoveries.
+    """Begins incidents and turns their changes into states and signals.
 
     Args:
         policy: The monitor's.
@@ -93,72 +75,19 @@ class Supervisor:
         self._tools = tools
         self._clock = reporter.clock
         self._reporter = reporter
-        self._accounts = Accounts(dispatcher, reporter, self._runs_of)
+        #: Which accounts are blocked.
+        self.accounts = Accounts(dispatcher, reporter, self._runs_of)
 
-    # Polls
+    # Accounts
 
-    def seen(self, record: Record, run_id: str, run: TrainingRun) -> None:
-        """The server answered for a run."""
-        if run.corrupted:
-            self._detected(record, run_id, run)
-        else:
-            self._healthy(record, run_id, run)
-        self._accounts.poll_succeeded(record.config)
-
-    def seen_rows(self, config: Config | None, found: list[tuple[Record, str, Any]]) -> list[str]:
-        """The server listed these runs; return the ids of those whose rows do not fit.
-
-        A healthy run whose row brings no news costs no object.
-        """
-        now = self._clock.utc()
-        warn_before = now - timedelta(seconds=self._policy.unprotected_after)
-        misfits = []
-        for record, run_id, row in found:
-            if brings_no_news(record, run_id, row, warn_before):
-                record.last_poll = now
-                continue
-            try:
-                run = TrainingRun.from_json(row)
-            except ApiResponseError:
-                misfits.append(run_id)
-            else:
-                self.seen(record, run_id, run)
-        self._accounts.poll_succeeded(config)
-        return misfits
-
-    def _healthy(self, record: Record, run_id: str, run: TrainingRun) -> None:
-        now = self._clock.utc()
+    def _runs_of(self, config: Config | None) -> tuple[str, ...]:
         with self._runs.lock:
-            if record.run_id != run_id or not record.state.is_polled:
-                return
-            record.last_poll = now
-            if run.last_checkpoint is not None:
-                record.saved = run.last_checkpoint
-            changed = self._runs.move(record, RunState.HEALTHY)
-            if changed:
-                record.reset_polls()
-                record.error = None
-            warning = self._warning_locked(record, now)
-        if changed:
-            self._reporter.notify()
-        if warning is not None:
-            self._publish(record, Unprotected, run_id, **warning)
+            return tuple(r.run_id for r in self._runs.records() if r.config == config)
 
-    def _warning_locked(self, record: Record, now: datetime) -> dict[str, Any] | None:
-        """The fields of an `unprotected` event, where one is due."""
-        within = self._policy.unprotected_after
-        every = max(within, WARN_EVERY)
-        told = record.warned_at
-        if told is not None and (now - told).total_seconds() < every:
-            return None
-        newest = newest_checkpoint(_known(record))
-        since = unprotected_since(newest, record.started_at, now, within)
-        if since is None:
-            return None
-        record.warned_at = now
-        return {"since": since, "checkpoint": newest}
+    # Incidents
 
-    def _detected(self, record: Record, run_id: str, run: TrainingRun) -> None:
+    def detected(self, record: Record, run_id: str, run: TrainingRun) -> None:
+        """A poll saw that the run is corrupted."""
         now = self._clock.utc()
         with self._runs.lock:
             if record.run_id != run_id or not record.state.is_polled:
@@ -171,56 +100,6 @@ class Supervisor:
         self._reporter.notify()
         self._publish(record, Detected, run_id, checkpoint=run.last_checkpoint, run=run)
         self._begin(record, run_id, run, over_budget)
-
-    def failed(self, record: Record, run_id: str, error: BaseException) -> None:
-        """The server did not answer for a run, or not properly."""
-        shown = without_secrets(error, secrets_of(record.service, record.config))
-        failure = classify(shown)
-        now = self._clock.monotonic()
-        is_miss = self._is_miss(record, failure.status)
-        with self._runs.lock:
-            if record.run_id != run_id or not record.state.is_polled:
-                return
-            record.error = shown
-            if is_miss:
-                record.misses += 1
-            elif record.failed_at is not None:
-                record.misses = 0  # the account fails as a whole: it says nothing of this run
-            record.failed_at = now
-            missing = record.misses >= MISSES and record.state is not RunState.MISSING
-            if record.misses >= MISSES:
-                record.poll_after = now + MISSING_INTERVALS * self._policy.poll_interval
-                self._runs.move(record, RunState.MISSING)
-            else:
-                self._runs.move(record, RunState.FAILING)
-            tell = record.told_at is None or now - record.told_at >= POLL_ERROR_EVERY
-            if tell:
-                record.told_at = now
-        self._reporter.notify()
-        if tell:
-            self._publish(record, PollError, run_id, error=shown)
-        if missing:
-            self._publish(record, Missing, run_id, error=shown)
-        if failure.kind is Kind.ACCOUNT and not is_miss:
-            self._accounts.block(record.config, shown, polls_fail=True)
-
-    def sweep_begins(self, polled: list[Record]) -> None:
-        """A sweep of these runs is about to begin."""
-        self._accounts.sweep_begins(polled)
-
-    def _is_miss(self, record: Record, status: int | None) -> bool:
-        """Whether it is this run that cannot be found, and not its account that fails."""
-        before = record.failed_at
-        others_succeed = before is not None and self._accounts.succeeded_since(
-            record.config, before
-        )
-        return status == 404 or others_succeed
-
-    def _runs_of(self, config: Config | None) -> tuple[str, ...]:
-        with self._runs.lock:
-            return tuple(r.run_id for r in self._runs.records() if r.config == config)
-
-    # Incidents
 
     def recover(
         self, record: Record, cause: BaseException | None = None, generation: int | None = None
@@ -291,7 +170,7 @@ class Supervisor:
                 metadata=record.metadata,
                 run=run,
                 run_ids=(record.run_id, *reversed(past)),
-                known=_known(record),
+                known=known_checkpoints(record),
                 recorded=dict(story.cursors) if story else {},
                 broken=story.broken if story else frozenset(),
                 old_client=record.client,
@@ -323,12 +202,12 @@ class Supervisor:
             self._apply_locked(record, change)
         self._reporter.notify()
         if isinstance(change, Blocked):
-            self._accounts.block(record.config, change.error, polls_fail=False)
+            self.accounts.block(record.config, change.error, polls_fail=False)
         elif isinstance(change, Recovered) or (
             isinstance(change, Waiting | GaveUp)
             and classify(change.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)
         ):
-            self._accounts.recovery_went_on(record.config)
+            self.accounts.recovery_went_on(record.config)
         return True
 
     def _apply_locked(self, record: Record, change: Change) -> None:
@@ -420,11 +299,3 @@ class Supervisor:
 
     def _publish(self, record: Record, kind: type[Event], run_id: str, **fields: Any) -> None:
         self._reporter.publish(record.root_id, kind, run_id, record.metadata, **fields)
-
-
-def _known(record: Record) -> tuple[Checkpoint, ...]:
-    """The checkpoints of a lineage beside those that the server lists."""
-    recorded = record.story.known.values() if record.story else ()
-    # The server's word counts: it also knows when a checkpoint expires.
-    seen = () if record.last_checkpoint is None else (record.last_checkpoint,)
-    return tuple(by_path((*recorded, *seen)).values())
