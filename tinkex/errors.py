@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "SegmentSupersededError",
     "ServiceError",
     "TinkexError",
+    "apart_from_outer",
     "causes",
     "in_words",
     "patience",
@@ -309,6 +312,24 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         following += (each.__context__, each.__cause__)
+
+
+@contextmanager
+def apart_from_outer() -> Iterator[None]:
+    """Keep what is raised within from naming, as its context, what is being handled outside.
+
+    Where nothing runs on threads of its own, a recovery may run while the error that gave rise
+    to it is still on its way; neither is the other's cause.
+    """
+    outer = sys.exc_info()[1]
+    try:
+        yield
+    except BaseException as error:
+        if outer is not None:
+            for each in list(causes(error)):
+                if each.__context__ is outer:
+                    each.__context__ = None
+        raise
 
 
 def in_words(error: BaseException) -> str:

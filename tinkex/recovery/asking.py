@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import Config
-from ..errors import ApiResponseError, ApiStatusError
+from ..errors import ApiResponseError, ApiStatusError, apart_from_outer
 from ..types import TrainingRun
 from .decisions import Kind, classify
 
@@ -25,7 +25,8 @@ def ask_run(
         ApiResponseError: The answer does not fit, or is about another run.
         Exception: What the rest module raises.
     """
-    run = TrainingRun.from_json(rest.get_training_run(config, run_id, **options))
+    with apart_from_outer():
+        run = TrainingRun.from_json(rest.get_training_run(config, run_id, **options))
     if run.training_run_id != run_id:
         raise ApiResponseError(f"asked for run {run_id!r}, told of {run.training_run_id!r}")
     return run

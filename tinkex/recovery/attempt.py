@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import AttemptTimeoutError, CheckpointMissingError
+from ..errors import AttemptTimeoutError, CheckpointMissingError, apart_from_outer
 from ..service import is_service_client, model_id_of, secrets_of, without_secrets
 from ..signals import CheckpointSelected, ClientCreated
 from ..types import Checkpoint, TrainingRun
@@ -37,6 +37,11 @@ def run_attempt(attempt: Attempt) -> Restored:
             `CheckpointMissingError`.
     """
     attempt.thread = threading.get_ident()
+    with apart_from_outer():
+        return _restore(attempt)
+
+
+def _restore(attempt: Attempt) -> Restored:
     incident = attempt.incident
     request = incident.request
     plan = make_plan(request, incident.tools, broken=incident.broken)

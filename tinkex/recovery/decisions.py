@@ -49,7 +49,6 @@ _NETWORK_NAMES = frozenset(
 #: The most seconds that a policy's own wait strategy may ask for.
 LONGEST_DELAY = 86_400.0
 
-
 #: What servers say when a client's run cannot be trained any more, flagged or not.
 _UNUSABLE = re.compile(
     r"\badapter\b[^\n]{0,120}?\bnot found\b"
@@ -60,32 +59,8 @@ _UNUSABLE = re.compile(
 #: What may speak of something else as well, such as the model of a sampler.
 _MAYBE_UNUSABLE = re.compile(
     r"\b(model|run|client)\b[^\n]{0,120}?\b(not found|does not exist|expired|terminated|closed)\b"
-    r"|\b(unknown|invalid|no such) (adapter|model|run|session)|\binvalid session",
+    r"|\b(unknown|invalid|no such) (adapter|model|run|session)",
     re.IGNORECASE,
-)
-
-#: The most seconds that a policy's own wait strategy may ask for.
-LONGEST_DELAY = 86_400.0
-
-
-#: What servers say when a client's run cannot be trained any more, flagged or not.
-_UNUSABLE = re.compile(
-    r"\b(adapter|model|run|session|client)\b[^\n]{0,120}?\b"
-    r"(not found|not loaded|no longer active|does not exist|expired|terminated|unloaded|closed)\b"
-    r"|\b(unknown|invalid|no such) (adapter|model|run|session)"
-    r"|\bnot loaded\b|\bpoisoned\b|\bcorrupted\b",
-    re.IGNORECASE,
-)
-
-#: The most seconds that a policy's own wait strategy may ask for.
-LONGEST_DELAY = 86_400.0
-
-
-#: What servers say when a client's run cannot be trained any more, flagged or not.
-_UNUSABLE = re.compile(
-    r"(adapter|model|run|session|lora)\b.*\b(not found|does not exist|expired|terminated)"
-    r"|not loaded|poisoned|corrupted|session .*\b(closed|finished)",
-    re.IGNORECASE | re.DOTALL,
 )
 
 
