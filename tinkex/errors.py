@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +64,8 @@ def _restore(
 
 def _picklable(value: object) -> object:
     """The value, or its text where it does not come through a pickle."""
+    import pickle  # noqa: PLC0415 (whoever pickles has imported it already)
+
     try:
         pickle.loads(pickle.dumps(value))  # noqa: S301 (made here, read here)
     except Exception:

@@ -11,7 +11,6 @@ The first eight signals and their order are those of the Elixir original.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
@@ -318,6 +317,8 @@ def subscribe(
         raise TypeError(f"a receiver must be a plain function; {receiver!r} is a coroutine one")
     for name in names:
         if name not in EVENTS:
+            import difflib  # noqa: PLC0415 (only a misspelt name needs it)
+
             near = difflib.get_close_matches(str(name), EVENTS, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"no signal {name!r}; {hint}there are {', '.join(EVENTS)}")
