@@ -48,7 +48,6 @@ def test_a_sweep_asks_for_as_many_pages_as_the_account_has(control, name):
 
 
 def test_the_official_sdk_asks_for_each_run(control):
-    pytest.importorskip("tinker")
     control("setup", runs=20)
 
     worker = sweeps_of(control, "sdk-loop", 20, 1)

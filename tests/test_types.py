@@ -232,7 +232,8 @@ def test_objects_of_the_official_sdk_are_read_too():
 
 
 def test_the_official_sdks_own_classes_are_read():
-    sdk = pytest.importorskip("tinker.types")
+    from tinker import types as sdk
+
     theirs = sdk.TrainingRun.model_validate(sample("tuft_training_run_get_corrupted.json"))
 
     assert TrainingRun.from_json(theirs).corrupted is True

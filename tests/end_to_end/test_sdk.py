@@ -8,14 +8,12 @@ import threading
 import warnings
 
 import pytest
+import tinker
 
-tinker = pytest.importorskip("tinker")
-pytest.importorskip("starlette")
-
-import tinkex  # noqa: E402
-from tinkex import Config, Monitor, Policy, signals  # noqa: E402
-from tinkex.rehearsal import RehearsalServer, batch  # noqa: E402
-from tinkex.service import SdkRest  # noqa: E402
+import tinkex
+from tinkex import Config, Monitor, Policy, signals
+from tinkex.rehearsal import RehearsalServer, batch
+from tinkex.service import SdkRest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
