@@ -319,8 +319,15 @@ class Dispatcher:
                 return
             attempt.incident.current = None
             self._abandon_locked(attempt)
+            is_stuck = self._free_slots_locked() <= 0
         if attempt.job is not None:
             attempt.job.cancel()
+        if is_stuck:
+            logger.error(
+                "run %s: too many attempts hang in service clients; no recovery can begin until "
+                "one of them returns (RecoveryExecutor's max_concurrent bounds them)",
+                attempt.run_id,
+            )
         request = attempt.incident.request
         error = AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
         failed(self, attempt, error)
