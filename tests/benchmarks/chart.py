@@ -22,7 +22,7 @@ NAMES = {
 _COLOURS = {"floor": "#8a8f98", "tinkex": "#1f9e89", "sdk": "#e07b39", "sdk-loop": "#c2478d"}
 _DASHES = {"floor": "6 5", "tinkex": "none", "sdk": "none", "sdk-loop": "none"}
 
-_WIDTH, _HEIGHT = 760, 440
+_WIDTH, _HEIGHT = 800, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 545, 56, 380
 _DECADES_X = (2, 5)
 

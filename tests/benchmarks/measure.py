@@ -51,7 +51,7 @@ FULL = Plan(
     small=1_000,
     samples=200,
     seconds=8.0,
-    imports=15,
+    imports=20,
     limit=690.0,
 )
 QUICK = Plan(

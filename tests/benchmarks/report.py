@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .chart import NAMES
-from .targets import row_of, targets
+from .figures import exponent
+from .targets import growth, row_of, targets
 
 __all__ = ["page", "table"]
 
@@ -70,6 +71,12 @@ def _rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for latency in sorted({row["latency"] for row in found["sweeps"]}):
+        powers = {name: growth(found, name, latency) for name in ("tinkex", "floor")}
+        yield (
+            f"Sweep time at {1000 * latency:g} ms grows with the number of runs to the power of",
+            ", ".join(f"{NAMES[name]} {exponent(each):.2f}" for name, each in powers.items()),
+        )
     seen = found["detection"]
     yield (
         f"Detection, {seen['runs']:,} runs at 10 ms polled every second, {seen['count']} flags",
@@ -205,9 +212,12 @@ Measured {where}; {seconds:.0f} s in all.
 - tinkex is fast because it lists: a page tells of 100 runs. Where a server has no list, or the
   monitored runs are few among very many, each is asked for by itself, eight at a time; a sweep
   then takes as long as that many requests do.
-- The SDK is no slouch for what it is made for. It has a list of runs as well, and a person who
-  pages through it by hand comes near the floor; `get_training_run` is compared because it is what
-  one writes first to look after runs, and what the Elixir original of this monitor does.
-- The SDK's later sweeps are compared, not the first, in which it opens one connection for each
-  run and keeps it.
+- The SDK is asked with `get_training_run`, since that is what one writes first to look after
+  runs, and what the Elixir original of this monitor does. It has a list of runs too: whoever
+  pages through that by hand needs a hundredth of the requests.
+- The SDK's later sweeps are compared, not the first, in which it opens a connection for each run.
+- Without latency a page costs more the more runs there are, for the floor just as for tinkex:
+  the exponents there are the machine's, not the monitor's.
+- The first use of `Monitor` imports the parts that `import tinkex` leaves for later; together
+  they take what stands last in the row on imports.
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 from .figures import exponent
 
-__all__ = ["SLOW", "Target", "row_of", "targets"]
+__all__ = ["SLOW", "Target", "growth", "row_of", "targets"]
 
 #: The latency at which tinkex is compared, in seconds.
 SLOW = 0.01
@@ -34,6 +34,15 @@ def row_of(found: dict[str, Any], variant: str, runs: int, latency: float) -> di
         ),
         None,
     )
+
+
+def growth(found: dict[str, Any], variant: str, latency: float) -> list[tuple[int, float]]:
+    """Runs and seconds of a variant's sweeps, from 1,000 runs on: fewer are one round trip."""
+    return [
+        (row["runs"], row["wall"])
+        for row in found["sweeps"]
+        if (row["variant"], row["latency"]) == (variant, latency) and row["runs"] >= 1_000
+    ]
 
 
 def targets(found: dict[str, Any]) -> list[Target]:
@@ -88,11 +97,7 @@ def _large(found: dict[str, Any]) -> Iterator[Target]:
                 found=f"{ratios[1]:.2f}x",
                 met=ratios[1] <= 1.2 * ratios[0],
             )
-    points = [
-        (row["runs"], row["wall"])
-        for row in found["sweeps"]
-        if row["variant"] == "tinkex" and row["latency"] == SLOW and row["runs"] >= 1_000
-    ]
+    points = growth(found, "tinkex", SLOW)
     if len(points) > 1:
         runs = f"{min(points)[0]:,} to {max(points)[0]:,}"
         name = f"sweep time grows with the number of runs ({runs}) to the power of"
