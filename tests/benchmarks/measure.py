@@ -140,7 +140,8 @@ def _sdk_sweeps(
     if importlib.util.find_spec("tinker") is None:
         return
     for runs in filter(sizes.__contains__, plan.repeats):
-        for latency in plan.latencies:
+        # The targets are set at the longest latency, so that comes first should time run out.
+        for latency in sorted(plan.latencies, reverse=True):
             for name, sweeps in (("sdk", 2 if runs >= 10_000 else 3), ("sdk-loop", 1)):
                 left = ends_at - time.monotonic()
                 if runs > plan.sdk or left <= 0:
