@@ -312,7 +312,8 @@ def test_stop_may_be_called_from_a_receiver_and_nothing_is_published_after_it(wo
     with signals.subscribe(lambda *_, **__: monitor.stop(), "client_created"):
         world.fake.advance(10)
 
-    assert world.events.names == ["detected", *ATTEMPT]
+    # Receivers have no order: the one that keeps the events may come after the one that stops.
+    assert world.events.names in (["detected", *ATTEMPT], ["detected", *ATTEMPT[:-1]])
     assert [run.state for run in runs] == ["stopped", "stopped"]
     assert world.fake.pending == ()
 
