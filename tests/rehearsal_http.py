@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from tinkex.rehearsal.corpus import sentences
+from tinkex.rehearsal.engine.corpus import sentences
 
 WAIT = 10.0
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tinkex import Checkpoint, Policy, Specific
-from tinkex.recovery.checkpoints import Cursor, cursor_of, plan_recovery
+from tinkex.runs.checkpoints import Cursor, cursor_of, plan_recovery
 
 RUN = "3f0c:train:0"
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -14,8 +14,8 @@ import requests
 
 import tinkex
 from tinkex.cli import main
-from tinkex.rehearsal.claims import ClaimError, check_equal
-from tinkex.rehearsal.scenarios import SCENARIOS, play
+from tinkex.rehearsal.scenarios.catalog import SCENARIOS, play
+from tinkex.rehearsal.scenarios.claims import ClaimError, check_equal
 
 WAIT = 50.0
 

@@ -18,7 +18,8 @@ from tinkex.errors import (
     CheckpointMissingError,
     ServiceError,
 )
-from tinkex.recovery.decisions import Action, Failure, Kind, Tally, classify, decide
+from tinkex.recovery.error_kinds import Failure, Kind, classify
+from tinkex.recovery.retry import Action, Tally, decide
 
 ACCOUNT, CHECKPOINT, REQUEST = Kind.ACCOUNT, Kind.CHECKPOINT, Kind.REQUEST
 SERVER, PATIENCE, CODE = Kind.SERVER, Kind.PATIENCE, Kind.CODE

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tinkex.recovery.outbox import Outbox
+from tinkex.runtime.delivery import Outbox
 
 WAIT = 10.0
 

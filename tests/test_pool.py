@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from tinkex.recovery.pool import DaemonPool
+from tinkex.runtime.daemon_pool import DaemonPool
 
 WAIT = 10.0
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from tinkex.rehearsal.corpus import SEQUENCE_LENGTH, sentences
-from tinkex.rehearsal.model import VOCABULARY, AdamSettings, Example, LanguageModel
-from tinkex.rehearsal.records import Refusal
-from tinkex.rehearsal.store import CheckpointStore
+from tinkex.rehearsal.engine.corpus import SEQUENCE_LENGTH, sentences
+from tinkex.rehearsal.engine.model import VOCABULARY, AdamSettings, Example, LanguageModel
+from tinkex.rehearsal.engine.records import Refusal
+from tinkex.rehearsal.engine.store import CheckpointStore
 
 ADAM = AdamSettings(learning_rate=0.05)
 PATH = "tinker://session:train:0/weights/c1"

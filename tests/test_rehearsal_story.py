@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tinkex.rehearsal.claims import ClaimError
-from tinkex.rehearsal.ledger import history, largest_difference
-from tinkex.rehearsal.plays import Play
-from tinkex.rehearsal.records import AppliedStep
+from tinkex.rehearsal.engine.records import AppliedStep
+from tinkex.rehearsal.scenarios.claims import ClaimError
+from tinkex.rehearsal.scenarios.play import Play
 from tinkex.rehearsal.stage import Stage
+from tinkex.rehearsal.step_log import history, largest_difference
 from tinkex.rehearsal.trainee import Course
 from tinkex.rehearsal.words import LENGTH, in_words, short_id
 from tinkex.signals import EVENTS

@@ -12,7 +12,7 @@ from sites import EVERY, Site, Tenant, account_of, ids
 
 from tinkex import Checkpoint, Policy, RecoveryExecutor
 from tinkex.errors import ApiPermissionError, ApiStatusError
-from tinkex.recovery.checkpoints import Cursor, plan_recovery
+from tinkex.runs.checkpoints import Cursor, plan_recovery
 from tinkex.testing import FakeServiceClient, InlineExecutor
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tinkex.recovery.scheduler import Clock, ThreadScheduler
+from tinkex.runtime.scheduler import Clock, ThreadScheduler
 from tinkex.testing import DeadlockError, FakeScheduler
 
 WAIT = 10.0

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tinkex.recovery.state import TRANSITIONS, RunState, check_transition
+from tinkex.runs.state import TRANSITIONS, RunState, check_transition
 
 #: From each state, where a run may go.
 ALLOWED = {

@@ -15,12 +15,12 @@ from .config import Config
 from .types import Checkpoint, TinkerPath, TrainingRun
 
 if TYPE_CHECKING:
+    from .handle import MonitoredRun
+    from .monitor import Monitor
+    from .policy import Policy, Specific
     from .recovery.executor import RecoveryExecutor
-    from .recovery.handle import MonitoredRun
-    from .recovery.monitor import Monitor
-    from .recovery.policy import Policy, Specific
-    from .recovery.segments import ResumePoint, Segment
-    from .recovery.watch import watch
+    from .shortcuts import watch
+    from .training.segments import ResumePoint, Segment
 
 __all__ = [
     "Checkpoint",
@@ -48,14 +48,14 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 #: What is imported when it is first asked for, and where it is: who only speaks to the API need
 #: not wait for the monitor's parts.
 _LATER = {
-    "Monitor": "recovery.monitor",
-    "MonitoredRun": "recovery.handle",
-    "Policy": "recovery.policy",
+    "Monitor": "monitor",
+    "MonitoredRun": "handle",
+    "Policy": "policy",
     "RecoveryExecutor": "recovery.executor",
-    "ResumePoint": "recovery.segments",
-    "Segment": "recovery.segments",
-    "Specific": "recovery.policy",
-    "watch": "recovery.watch",
+    "ResumePoint": "training.segments",
+    "Segment": "training.segments",
+    "Specific": "policy",
+    "watch": "shortcuts",
 }
 
 

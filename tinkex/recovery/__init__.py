@@ -1,1 +1,1 @@
-"""Monitoring and recovery: what a run goes through, from poll to successor."""
+"""Recovery: incidents, their attempts, and what follows from each."""

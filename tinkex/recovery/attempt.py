@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import AttemptTimeoutError, CheckpointMissingError, apart_from_outer
+from ..policy import Specific
+from ..rest.port import PAGE_SIZE, ask_page
+from ..runs.checkpoints import Plan, plan_recovery
+from ..runs.record import Restored
 from ..service import is_service_client, model_id_of, secrets_of, without_secrets
 from ..signals import CheckpointSelected, ClientCreated
 from ..types import Checkpoint, TrainingRun
-from .asking import ask_page
-from .checkpoints import Plan, plan_recovery
-from .decisions import Kind, classify
-from .incident import Attempt, Incident, RecoveryRequest, Restored, Tools
-from .listing import PAGE_SIZE
-from .policy import Specific
+from .error_kinds import Kind, classify
+from .incident import Attempt, Incident, RecoveryRequest, Tools
 
 __all__ = ["find_orphans", "make_plan", "run_attempt"]
 

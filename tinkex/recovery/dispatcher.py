@@ -10,9 +10,10 @@ from concurrent.futures import CancelledError, Executor, Future
 from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
+from ..runs.record import Restored
+from ..runtime.publisher import Reporter
 from ..signals import Started
 from .attempt import run_attempt
-from .consequences import crashed, failed, orphaned, recovered
 from .incident import (
     Attempt,
     Attempting,
@@ -21,10 +22,9 @@ from .incident import (
     Gate,
     Incident,
     RecoveryRequest,
-    Restored,
     Tools,
 )
-from .reporter import Reporter
+from .outcome import crashed, failed, orphaned, recovered
 
 __all__ = ["Dispatcher"]
 

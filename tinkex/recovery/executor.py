@@ -11,9 +11,8 @@ from .. import rest as default_rest
 from .. import service as default_services
 from ..config import Config
 from ..errors import RecoveryDisabledError
-from ..signals import Completed
-from ..types import Checkpoint, TrainingRun
-from .arguments import (
+from ..policy import Policy
+from ..runs.arguments import (
     SERVICE_FUNCTIONS,
     as_checkpoint,
     as_policy,
@@ -23,12 +22,13 @@ from .arguments import (
     checked_run_id,
     config_for,
 )
+from ..runtime.daemon_pool import DaemonPool
+from ..runtime.publisher import Reporter
+from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
+from ..signals import Completed
+from ..types import Checkpoint, TrainingRun
 from .dispatcher import Dispatcher
 from .incident import RecoveryRequest, Tools
-from .policy import Policy
-from .pool import DaemonPool
-from .reporter import Reporter
-from .scheduler import Clock, Scheduler, ThreadScheduler
 
 __all__ = ["RecoveryExecutor"]
 

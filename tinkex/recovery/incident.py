@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import Config
+from ..policy import Policy
+from ..runs.checkpoints import Cursor
+from ..runs.record import Restored
+from ..runtime.publisher import Reporter
+from ..runtime.scheduler import Clock, Timer
 from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
-from .checkpoints import Cursor
-from .decisions import Tally
-from .policy import Policy
-from .reporter import Reporter
-from .scheduler import Clock, Timer
+from .retry import Tally
 
 __all__ = [
     "Attempt",
@@ -28,7 +29,6 @@ __all__ = [
     "Orphaned",
     "Recovered",
     "RecoveryRequest",
-    "Restored",
     "Tools",
     "Waiting",
 ]
@@ -63,16 +63,6 @@ class Tools:
     rest: Any
     services: Any
     clock: Clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """What a successful attempt brings."""
-
-    checkpoint: Checkpoint
-    client: Any
-    successor_id: str
-    with_optimizer: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

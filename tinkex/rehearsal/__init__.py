@@ -6,10 +6,10 @@ checkpoints lie on disk, and what is broken is broken there.
 
 from __future__ import annotations
 
-from .corpus import batch, mean_loss
-from .faults import Fault, FaultHandle
-from .records import AppliedStep, CheckpointInfo, RunInfo
-from .server import RehearsalServer
+from .engine.corpus import batch, mean_loss
+from .engine.records import AppliedStep, CheckpointInfo, RunInfo
+from .web.faults import Fault, FaultHandle
+from .web.server import RehearsalServer
 
 __all__ = [
     "AppliedStep",

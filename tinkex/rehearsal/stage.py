@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import tinker
 
-from ..recovery.monitor import Monitor
-from ..recovery.policy import Policy
+from ..monitor import Monitor
+from ..policy import Policy
 from ..signals import Event, subscribe
-from .server import RehearsalServer
+from .web.server import RehearsalServer
 
 __all__ = ["Events", "Stage"]
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import tinker
 
 from ..errors import TinkexError
-from ..recovery.handle import MonitoredRun
-from ..recovery.segments import ResumePoint, Segment
+from ..handle import MonitoredRun
 from ..signals import Event
+from ..training.segments import ResumePoint, Segment
 from .chart import Panel, draw
-from .ledger import History, history, largest_difference
 from .stage import Stage
+from .step_log import History, history, largest_difference
 from .trainee import Course, new_client, train, train_segments
 from .words import in_words, short_id
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import tinker
 
-from ..recovery.handle import MonitoredRun
-from ..recovery.segments import Segment
+from ..handle import MonitoredRun
 from ..service import finished
-from .backend import BASE_MODEL
-from .corpus import batch
+from ..training.segments import Segment
+from .engine.backend import BASE_MODEL
+from .engine.corpus import batch
 
 __all__ = ["Course", "new_client", "save_steps", "train", "train_segments"]
 

@@ -1,0 +1,166 @@
+"""What `monitor_run` returns: the handle of one run and all its successors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from .access import RunAccess
+from .runs.checkpoints import Plan
+from .runs.record import Record
+from .runs.state import Generation, RunState
+from .runs.status import RunStatus
+from .signals import Completed
+from .training.loop import Loop
+from .training.segments import Segments
+from .types import Checkpoint
+
+__all__ = ["MonitoredRun"]
+
+
+class MonitoredRun:
+    """A run that a monitor looks after, whichever successor carries it on.
+
+    Threads: every member is safe from any thread.
+    """
+
+    __slots__ = ("__weakref__", "_access", "_record")
+
+    def __init__(self, access: RunAccess, record: Record) -> None:
+        self._access = access
+        self._record = record
+
+    @property
+    def run_id(self) -> str:
+        """The live run's id."""
+        return self._record.run_id
+
+    @property
+    def root_id(self) -> str:
+        """The id of the first run of the lineage."""
+        return self._record.root_id
+
+    @property
+    def client(self) -> Any:
+        """The live training client; it may change between two lines."""
+        return self._record.client
+
+    @property
+    def state(self) -> RunState:
+        """The run's state; equal to its name, such as `"healthy"`."""
+        return self._record.state
+
+    @property
+    def lineage(self) -> tuple[Generation, ...]:
+        """Every generation of the run, the live one last."""
+        return self._access.lineage(self._record)
+
+    def status(self) -> RunStatus:
+        """A snapshot of the run."""
+        return self._access.status(self._record)
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Wait until the run is healthy with a live client, and return that client.
+
+        Args:
+            timeout: Seconds; `None` waits without bound.
+
+        Raises:
+            RecoveryExhaustedError: No attempt is left.
+            MonitorStoppedError: The run, or its monitor, was stopped.
+            TimeoutError: It took longer than `timeout`.
+        """
+        return self._loop().wait_live(timeout)
+
+    def recover(self) -> Future[Completed]:
+        """Recover the run now, whatever the server says of it.
+
+        Returns:
+            A future of the `completed` event.
+
+        Raises:
+            AlreadyPendingError: A recovery is under way.
+            MonitorStoppedError: The run is not monitored any more.
+        """
+        return self._access.recover(self._record)
+
+    def stop(self) -> None:
+        """Stop monitoring the run."""
+        self._access.stop(self._record)
+
+    # The training loop
+
+    def segments(
+        self,
+        start_step: int = 0,
+        *,
+        resume_step: int | Callable[[Checkpoint], int] | None = None,
+        max_wait: float = 3600.0,
+    ) -> Segments:
+        """Go through the training loop's segments: one, then one more after each recovery.
+
+        It ends when a `with segment:` block ends without an exception. Called again, it goes
+        on where the loop was.
+
+        Args:
+            start_step: Where to begin on the run as it was registered.
+            resume_step: The next step of a checkpoint that none is recorded for, or a function
+                of the `Checkpoint` that returns it.
+            max_wait: Seconds to wait for a recovery at most.
+
+        Raises:
+            TypeError, ValueError: An argument cannot be used.
+            RuntimeError: `monitor_run` was given no client. From the loop: the segment before
+                was not entered.
+            RecoveryExhaustedError: From the loop: no attempt is left.
+            ResumePointUnknownError: From the loop: nobody knows the step of the checkpoint
+                that was restored.
+            TimeoutError: From the loop: a recovery took longer than `max_wait`.
+        """
+        if self.client is None and not self.state.is_pending:
+            raise RuntimeError(
+                f"run {self.run_id!r} has no training client; give monitor_run(..., client=...)"
+            )
+        return Segments(self._loop(), start_step, resume_step, max_wait)
+
+    def record_checkpoint(self, path: str, *, step: int, data: Any = None) -> Checkpoint:
+        """Record where the loop stood when a checkpoint was saved by other means.
+
+        Args:
+            path: A training checkpoint of this lineage.
+            step: The next step to run after it.
+            data: Any JSON value, for the position in the data.
+
+        Raises:
+            TypeError, ValueError: An argument cannot be used.
+        """
+        return self._loop().record_checkpoint(path, step, data)
+
+    def report_failure(self, error: BaseException) -> bool:
+        """Have the run looked at now, since its training loop failed.
+
+        It is polled at once and for the policy's `confirm_within` seconds.
+
+        Returns:
+            Whether a recovery was begun.
+        """
+        return self._access.report_failure(self._record, error)
+
+    def plan(self) -> Plan:
+        """Tell what a recovery would do now, by the code that would do it.
+
+        Raises:
+            RestError: No checkpoint is known and the server could not be asked.
+        """
+        return self._access.plan(self._record)
+
+    def _loop(self) -> Loop:
+        return self._access.loop(self._record)
+
+    def __repr__(self) -> str:
+        status = self.status()
+        return f"<MonitoredRun {status.run_id} {status.state.value} generation {status.generation}>"
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_()

@@ -1,0 +1,219 @@
+"""What a person decides about recoveries: the policy and the checkpoint strategies."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any
+
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from .errors import PolicyError
+from .types import TinkerPath
+
+__all__ = ["Policy", "Specific"]
+
+#: Smallest `poll_interval`, seconds: below it a monitor would only poll.
+MIN_POLL_INTERVAL = 0.001
+
+#: The most that any time may be, in seconds: some thirty years.
+MOST_SECONDS = 1e9
+
+#: Attempts per checkpoint, and seconds of backoff, unless a policy says otherwise.
+MAX_ATTEMPTS = 3
+BACKOFF = 5.0
+MAX_BACKOFF = 60.0
+
+#: The original's field names, in milliseconds, and ours, in seconds.
+_MILLISECONDS = {
+    "poll_interval_ms": "poll_interval",
+    "backoff_ms": "backoff",
+    "max_backoff_ms": "max_backoff",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Specific:
+    """Restore from this checkpoint and no other.
+
+    Args:
+        path: A training checkpoint, `tinker://RUN_ID/weights/NAME`.
+
+    Raises:
+        PolicyError: The path is not that of a training checkpoint.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        allowed = "the path of a training checkpoint, tinker://RUN_ID/weights/NAME"
+        try:
+            parsed = TinkerPath.parse(self.path)
+        except (TypeError, ValueError) as error:
+            raise PolicyError("checkpoint_strategy", self.path, allowed) from error
+        if parsed.checkpoint_type != "training":
+            reason = f"{allowed} (a sampler checkpoint cannot be trained from)"
+            raise PolicyError("checkpoint_strategy", self.path, reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """When and how corrupted runs are recovered. The fields are checked when it is made.
+
+    The first nine fields and their defaults are those of the Elixir original.
+
+    Args:
+        enabled: Whether runs may be monitored and recovered at all.
+        max_attempts: How often restoring from one checkpoint may fail, 1 or more.
+        backoff: Seconds between the first two attempts; doubled after each.
+        max_backoff: The most seconds between two attempts.
+        poll_interval: Seconds from the end of one sweep to the next.
+        checkpoint_strategy: `"latest"`, a tinker path, or `Specific(path)`.
+        restore_optimizer: Restore the optimizer state with the weights.
+        on_recovery: Called with `(old_client, new_client, checkpoint)` after a recovery.
+        on_failure: Called with `(run_id, error)` when no attempt is left.
+        wait: A tenacity wait strategy in place of `backoff` and `max_backoff`.
+        stop: A tenacity stop strategy in place of `max_attempts`.
+        fallback_checkpoints: How many older checkpoints are tried when the newest does not load.
+        allow_weights_only: Restore without the optimizer state rather than not at all.
+        attempt_timeout: Seconds after which an attempt is abandoned.
+        max_incidents: How many recoveries one lineage gets within `incident_window`.
+        incident_window: Seconds over which `max_incidents` are counted.
+        recover_on: `"unusable"`: also recover a run that is not flagged but whose client is
+            of no more use; `"corrupted"`: only a flagged one.
+        confirm_within: Seconds for which a run is polled after its training loop failed.
+        unprotected_after: Seconds after which a run without a checkpoint is warned about.
+
+    Raises:
+        PolicyError: A field is unknown or its value cannot be used.
+    """
+
+    enabled: bool = False
+    max_attempts: int = MAX_ATTEMPTS
+    backoff: float = BACKOFF
+    max_backoff: float = MAX_BACKOFF
+    poll_interval: float = 30.0
+    checkpoint_strategy: str | Specific = "latest"
+    restore_optimizer: bool = True
+    on_recovery: Callable[[Any, Any, Any], object] | None = None
+    on_failure: Callable[[str, BaseException], object] | None = None
+    wait: wait_base | None = None
+    stop: stop_base | None = None
+    fallback_checkpoints: int = 3
+    allow_weights_only: bool = False
+    attempt_timeout: float = 600.0
+    max_incidents: int = 5
+    incident_window: float = 3600.0
+    recover_on: str = "unusable"
+    confirm_within: float = 30.0
+    unprotected_after: float = 1800.0
+
+    def __new__(cls, *_: object, **given: object) -> Policy:
+        """Refuse unknown fields with the nearest name."""
+        for name, value in given.items():
+            _check_known(name, value, _FIELDS)
+        return object.__new__(cls)
+
+    def __post_init__(self) -> None:
+        for name in ("enabled", "restore_optimizer", "allow_weights_only"):
+            _check_bool(name, getattr(self, name))
+        _check_count("max_attempts", self.max_attempts, 1)
+        _check_count("fallback_checkpoints", self.fallback_checkpoints, 0)
+        _check_count("max_incidents", self.max_incidents, 1)
+        _check_seconds("backoff", self.backoff)
+        _check_seconds("max_backoff", self.max_backoff)
+        _check_seconds("poll_interval", self.poll_interval, MIN_POLL_INTERVAL)
+        _check_seconds("attempt_timeout", self.attempt_timeout, MIN_POLL_INTERVAL)
+        _check_seconds("incident_window", self.incident_window)
+        _check_seconds("confirm_within", self.confirm_within)
+        _check_seconds("unprotected_after", self.unprotected_after)
+        for name in ("on_recovery", "on_failure"):
+            callback = getattr(self, name)
+            if callback is not None and not callable(callback):
+                raise PolicyError(name, callback, "a callable or None")
+        if self.recover_on not in ("unusable", "corrupted"):
+            raise PolicyError("recover_on", self.recover_on, "'unusable' or 'corrupted'")
+        object.__setattr__(self, "checkpoint_strategy", _strategy(self.checkpoint_strategy))
+        self._check_tenacity()
+
+    def _check_tenacity(self) -> None:
+        if self.wait is not None:
+            if not isinstance(self.wait, wait_base):
+                raise PolicyError("wait", self.wait, "a tenacity wait strategy or None")
+            if (self.backoff, self.max_backoff) != (BACKOFF, MAX_BACKOFF):
+                raise PolicyError("wait", self.wait, "either wait, or backoff and max_backoff")
+        if self.stop is not None:
+            if not isinstance(self.stop, stop_base):
+                raise PolicyError("stop", self.stop, "a tenacity stop strategy or None")
+            if self.max_attempts != MAX_ATTEMPTS:
+                raise PolicyError("stop", self.stop, "either stop or max_attempts")
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Policy:
+        """Make a policy from a mapping, for example one read from a file.
+
+        The Elixir original's names in milliseconds (`poll_interval_ms`, `backoff_ms`,
+        `max_backoff_ms`) and its strategies (`{"specific": path}`) are taken too.
+
+        Raises:
+            PolicyError: A name is unknown, given twice, or its value cannot be used.
+        """
+        if not isinstance(mapping, Mapping):
+            raise PolicyError("policy", mapping, "a Policy or a mapping of its fields")
+        given: dict[str, Any] = {}
+        for name, value in mapping.items():
+            _check_known(name, value, (*_FIELDS, *_MILLISECONDS))
+            ours = _MILLISECONDS.get(name, name)
+            if ours in given:
+                raise PolicyError(name, value, f"{ours} once, in seconds or in milliseconds")
+            if name in _MILLISECONDS:
+                _check_seconds(name, value)
+                given[ours] = value / 1000
+            else:
+                given[ours] = value
+        return cls(**given)
+
+
+_FIELDS = tuple(field.name for field in fields(Policy))
+
+
+def _check_known(name: str, value: object, known: tuple[str, ...]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise PolicyError(name, value, f"{hint}the fields are {', '.join(known)}")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise PolicyError(name, value, "True or False")
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise PolicyError(name, value, f"a whole number, {least} or more")
+
+
+def _check_seconds(name: str, value: object, least: float = 0.0) -> None:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not least <= value <= MOST_SECONDS:  # type: ignore[operator]
+        raise PolicyError(name, value, f"a finite number of seconds from {least:g} to 1e9")
+
+
+def _strategy(given: object) -> str | Specific:
+    allowed = "'latest', a tinker path, or Specific(path)"
+    if isinstance(given, Specific) or given == "latest":
+        return given
+    if given == "best":
+        raise PolicyError("checkpoint_strategy", given, f"{allowed} ('best' is reserved)")
+    if isinstance(given, Mapping) and set(given) == {"specific"}:
+        return Specific(given["specific"])
+    if isinstance(given, (tuple, list)) and len(given) == 2 and given[0] == "specific":
+        return Specific(given[1])
+    if isinstance(given, str) and given.startswith("tinker://"):
+        return Specific(given)
+    raise PolicyError("checkpoint_strategy", given, allowed)

@@ -1,0 +1,1 @@
+"""Polling: which requests a sweep makes, on which threads, and what its answers mean."""

@@ -1,0 +1,386 @@
+"""One poll of many runs at a time: on which threads, and bounded by which time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from ..config import Config
+from ..errors import ApiTimeoutError, patience
+from ..rest.port import ask_page, ask_run
+from ..runs.record import Record
+from ..runtime.daemon_pool import DaemonPool
+from ..runtime.scheduler import Clock, Timer
+from .listing import AccountView, Listing, is_of_account, refuses_listing
+from .sweep import Page, Poll, Results, Sweep, SweepEnd
+
+__all__ = ["Sweeper", "poll_bound"]
+
+logger = logging.getLogger(__name__)
+
+#: A request that has taken longer than this, in seconds, does not hold a sweep's end any more.
+STRAGGLER = 1.0
+
+#: How many threads may hang in a foreign rest module beside those that still poll.
+MAX_HUNG = 64
+
+
+def poll_bound(poll_interval: float) -> float:
+    """The most seconds that the poll of one run may take, its retries included."""
+    return min(20.0, max(5.0, poll_interval))
+
+
+class Sweeper:
+    """Makes sweeps, one at a time.
+
+    Args:
+        rest: The rest module; asked with a bound where `bounded`.
+        clock: Time.
+        workers: How many requests may be in flight; 0 polls on the thread that begins a sweep.
+        bound: The most seconds that one poll may take.
+        bounded: `rest` keeps to a `timeout=` by itself.
+        results: Told each answer and each error.
+        on_end: Called when a sweep has ended, on the thread that ended it.
+        notify: Wakes whoever waits for a poll.
+
+    Threads: safe from any thread; polls run on `tinkex-poll_N`.
+    """
+
+    def __init__(
+        self,
+        rest: Any,
+        clock: Clock,
+        *,
+        workers: int,
+        bound: float,
+        bounded: bool,
+        results: Results,
+        on_end: Callable[[SweepEnd], None],
+        notify: Callable[[], None],
+    ) -> None:
+        self._rest = rest
+        self._clock = clock
+        self._workers = workers
+        self._bound = bound
+        self._options = {"timeout": bound} if bounded else {}
+        self._can_list = callable(getattr(rest, "list_training_runs", None))
+        self._results = results
+        self._on_end = on_end
+        self._notify = notify
+        # More than work at a time: a foreign rest module may hang on to threads for ever.
+        self._pool = DaemonPool(workers + MAX_HUNG, "tinkex-poll") if workers else None
+        self._lock = threading.Lock()
+        # Guarded by _lock: what was learnt of the accounts, the sweep under way, single polls
+        # beside it, the requests in flight, those that were given up but whose threads still
+        # hang, how many threads are at work, and the timer that looks after them.
+        self._views: dict[Config | None, AccountView] = {}
+        self._sweep: Sweep | None = None
+        self._single: deque[Poll] = deque()
+        self._in_flight: set[Poll | Page] = set()
+        self._given_up: set[Poll | Page] = set()
+        self._at_work = 0
+        self._is_watching = False
+        self._watch_timer: Timer | None = None
+        self._thread: int | None = None
+        self._closed = False
+
+    # Commands
+
+    def begin(self, records: Iterable[Record]) -> bool:
+        """Begin a sweep; without effect and false while one is under way."""
+        now = self._clock.monotonic()
+        accounts: dict[Config | None, list[Record]] = {}
+        for config, group in groupby(records, key=attrgetter("config")):
+            accounts.setdefault(config, []).extend(group)
+        with self._lock:
+            if self._closed or self._sweep is not None:
+                return False
+            sweep = self._sweep = Sweep(now)
+            for config, runs in accounts.items():
+                self._plan_locked(sweep, config, runs, now)
+        self._work()
+        self._end_if_done(sweep)
+        return True
+
+    def poll(self, record: Record) -> Callable[[], bool]:
+        """Poll one run now, outside any sweep; what is returned tells whether that is done."""
+        poll = Poll(Sweep(self._clock.monotonic(), ended=True), record)
+        with self._lock:
+            self._single.append(poll)
+        self._work()
+        return lambda: self._closed or not (poll in self._single or poll in self._in_flight)
+
+    def close(self) -> None:
+        """Begin no more polls and bring no more results."""
+        with self._lock:
+            self._closed = True
+            self._in_flight.clear()
+            self._single.clear()
+            timer = self._watch_timer
+        if timer is not None:
+            timer.cancel()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the poll threads after `close`, at most `timeout` seconds."""
+        if self._pool is not None:
+            self._pool.join(timeout)
+
+    # Queries
+
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether a sweep is under way."""
+        return self._sweep is not None and not self._closed
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on the thread of a sweep, and so cannot wait for its end."""
+        return self._thread == threading.get_ident()
+
+    # The plan
+
+    def _plan_locked(
+        self, sweep: Sweep, config: Config | None, records: list[Record], now: float
+    ) -> None:
+        view = self._views.setdefault(config, AccountView())
+        if now < view.slow_until:
+            return
+        under_way = (*self._in_flight, *self._given_up)
+        hanging = {p.record for p in under_way if isinstance(p, Poll)}
+        due = [r for r in records if r.poll_after <= now and r not in hanging]
+        sweep.runs += len(due)
+        # A page that hangs must not be followed by more of them, and hides no run.
+        can_list = self._can_list and not any(
+            isinstance(p, Page) and p.config == config for p in under_way
+        )
+        if can_list and view.should_list(len(due), self._workers, now):
+            sweep.listings.append(Listing(view, config, due))
+        else:
+            # Those that failed last time come last: they are the ones that may hang.
+            due.sort(key=lambda record: record.failed_at is not None)
+            sweep.polls.extend(Poll(sweep, record) for record in due)
+
+    def _next(self) -> Poll | Page | None:
+        with self._lock:
+            while not self._closed:
+                request: Poll | Page | None = None
+                if self._single:
+                    request = self._single.popleft()
+                elif self._sweep is not None:
+                    request = self._sweep.take()
+                if request is None:
+                    break
+                view = self._views.get(request.config)
+                now = self._clock.monotonic()
+                if isinstance(request, Poll) and view is not None and now < view.slow_until:
+                    continue  # the server asked for patience; the next sweep asks for this run
+                request.began = now
+                request.sweep.requests += 1
+                self._in_flight.add(request)
+                return request
+            self._at_work -= 1
+            return None
+
+    # Requests
+
+    def _work(self) -> None:
+        """Have what is planned asked for, on as many threads as there may be."""
+        if self._pool is None:
+            self._thread, before = threading.get_ident(), self._thread
+            with self._lock:
+                self._at_work += 1
+            try:
+                self._drain()
+            finally:
+                self._thread = before
+            return
+        with self._lock:
+            planned = len(self._single)
+            if self._sweep is not None:
+                planned += len(self._sweep.polls) + self._workers * len(self._sweep.listings)
+            # Threads that hang in a foreign rest module beyond the bound are not counted on.
+            free = self._workers - (self._at_work - len(self._given_up))
+            more = 0 if self._closed else max(0, min(planned, free))
+            self._at_work += more
+            watch = more > 0 and not self._is_watching
+            self._is_watching = self._is_watching or watch
+        for _ in range(more):
+            try:
+                self._pool.submit(self._drain)
+            except RuntimeError as error:
+                self._not_at_work(error)
+        if watch:
+            self._watch_later()
+
+    def _not_at_work(self, error: RuntimeError) -> None:
+        """No thread could be had; without any the sweep ends, and the next one tries again."""
+        with self._lock:
+            self._at_work -= 1
+            sweep = self._sweep
+            gives_up = sweep is not None and not self._at_work and not self._closed
+            if sweep is not None and gives_up:
+                sweep.drop()
+        if sweep is not None and gives_up:
+            logger.error("a sweep could not be made: %s", error)
+            self._end_if_done(sweep)
+
+    def _drain(self) -> None:
+        while (request := self._next()) is not None:
+            try:
+                if isinstance(request, Page):
+                    self._ask_page(request)
+                else:
+                    self._ask_run(request)
+            except Exception as error:
+                logger.exception("an answer could not be dealt with")
+                with self._lock:
+                    self._remove_locked(request, error)
+                    if isinstance(request, Page):
+                        now = self._clock.monotonic()
+                        request.listing.failed(error, refused=False, whole=False, now=now)
+            except BaseException:  # an interrupt of whoever polls on a thread of their own
+                with self._lock:
+                    self._at_work -= 1
+                    self._remove_locked(request, None)
+                    request.sweep.drop()
+                self._end_if_done(request.sweep)
+                raise
+            self._end_if_done(request.sweep)
+            if request.sweep.ended:
+                self._notify()
+
+    def _ask_run(self, poll: Poll) -> None:
+        run, error = self._asked(ask_run, poll.config, poll.run_id)
+        if not self._landed(poll, error):
+            return
+        if error is None:
+            self._results.seen(poll.record, poll.run_id, run)
+        else:
+            self._results.failed(poll.record, poll.run_id, error)
+
+    def _asked(self, ask: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+        """The answer or the error: as a value, so that what follows is not raised from it."""
+        try:
+            return ask(self._rest, *args, self._options), None
+        except Exception as error:
+            return None, error
+        except BaseException as error:
+            if self._pool is None:
+                raise
+            return None, error  # an exit in foreign code must not end a thread of ours
+
+    def _landed(self, poll: Poll, error: BaseException | None = None) -> bool:
+        """Whether a poll's answer is still wanted."""
+        with self._lock:
+            wanted = poll in self._in_flight and not self._closed
+            self._remove_locked(poll, error)
+            return wanted
+
+    def _ask_page(self, page: Page) -> None:
+        listing = page.listing
+        size = listing.view.page_size
+        answer, error = self._asked(ask_page, page.config, page.number * size, size)
+        if error is not None:
+            with self._lock:
+                now = self._clock.monotonic()
+                self._remove_locked(page, error)
+                listing.failed(
+                    error, refused=refuses_listing(error), whole=is_of_account(error), now=now
+                )
+                left = self._left_over_locked(page)
+        else:
+            rows, total = answer
+            found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
+            misfits = self._results.seen_rows(page.config, found)
+            seen = [run_id for _, run_id, _ in found if run_id not in misfits]
+            with self._lock:
+                now = self._clock.monotonic()
+                self._remove_locked(page, None)
+                listing.landed(page.number, len(rows), total, seen, now)
+                left = self._left_over_locked(page)
+        if listing.error is not None:
+            for record in left:
+                self._results.failed(record, record.run_id, listing.error)
+        elif self._pool is not None and (left or listing.has_next):
+            self._work()
+
+    def _remove_locked(self, request: Poll | Page, error: BaseException | None) -> None:
+        self._given_up.discard(request)
+        self._in_flight.discard(request)
+        if error is not None:
+            request.sweep.errors += 1
+            seconds = patience(error)
+            if seconds is not None:
+                view = self._views.setdefault(request.config, AccountView())
+                view.slow_until = self._clock.monotonic() + seconds
+
+    def _left_over_locked(self, page: Page) -> list[Record]:
+        """The runs that a listing did not show, once it is through; each is asked for."""
+        if page.sweep.ended:
+            page.listing.end()
+        if not page.listing.is_through or self._closed:
+            return []
+        left = page.listing.left_over()
+        if page.listing.error is None:
+            polls = self._single if page.sweep.ended else page.sweep.polls
+            polls.extend(Poll(page.sweep, record) for record in left)
+        return left
+
+    # The end
+
+    def _end_if_done(self, sweep: Sweep) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            if sweep.ended or sweep.polls or any(each.has_next for each in sweep.listings):
+                return
+            if any(r.sweep is sweep and now - r.began < STRAGGLER for r in self._in_flight):
+                return
+            sweep.ended = True
+            self._sweep = None
+            end = SweepEnd(
+                runs=sweep.runs,
+                requests=sweep.requests,
+                errors=sweep.errors,
+                duration=now - sweep.began,
+            )
+            closed = self._closed
+        if not closed:
+            self._on_end(end)
+
+    def _watch(self) -> None:
+        """End a sweep that only stragglers hold, and give up requests beyond their bound."""
+        now = self._clock.monotonic()
+        with self._lock:
+            sweep = self._sweep
+            # Our own rest client ends its calls by itself; a second more is for its answer.
+            late = [r for r in self._in_flight if now - r.began > self._bound + STRAGGLER]
+            self._in_flight.difference_update(late)
+            self._given_up.update(late)
+            self._is_watching = not self._closed and (sweep is not None or bool(self._in_flight))
+            again = self._is_watching
+        for request in late:
+            request.sweep.errors += 1
+            if isinstance(request, Poll):
+                error = ApiTimeoutError(f"run {request.run_id}: no answer in {self._bound:g} s")
+                self._results.failed(request.record, request.run_id, error)
+        if sweep is not None:
+            self._end_if_done(sweep)
+        if late:
+            self._work()
+            self._notify()
+        if again:
+            self._watch_later()
+
+    def _watch_later(self) -> None:
+        timer = self._clock.call_later(STRAGGLER, self._watch)
+        with self._lock:
+            self._watch_timer = timer
+            is_stale = self._closed
+        if is_stale:
+            timer.cancel()

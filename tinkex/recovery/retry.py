@@ -1,0 +1,116 @@
+"""What follows a failed attempt under a policy: pure functions, one place for all of it."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import tenacity
+
+from ..policy import Policy
+from .error_kinds import Failure, Kind
+
+__all__ = ["Action", "Decision", "Tally", "decide"]
+
+#: The most seconds that a policy's own wait strategy may ask for.
+LONGEST_DELAY = 86_400.0
+
+
+class Action(StrEnum):
+    """What follows a failed attempt."""
+
+    #: The same checkpoint again, after the delay.
+    RETRY = "retry"
+    #: The next older checkpoint, at once.
+    STEP_DOWN = "step_down"
+    #: The checkpoints once more from the newest, weights only, at once.
+    DROP_OPTIMIZER = "drop_optimizer"
+    #: Nothing until the account works again.
+    PAUSE = "pause"
+    #: No attempt is left.
+    GIVE_UP = "give_up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """An action, and the seconds until the next attempt at the earliest."""
+
+    action: Action
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What counts within an incident.
+
+    `tries` are the counted failures on the present checkpoint, `waits` the uncounted ones in
+    a row, `rungs_left` how many older checkpoints may still be tried, `elapsed` the seconds
+    since the incident began, `seed` what the jitter is drawn from; `can_pause` says whether
+    somebody tells when the account works again.
+    """
+
+    seed: str
+    can_pause: bool
+    with_optimizer: bool
+    tries: int = 0
+    waits: int = 0
+    rungs_left: int = 0
+    elapsed: float = 0.0
+
+    def after(self, failure: Failure) -> Tally:
+        """The tally with one more failure counted."""
+        if failure.kind is Kind.PATIENCE:
+            return replace(self, waits=self.waits + 1)
+        if failure.kind is Kind.CHECKPOINT:
+            return replace(self, tries=0, waits=0)
+        if failure.kind is Kind.ACCOUNT:
+            return self
+        return replace(self, tries=self.tries + 1, waits=0)
+
+
+def decide(policy: Policy, failure: Failure, tally: Tally, error: BaseException) -> Decision:
+    """What follows a failed attempt under a policy; `tally` includes this failure."""
+    if failure.kind is Kind.ACCOUNT and tally.can_pause:
+        return Decision(action=Action.PAUSE, delay=policy.poll_interval)
+    if failure.kind is Kind.CHECKPOINT and tally.rungs_left > 0:
+        return Decision(action=Action.STEP_DOWN)
+    if failure.kind is Kind.CHECKPOINT and tally.with_optimizer and policy.allow_weights_only:
+        return Decision(action=Action.DROP_OPTIMIZER)
+    if failure.kind in (Kind.ACCOUNT, Kind.CHECKPOINT, Kind.REQUEST):
+        return Decision(action=Action.GIVE_UP)
+    if failure.kind is Kind.PATIENCE:
+        plain = _delay(policy, tally.waits, tally, error)
+        return Decision(action=Action.RETRY, delay=max(plain, failure.retry_after or 0.0))
+    if _is_last(policy, tally, error):
+        return Decision(action=Action.GIVE_UP)
+    return Decision(action=Action.RETRY, delay=_delay(policy, tally.tries, tally, error))
+
+
+def _is_last(policy: Policy, tally: Tally, error: BaseException) -> bool:
+    if policy.stop is None:
+        return tally.tries >= policy.max_attempts
+    return bool(policy.stop(_retry_state(tally.tries, tally, error)))
+
+
+def _delay(policy: Policy, number: int, tally: Tally, error: BaseException) -> float:
+    state = _retry_state(number, tally, error)
+    if policy.wait is not None:
+        return min(max(float(policy.wait(state)), 0.0), LONGEST_DELAY)
+    plain = tenacity.wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)(state)
+    # Drawn from the run's id and the attempt: spread over runs, yet the same every time.
+    return plain * random.Random(f"{tally.seed}:{number}").uniform(0.5, 1.0)
+
+
+def _retry_state(number: int, tally: Tally, error: BaseException) -> tenacity.RetryCallState:
+    """What a tenacity strategy looks at."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = number
+    state.start_time = 0.0
+    state.outcome_timestamp = tally.elapsed
+    outcome: Future[Any] = tenacity.Future(number)
+    outcome.set_exception(error)
+    state.outcome = outcome  # type: ignore[assignment]
+    return state

@@ -1,0 +1,1 @@
+"""The training side of the rehearsal server: a small model, its runs and its checkpoints."""

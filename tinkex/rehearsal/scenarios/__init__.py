@@ -1,0 +1,1 @@
+"""The scenarios of faults that `tinkex rehearse --faults` plays."""

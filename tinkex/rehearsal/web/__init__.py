@@ -1,0 +1,1 @@
+"""The HTTP side of the rehearsal server: routes, faults, and the thread that serves them."""

@@ -1,0 +1,263 @@
+"""The embedded server: its life, and what callers do to it and ask of it from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..engine.backend import Backend
+from ..engine.records import AppliedStep, FailureMode, Refusal, RunInfo
+from ..engine.state import State, Trap
+from ..engine.store import CheckpointStore
+from ..engine.training import Trainer
+from .catalog import CatalogRoutes
+from .faults import Fault, FaultBook, FaultHandle
+from .gate import Connections, Gate
+from .host import HOST, Host
+from .routes import FutureStyle, TrainingRoutes
+from .wire import refusal_response
+
+__all__ = ["RehearsalServer"]
+
+#: The key and its owner where none are given.
+DEFAULT_KEYS: Mapping[str, str] = MappingProxyType({"tml-rehearsal": "owner"})
+
+
+class RehearsalServer:
+    """A server of the Tinker API on 127.0.0.1, with a small model that really trains.
+
+    `directory` is where checkpoints lie; by default a temporary one, deleted at `close`.
+    `api_keys` maps keys to the owners of their runs. `create_model_via_load_weights` and
+    `proto_compress_fwdbwd` are flags that clients read at start, `client_config` holds further
+    ones. `unknown_run_status` 404 answers with JSON, 500 with plain text. `failed_futures`
+    says how a failed request is told: by an HTTP "status", or an "answer" with an error in it.
+    With a `seed` the session ids repeat from server to server.
+
+    Threads: every method is safe from any thread. Requests are served on one daemon thread,
+    `tinkex-rehearsal`, on which the model is trained too.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str | None = None,
+        *,
+        port: int = 0,
+        api_keys: Mapping[str, str] = DEFAULT_KEYS,
+        create_model_via_load_weights: bool = True,
+        proto_compress_fwdbwd: bool = False,
+        client_config: Mapping[str, Any] | None = None,
+        unknown_run_status: int = 404,
+        failed_futures: FutureStyle = "status",
+        seed: int | None = None,
+    ) -> None:
+        if not api_keys or not all(key.startswith("tml-") for key in api_keys):
+            raise ValueError('api_keys must hold at least one key, each beginning with "tml-"')
+        self._owners = dict(api_keys)
+        self._port = port
+        self._client_config: dict[str, Any] = {
+            "pjwt_auth_enabled": False,
+            "create_model_via_load_weights": create_model_via_load_weights,
+            "proto_compress_fwdbwd": proto_compress_fwdbwd,
+            **(client_config or {}),
+        }
+        self._future_style: FutureStyle = failed_futures
+        self._state = State(seed=seed, unknown_run_status=unknown_run_status)
+        self._store = CheckpointStore(None if directory is None else Path(directory))
+        self._trainer = Trainer(self._state, self._store)
+        self._faults = FaultBook()
+        self._connections = Connections()
+        self._closing = asyncio.Event()
+        self._gate = self._build()
+        # Held over start and stop, so that nobody sees half of either.
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._host: Host | None = None
+        self._closed = False
+
+    def start(self) -> Self:
+        """Listen, and return the server itself; a second start is a no-op."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this rehearsal server was closed; make a new one")
+            if self._host is None:
+                protocol = self._connections.protocol()
+                host = Host(self._gate, port=self._port, protocol=protocol, closing=self._closing)
+                host.start()
+                self._host, self._port = host, host.port
+        return self
+
+    def close(self) -> None:
+        """Stop serving, end what hangs, delete a directory of its own; idempotent."""
+        with self._lock:
+            host, self._host, self._closed = self._host, None, True
+            if host is not None:
+                host.stop()
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # What clients need
+
+    @property
+    def url(self) -> str:
+        """The base URL, once the server was started."""
+        if self._port == 0:
+            raise RuntimeError("the rehearsal server has no URL before start()")
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def api_key(self) -> str:
+        """The first of the keys."""
+        return next(iter(self._owners))
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment variables that lead clients here."""
+        return {"TINKER_BASE_URL": self.url, "TINKER_API_KEY": self.api_key}
+
+    # What goes wrong
+
+    def corrupt(
+        self,
+        run_id: str,
+        *,
+        break_newest: int = 0,
+        flag: bool = True,
+        mode: FailureMode = "fail",
+    ) -> None:
+        """Corrupt a run for good: from now on its training calls fail, or hang.
+
+        With `flag` the API says `corrupted: true`. The files of the newest `break_newest`
+        training checkpoints are cut short. `KeyError` if there is no such run.
+        """
+        self._trainer.corrupt(run_id, break_newest=break_newest, flag=flag, mode=mode)
+
+    def corrupt_at(
+        self,
+        run_id: str | None,
+        step: int,
+        *,
+        break_newest: int = 0,
+        flag: bool = True,
+        mode: FailureMode = "fail",
+    ) -> None:
+        """Corrupt a run when it is about to apply optimizer step `step`, which it then does not.
+
+        It happens once: a successor passes the same step. `None` means whichever run comes to
+        that step first, so it can be said before there is one.
+        """
+        trap = Trap(run_id=run_id, step=step, break_newest=break_newest, flag=flag, mode=mode)
+        self._state.set_trap(trap)
+
+    def forget(self, run_id: str) -> None:
+        """Delete a run: the API does not know it any more, nor its checkpoints."""
+        with self._state.changed:
+            self._state.known_run(run_id).forgotten = True
+            self._state.changed.notify_all()
+
+    def expire(self, tinker_path: str) -> None:
+        """Let a checkpoint have expired a second ago; it stays in the listings."""
+        with self._state.changed:
+            self._state.checkpoint(tinker_path).keep_for(-1.0)
+
+    def break_checkpoint(self, tinker_path: str) -> None:
+        """Cut the file of a checkpoint short, so that loading it fails."""
+        with self._state.changed:
+            self._state.checkpoint(tinker_path).broken = True
+        self._store.truncate(tinker_path)
+
+    def add_fault(self, fault: Fault) -> FaultHandle:
+        """Put a fault in force until its `times` are over or its handle is removed."""
+        return self._faults.add(fault)
+
+    # What happened
+
+    def steps(self, run_id: str | None = None) -> tuple[AppliedStep, ...]:
+        """List the optimizer steps applied to one run or to all, in order."""
+        return self._state.steps(run_id)
+
+    def runs(self) -> tuple[RunInfo, ...]:
+        """Describe all runs ever made, oldest first."""
+        return self._state.infos()
+
+    def run(self, run_id: str) -> RunInfo:
+        """Describe one run; `KeyError` if there is none of that id."""
+        with self._state.changed:
+            return self._state.known_run(run_id).info()
+
+    @property
+    def training_clients_created(self) -> int:
+        """How many runs were made in all, from nothing or from a checkpoint."""
+        with self._state.changed:
+            return len(self._state.runs)
+
+    @property
+    def requests(self) -> Counter[str]:
+        """How many requests came, by "METHOD /route/template"; the ones in faults count too."""
+        return self._gate.requests()
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections were accepted."""
+        return self._connections.count
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `predicate` holds, asked anew after each step, save, run and corruption.
+
+        It is called with the server's state locked, so it must be quick. Returns whether it
+        came to hold within `timeout` seconds.
+        """
+        return self._state.wait_for(predicate, timeout)
+
+    def _build(self) -> Gate:
+        training = TrainingRoutes(
+            Backend(self._state, self._trainer),
+            self._state,
+            client_config=self._client_config,
+            future_style=self._future_style,
+            closing=self._closing,
+        )
+        routes = [*training.table(), *CatalogRoutes(self._state, self._store).table()]
+        app = Starlette(
+            routes=routes,
+            exception_handlers={Refusal: _refused, HTTPException: _no_route},
+        )
+        return Gate(
+            app,
+            routes,
+            owners=self._owners,
+            faults=self._faults,
+            connections=self._connections,
+            closing=self._closing,
+        )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        raise error
+    return refusal_response(error)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)

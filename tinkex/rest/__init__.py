@@ -1,0 +1,17 @@
+"""The REST module: the part of the Tinker API that tinkex needs, over pooled connections."""
+
+from .client import (
+    RestClient,
+    get_training_run,
+    get_weights_info,
+    list_checkpoints,
+    list_training_runs,
+)
+
+__all__ = [
+    "RestClient",
+    "get_training_run",
+    "get_weights_info",
+    "list_checkpoints",
+    "list_training_runs",
+]

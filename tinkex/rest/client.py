@@ -1,0 +1,337 @@
+"""The part of the Tinker API that tinkex needs, as functions and as a client of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+import threading
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential, wait_random
+
+from ..config import Config, checked_seconds
+from ..errors import (
+    ApiConnectionError,
+    ApiStatusError,
+    ApiTimeoutError,
+    RestError,
+)
+from ..types import (
+    Checkpoint,
+    TinkerPath,
+    TrainingRun,
+    TrainingRunPage,
+    WeightsInfo,
+    list_of_objects,
+)
+from .sockets import Call
+from .transport import Account, Answer, object_of, status_error
+
+__all__ = [
+    "RestClient",
+    "get_training_run",
+    "get_weights_info",
+    "list_checkpoints",
+    "list_training_runs",
+]
+
+#: The bound of one call with all its retries where none is given, in seconds.
+DEFAULT_TIMEOUT = 20.0
+
+#: How often one request is made at most.
+MAX_TRIES = 3
+
+#: The longest run id or tinker path that is sent, in characters.
+MAX_ID = 512
+
+#: How many pages of a run's checkpoints are read at most.
+MAX_CHECKPOINT_PAGES = 100
+
+_RUNS = "/api/v1/training_runs"
+_RETRIED = {408, 425, 429}
+_CLOSED = "the client was closed; make a new RestClient"
+_BACKOFF = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)
+
+
+class RestClient:
+    """Speaks to the Tinker API, for any number of accounts.
+
+    Everything here only reads, so what fails for a reason that may pass is tried again. Each
+    method takes the account as `config` and, as `timeout`, the seconds for everything, retries
+    included (`None` means 20). Each raises a `RestError` where no answer came, or none that
+    fits; it holds neither the key nor an error of an HTTP library. A config without a key is a
+    `ConfigError`.
+
+    Args:
+        max_connections: how many connections to an account are kept open.
+        wait: how the time between two tries is spent: given seconds, it returns true where it
+            was woken because this client is not needed any more.
+
+    Threads: every method is safe from any thread.
+    """
+
+    def __init__(
+        self, *, max_connections: int = 8, wait: Callable[[float], bool] | None = None
+    ) -> None:
+        self._max_connections = max_connections
+        self._stopped = threading.Event()
+        self._wait = self._stopped.wait if wait is None else wait
+        self._retrying = Retrying(
+            retry=retry_if_result(_may_pass),
+            wait=_pause,
+            stop=_is_last,
+            sleep=self._sleep,
+            retry_error_callback=_outcome,
+        )
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._process = os.getpid()
+        self._accounts: dict[tuple[Any, ...], Account] = {}
+        self._calls: set[Call] = set()
+
+    def close(self) -> None:
+        """End the calls under way and all later ones; a second close does nothing."""
+        with self._lock:
+            self._stopped.set()
+            self._leave_parent_locked()
+            calls, self._calls = self._calls, set()
+            accounts, self._accounts = self._accounts, {}
+        for call in calls:
+            call.end(ApiConnectionError(f"{call.where}: {_CLOSED}"))
+        for account in accounts.values():
+            account.close()
+
+    def cut(self, older_than: float) -> int:
+        """End the calls that began more than `older_than` seconds ago; say how many."""
+        with self._lock:
+            self._leave_parent_locked()
+            calls = [c for c in self._calls if monotonic() - c.started_at > older_than]
+        for call in calls:
+            call.end(ApiTimeoutError(f"{call.where}: cut off after {older_than:g} s"))
+        return len(calls)
+
+    def get_training_run(
+        self, config: Config, run_id: str, *, timeout: float | None = None
+    ) -> TrainingRun:
+        """Ask for one run.
+
+        Raises:
+            ValueError: `run_id` cannot be an id.
+        """
+        path = f"{_RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
+        return TrainingRun.from_json(self._request(config, "GET", path, timeout))
+
+    def list_training_runs(
+        self, config: Config, *, limit: int = 20, offset: int = 0, timeout: float | None = None
+    ) -> TrainingRunPage:
+        """Ask for `limit` of all runs, after the first `offset`; their order is not promised.
+
+        Servers differ in how many they give at most, and in what they say to more.
+
+        Raises:
+            ValueError: `limit` or `offset` is no such number.
+        """
+        if not _is_whole(limit, least=1) or not _is_whole(offset, least=0):
+            raise ValueError(f"limit should be 1 or more, offset 0 or more: {limit!r}, {offset!r}")
+        path = f"{_RUNS}?limit={limit}&offset={offset}&access_scope={config.access_scope}"
+        return TrainingRunPage.from_json(self._request(config, "GET", path, timeout))
+
+    def list_checkpoints(
+        self, config: Config, run_id: str, *, timeout: float | None = None
+    ) -> tuple[Checkpoint, ...]:
+        """Ask for all checkpoints of a run, in the server's order.
+
+        A server that gives them in pages, the oldest first, is asked until it has no more.
+
+        Raises:
+            ValueError: `run_id` cannot be an id.
+        """
+        path = f"{_RUNS}/{quoted_id(run_id)}/checkpoints"
+        bound = _bound(timeout)
+        began_at = monotonic()
+        found: dict[str, Checkpoint] = {}
+        query = ""
+        for _ in range(MAX_CHECKPOINT_PAGES):
+            left = max(bound - (monotonic() - began_at), 0.001)
+            answer = self._request(config, "GET", path + query, left)
+            known = len(found)
+            for row in list_of_objects(Checkpoint, answer, "checkpoints"):
+                checkpoint = Checkpoint.from_json(row)
+                found[checkpoint.tinker_path] = checkpoint
+            # A server that knows no paging gives the same ones again, and no new one.
+            if len(found) == known or len(found) >= _total(answer):
+                break
+            query = f"?limit=100&offset={len(found)}"
+        return tuple(found.values())
+
+    def get_weights_info(
+        self, config: Config, tinker_path: str | TinkerPath, *, timeout: float | None = None
+    ) -> WeightsInfo:
+        """Ask what a checkpoint was made from; some servers answer even where there is none.
+
+        Raises:
+            ValueError: `tinker_path` cannot be a path.
+        """
+        path = str(tinker_path) if isinstance(tinker_path, TinkerPath) else tinker_path
+        if not _is_sendable(path):
+            raise ValueError(f"a tinker path is 1 to {MAX_ID} printable characters of text")
+        body = json.dumps({"tinker_path": path}).encode()
+        answer = self._request(config, "POST", "/api/v1/weights_info", timeout, body)
+        return WeightsInfo.from_json(answer)
+
+    def _request(
+        self,
+        config: Config,
+        method: str,
+        path: str,
+        timeout: float | None,
+        body: bytes | None = None,
+    ) -> Mapping[str, Any]:
+        url = config.base_url + path
+        account, call = self._begin(config, f"{method} {url}", _bound(timeout))
+        try:
+            answer: Answer | RestError = self._retrying(_attempt, call, account, method, url, body)
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+        result = object_of(answer, call, account) if isinstance(answer, Answer) else answer
+        # Here, where no other error is being handled, so that none hangs on to this one.
+        if isinstance(result, RestError):
+            raise result
+        return result
+
+    def _begin(self, config: Config, where: str, bound: float) -> tuple[Account, Call]:
+        key = (config.base_url, config.require_key(), *(config.headers or {}).items())
+        with self._lock:
+            self._leave_parent_locked()
+            if self._stopped.is_set():
+                raise ApiConnectionError(_CLOSED)
+            account = self._accounts.get(key)
+            if account is None:
+                account = Account(config, max_connections=self._max_connections)
+                self._accounts[key] = account
+            call = Call(
+                account.scrub(where),
+                timeout=bound,
+                connect_timeout=config.connect_timeout,
+                read_timeout=config.read_timeout,
+            )
+            self._calls.add(call)
+        return account, call
+
+    def _leave_parent_locked(self) -> None:
+        # A forked child must neither speak on its parent's connections nor shut them.
+        if self._process != os.getpid():
+            self._process, self._accounts, self._calls = os.getpid(), {}, set()
+
+    def _sleep(self, seconds: float) -> None:
+        if self._wait(seconds):
+            raise ApiConnectionError(_CLOSED)
+
+
+_shared_lock = threading.Lock()
+_shared_client: RestClient | None = None
+
+
+def _shared() -> RestClient:
+    global _shared_client  # noqa: PLW0603
+    with _shared_lock:
+        if _shared_client is None:
+            _shared_client = RestClient()
+        return _shared_client
+
+
+def get_training_run(config: Config, run_id: str, *, timeout: float | None = None) -> TrainingRun:
+    """Ask for one run: `RestClient.get_training_run` on a client shared by all."""
+    return _shared().get_training_run(config, run_id, timeout=timeout)
+
+
+def list_training_runs(
+    config: Config, *, limit: int = 20, offset: int = 0, timeout: float | None = None
+) -> TrainingRunPage:
+    """Ask for one page of all runs: `RestClient.list_training_runs` on the shared client."""
+    return _shared().list_training_runs(config, limit=limit, offset=offset, timeout=timeout)
+
+
+def list_checkpoints(
+    config: Config, run_id: str, *, timeout: float | None = None
+) -> tuple[Checkpoint, ...]:
+    """Ask for a run's checkpoints: `RestClient.list_checkpoints` on the shared client."""
+    return _shared().list_checkpoints(config, run_id, timeout=timeout)
+
+
+def get_weights_info(
+    config: Config, tinker_path: str | TinkerPath, *, timeout: float | None = None
+) -> WeightsInfo:
+    """Ask what a checkpoint was made from: `RestClient.get_weights_info` on the shared client."""
+    return _shared().get_weights_info(config, tinker_path, timeout=timeout)
+
+
+def _bound(timeout: float | None) -> float:
+    return DEFAULT_TIMEOUT if timeout is None else checked_seconds("timeout", timeout, ValueError)
+
+
+def _is_whole(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_sendable(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= MAX_ID and text.isprintable()
+
+
+def quoted_id(run_id: str) -> str:
+    """Quote a run id for a path, from which it cannot reach another one.
+
+    Raises:
+        ValueError: it is empty, too long, or has a slash or a control character in it.
+    """
+    if not _is_sendable(run_id) or run_id in {".", ".."} or "/" in run_id or "\\" in run_id:
+        raise ValueError(
+            f"a run id is 1 to {MAX_ID} printable characters of text without slashes, "
+            f"not {reprlib.repr(run_id)}"
+        )
+    return quote(run_id, safe="")
+
+
+def _total(answer: Mapping[str, Any]) -> int:
+    cursor = answer.get("cursor")
+    total = cursor.get("total_count") if isinstance(cursor, Mapping) else None
+    return total if isinstance(total, int) else 0
+
+
+def _attempt(
+    call: Call, account: Account, method: str, url: str, body: bytes | None
+) -> Answer | RestError:
+    if call.ended is not None:
+        return call.ended
+    outcome = account.send(call, method, url, body)
+    if isinstance(outcome, Answer) and not 200 <= outcome.status < 300:
+        return status_error(outcome, call, account)
+    return outcome
+
+
+def _may_pass(outcome: Answer | RestError) -> bool:
+    if isinstance(outcome, ApiStatusError):
+        return outcome.status in _RETRIED or outcome.status >= 500
+    return isinstance(outcome, ApiConnectionError)
+
+
+def _pause(state: RetryCallState) -> float:
+    asked = getattr(_outcome(state), "retry_after", None)
+    return max(_BACKOFF(state), asked or 0.0)
+
+
+def _is_last(state: RetryCallState) -> bool:
+    call: Call = state.args[0]
+    if call.ended is not None or state.attempt_number >= MAX_TRIES:
+        return True
+    return call.left() <= state.upcoming_sleep
+
+
+def _outcome(state: RetryCallState) -> Any:
+    # Attempts give their errors back as values, so there is always a result.
+    return None if state.outcome is None else state.outcome.result()

@@ -1,0 +1,202 @@
+"""Sockets whose every wait is bounded by the call that uses them, and that can be cut off.
+
+`requests` bounds the wait for each piece of an answer, not for the whole: a server that sends
+a byte now and then holds a caller for ever. Here every single read of a socket is given what
+is left of the call's own bound, and a call can be ended from another thread at any time.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import Any
+
+import requests.adapters
+import urllib3
+import urllib3.connection
+
+from ..errors import RestError
+
+__all__ = ["BoundedAdapter", "Call"]
+
+_BUFFER_BYTES = 64 * 1024
+
+# The call for which this thread makes a request: urllib3 passes nothing through to a socket.
+_current = threading.local()
+
+
+class Call:
+    """One call of the API while it is under way, its retries included.
+
+    Threads: the calling thread does the work; `end` may be called from any other.
+    """
+
+    def __init__(
+        self, where: str, *, timeout: float, connect_timeout: float, read_timeout: float
+    ) -> None:
+        self.where = where
+        self.started_at = monotonic()
+        self._deadline = self.started_at + timeout
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._lock = threading.Lock()
+        # Guarded by _lock:
+        self._ended: RestError | None = None
+        self._socket: socket.socket | None = None
+        self._spare: socket.socket | None = None
+
+    @property
+    def ended(self) -> RestError | None:
+        """The error with which another thread ended this call, if one did."""
+        return self._ended
+
+    def left(self) -> float:
+        """Say how many seconds are left; negative where the bound has passed."""
+        return self._deadline - monotonic()
+
+    def connect_wait(self) -> float:
+        """Say how long connecting may take, in seconds.
+
+        Raises:
+            TimeoutError: nothing is left.
+        """
+        return self._at_most(self._connect_timeout)
+
+    def read_wait(self) -> float:
+        """Say how long the next single wait for the server may take, in seconds.
+
+        Raises:
+            TimeoutError: nothing is left.
+        """
+        return self._at_most(self._read_timeout)
+
+    def _at_most(self, seconds: float) -> float:
+        left = self.left()
+        if left <= 0:
+            raise TimeoutError("the bound of the whole call has passed")
+        return min(seconds, left)
+
+    def end(self, error: RestError) -> None:
+        """Have the call raise `error`, at once where it waits for the server."""
+        with self._lock:
+            if self._ended is None:
+                self._ended = error
+            if self._socket is not None:
+                _shut(self._socket)
+
+    def attach(self, connection: socket.socket, *, spare: bool = False) -> None:
+        """Note the socket on which this call waits; a `spare` is the call's own to close."""
+        with self._lock:
+            self._drop_spare_locked()
+            self._socket = connection
+            self._spare = connection if spare else None
+            if self._ended is not None:
+                _shut(connection)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Have the sockets that this thread uses meanwhile belong to this call."""
+        _current.call = self
+        try:
+            yield
+        finally:
+            _current.call = None
+            with self._lock:
+                # From here on it may be in the pool, or in use by another call.
+                self._socket = None
+                self._drop_spare_locked()
+
+    def _drop_spare_locked(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+
+def _shut(connection: socket.socket) -> None:
+    # Not the method of a TLS socket: that would turn it into a plain one under its reader.
+    with suppress(OSError):  # it is closed already
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads a socket, each time for no longer than what is left of the call."""
+
+    def __init__(self, raw: io.RawIOBase, connection: socket.socket, call: Call) -> None:
+        self._raw = raw
+        self._connection = connection
+        self._call = call
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._connection.settimeout(self._call.read_wait())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """An answer whose every read, from the status line on, goes through the current call."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        call: Call | None = getattr(_current, "call", None)
+        if call is not None:
+            call.attach(sock)
+            raw = self.fp.detach()
+            self.fp = io.BufferedReader(_BoundedReader(raw, sock, call), _BUFFER_BYTES)
+
+
+class _Reported:
+    """Tells the current call about a new connection before TLS is spoken on it."""
+
+    def _new_conn(self) -> socket.socket:
+        connection: socket.socket = super()._new_conn()  # type: ignore[misc]
+        call: Call | None = getattr(_current, "call", None)
+        if call is not None:
+            # A second handle: wrapping in TLS takes the first one away from its object.
+            call.attach(connection.dup(), spare=True)
+        return connection
+
+
+class _HttpConnection(_Reported, urllib3.connection.HTTPConnection):
+    response_class = _BoundedResponse
+
+
+class _HttpsConnection(_Reported, urllib3.connection.HTTPSConnection):
+    response_class = _BoundedResponse
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
+
+
+class BoundedAdapter(requests.adapters.HTTPAdapter):
+    """Keeps connections of this module's kind, to proxies too."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Prepare the pools of direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Prepare the pools of connections by way of a proxy; SOCKS ones stay as they are."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager

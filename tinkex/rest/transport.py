@@ -1,0 +1,305 @@
+"""Requests to one account: pooled connections, bounded answers, errors without secrets."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import quote
+
+import requests
+import requests.utils
+import urllib3.exceptions
+from requests.structures import CaseInsensitiveDict
+
+from ..config import Config
+from ..errors import (
+    ApiConnectionError,
+    ApiResponseError,
+    ApiStatusError,
+    ApiTimeoutError,
+    RestError,
+    causes,
+)
+from .sockets import BoundedAdapter, Call
+
+__all__ = ["MAX_BODY_BYTES", "Account", "Answer", "object_of", "status_error"]
+
+#: The largest answer that is read, in bytes after decompression.
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+#: How much of an error's body is read, in bytes; its first words are all that is shown.
+MAX_ERROR_BYTES = 64 * 1024
+
+#: How many characters of somebody else's text go into a message.
+MAX_DETAIL = 200
+
+#: What is shorter than this many characters is not looked for in texts to hide it.
+MIN_SECRET = 6
+
+#: A key of this many characters is hidden in whole answers too, where it can only be an echo.
+MIN_ECHO = 16
+
+# How much is decompressed at a time, so that a bomb is noticed before it has gone off.
+_CHUNK_BYTES = 16 * 1024
+
+_HEADERS = {
+    "User-Agent": "tinkex",
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",
+}
+_FAILURES = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+)
+_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+_SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Follow none: a redirect would carry the key to wherever it points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server answered, whatever the status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Account:
+    """The pooled connections of one base URL and key.
+
+    Proxies and certificates are read from the environment once, here.
+    """
+
+    def __init__(self, config: Config, *, max_connections: int) -> None:
+        key = config.require_key()
+        given = config.headers or {}
+        self._secrets = _spellings([key, *given.values()])
+        echoes = _spellings([key]) if len(key) >= MIN_ECHO else []
+        self._echoes = [each.encode() for each in echoes]
+        self._headers = CaseInsensitiveDict(_HEADERS)
+        self._headers.update(given)
+        self._headers["X-API-Key"] = key
+        self._proxies = requests.utils.get_environ_proxies(config.base_url)
+        bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        self._verify = bundle or True
+        self._session = _Session()
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, BoundedAdapter(pool_maxsize=max_connections))
+
+    def send(self, call: Call, method: str, url: str, body: bytes | None) -> Answer | RestError:
+        """Make one request; what goes wrong comes back as a value.
+
+        An error raised here would hold the library's own error, and that holds the key.
+        """
+        outer = sys.exception()
+        outcome: Answer | RestError
+        try:
+            with call.under_way():
+                outcome = self._exchange(call, self._prepared(method, url, body))
+        except _FAILURES as error:
+            outcome = self._failure(call, error, outer)
+        return call.ended or outcome
+
+    def scrub(self, text: str) -> str:
+        """Take every secret out of `text`."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def close(self) -> None:
+        """Close the connections that no call uses."""
+        self._session.close()
+
+    def _prepared(self, method: str, url: str, body: bytes | None) -> requests.PreparedRequest:
+        # By hand: what `Session.request` merges anew for each request never changes here.
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = method, url, body
+        request.headers = self._headers
+        if body is not None:
+            request.headers = self._headers.copy()
+            request.headers["Content-Type"] = "application/json"
+            request.headers["Content-Length"] = str(len(body))
+        return request
+
+    def _exchange(self, call: Call, request: requests.PreparedRequest) -> Answer | RestError:
+        response = self._session.send(
+            request,
+            stream=True,
+            allow_redirects=False,
+            timeout=(call.connect_wait(), call.read_wait()),
+            proxies=self._proxies,
+            verify=self._verify,
+        )
+        wanted = 200 <= response.status_code < 300
+        limit = MAX_BODY_BYTES if wanted else MAX_ERROR_BYTES
+        body = b""
+        try:
+            body = _read(response, limit)
+        except _FAILURES:
+            # A bad status says more than that its explanation could not be read.
+            if wanted:
+                raise
+        finally:
+            response.close()
+        if wanted and len(body) > limit:
+            return ApiResponseError(f"{call.where}: the answer is larger than {limit} bytes")
+        return Answer(response.status_code, response.headers, self._clean(body))
+
+    def _clean(self, body: bytes) -> bytes:
+        # A long key in an answer is an echo, a short one may be part of an honest word.
+        for secret in self._echoes:
+            if secret in body:
+                body = body.replace(secret, b"***")
+        return body
+
+    def _failure(self, call: Call, error: Exception, outer: BaseException | None) -> RestError:
+        if isinstance(error, urllib3.exceptions.DecodeError):
+            return ApiResponseError(f"{call.where}: the answer cannot be decompressed")
+        if isinstance(error, _TIMEOUTS) or call.left() <= 0:
+            return ApiTimeoutError(f"{call.where}: no whole answer came in time")
+        cause: BaseException = error
+        for inner in causes(error):
+            if inner is outer:
+                break  # beyond it begins what the caller was handling
+            cause = inner
+        reason = self.scrub(f"{type(cause).__name__}: {cause}")
+        return ApiConnectionError(f"{call.where}: {_shortened(reason)}")
+
+
+def object_of(answer: Answer, call: Call, account: Account) -> dict[str, Any] | ApiResponseError:
+    """Take the JSON object out of an answer, or say why there is none."""
+    found = _parsed(answer.body)
+    if isinstance(found, dict):
+        return found
+    kind = answer.headers.get("Content-Type", "no content type")
+    problem = "is not JSON (is there a proxy between?)" if found is None else "is no JSON object"
+    words = _shortened(account.scrub(f"{kind}: {_words(answer.body)}"))
+    return ApiResponseError(f"{call.where}: the answer {problem}; {words}")
+
+
+def status_error(answer: Answer, call: Call, account: Account) -> ApiStatusError:
+    """Make the error that stands for an answer whose status is not 2xx."""
+    if 300 <= answer.status < 400:
+        target = answer.headers.get("Location", "nowhere")
+        detail = f"redirects are not followed; this one leads to {target}"
+    else:
+        detail = _detail(answer.body)
+    return ApiStatusError.of(
+        answer.status,
+        _shortened(account.scrub(detail)),
+        where=call.where,
+        retry_after=_retry_after(answer.headers),
+    )
+
+
+def _read(response: requests.Response, limit: int) -> bytes:
+    # Older versions of urllib3 do not mind by themselves when an answer ends too early.
+    response.raw.enforce_content_length = True
+    # What is not compressed is read at once, and never more of it than one byte too many.
+    step = _CHUNK_BYTES if "Content-Encoding" in response.headers else limit + 1
+    chunks = []
+    size = 0
+    while size <= limit:
+        chunk = response.raw.read(step, decode_content=True)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _words(body: bytes) -> str:
+    # Twice the length: spaces are still to be taken out.
+    return body[: 4 * MAX_DETAIL].decode("utf-8", "replace")
+
+
+def _detail(body: bytes) -> str:
+    found = _parsed(body)
+    if not isinstance(found, dict):
+        return _words(body)
+    for name in ("detail", "message", "error"):
+        if found.get(name):
+            return _explained(found[name])
+    return _words(body)
+
+
+def _explained(detail: Any) -> str:
+    if isinstance(detail, str):
+        return detail
+    if isinstance(detail, Mapping) and isinstance(detail.get("message"), str):
+        return str(detail["message"])
+    problems = (
+        [each for each in detail if isinstance(each, Mapping) and "msg" in each]
+        if isinstance(detail, list)
+        else []
+    )
+    if problems:
+        return "; ".join(f"{_place(each)}{each['msg']}" for each in problems)
+    return json.dumps(detail)
+
+
+def _place(problem: Mapping[str, Any]) -> str:
+    place = problem.get("loc")
+    return f"{'.'.join(map(str, place))}: " if isinstance(place, list) else ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("Retry-After", "").strip()
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    until = _moment(text)
+    if until is None:
+        return None
+    # By the server's own clock, where it tells it: ours may be wrong.
+    now = _moment(headers.get("Date", "")) or datetime.now(UTC)
+    return max((until - now).total_seconds(), 0.0)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
+
+
+def _spellings(secrets: list[str]) -> list[str]:
+    # A server may repeat a key as it is, in JSON or in a URL. Very short values are words.
+    spelt = {
+        each
+        for secret in secrets
+        for each in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
+        if len(secret) >= MIN_SECRET
+    }
+    return sorted(spelt, key=len, reverse=True)

@@ -1,0 +1,1 @@
+"""What is known of each run: its record, its lineage, and the map of all runs."""

@@ -1,0 +1,183 @@
+"""Which checkpoint a recovery starts from, and which next when that one does not load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ..policy import Policy, Specific
+from ..types import Checkpoint, TinkerPath
+
+__all__ = ["Candidate", "Cursor", "LeftOut", "Plan", "by_path", "cursor_of", "plan_recovery"]
+
+#: Keys of a checkpoint's `user_metadata` under which its cursor travels.
+STEP_KEY = "tinkex_step"
+DATA_KEY = "tinkex_data"
+
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """Where a training loop stood when a checkpoint was saved.
+
+    `step` is the next step to run, `data` any JSON value for the position in the data.
+    """
+
+    step: int
+    data: Any = None
+
+    def to_metadata(self) -> dict[str, str]:
+        """The cursor as a checkpoint's `user_metadata`."""
+        metadata = {STEP_KEY: str(self.step)}
+        if self.data is not None:
+            metadata[DATA_KEY] = json.dumps(self.data, separators=(",", ":"))
+        return metadata
+
+
+def cursor_of(checkpoint: Checkpoint, recorded: Mapping[str, Cursor]) -> Cursor | None:
+    """The cursor recorded here for a checkpoint, else the one in its metadata, else `None`."""
+    here = recorded.get(checkpoint.tinker_path)
+    if here is not None:
+        return here
+    metadata = checkpoint.user_metadata or {}
+    try:
+        step = int(metadata[STEP_KEY])
+        data = json.loads(metadata[DATA_KEY]) if DATA_KEY in metadata else None
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Cursor(step=step, data=data) if step >= 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A checkpoint that a recovery would try; `step` is its next step, where recorded."""
+
+    checkpoint: Checkpoint
+    step: int | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A checkpoint that a recovery would not try, and why."""
+
+    checkpoint: Checkpoint
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a recovery would do: the candidates in order, and what was left out."""
+
+    candidates: tuple[Candidate, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def plan_recovery(
+    policy: Policy,
+    checkpoints: Iterable[Checkpoint],
+    *,
+    recorded: Mapping[str, Cursor],
+    broken: Collection[str] = (),
+    tried: int = 0,
+    lineage: Sequence[str] = (),
+    now: datetime,
+) -> Plan:
+    """Order the checkpoints of a lineage as a recovery tries them: the newest first.
+
+    Args:
+        policy: Says the strategy and how many older checkpoints may be tried.
+        checkpoints: All that are known, those without a time in the order they were saved;
+            see `by_path`.
+        recorded: Cursors by path.
+        broken: Paths of checkpoints that did not load.
+        lineage: The run ids of a lineage, the live one first; what a run saved is newer than
+            what those before it did.
+        tried: How many of the policy's checkpoints were used up by this incident already.
+        now: Aware UTC; what expired before is left out.
+    """
+    known = by_path(checkpoints)
+    strategy = policy.checkpoint_strategy
+    if isinstance(strategy, Specific):
+        wanted = known.get(strategy.path) or Checkpoint.from_path(strategy.path)
+        others = dict.fromkeys(known, "the policy names another checkpoint")
+        others.pop(strategy.path, None)
+        ordered, allowed = [wanted], 1
+    else:
+        others = {}
+        ordered = _newest_first(list(known.values()), recorded, lineage)
+        allowed = 1 + policy.fallback_checkpoints
+    left_out = [LeftOut(checkpoint=known[path], reason=reason) for path, reason in others.items()]
+    candidates: list[Candidate] = []
+    for checkpoint in ordered:
+        reason = _unfit(checkpoint, broken, now)
+        if not reason and len(candidates) + tried >= allowed:
+            reason = f"older than the {allowed} that the policy allows to try"
+        if reason:
+            left_out.append(LeftOut(checkpoint=checkpoint, reason=reason))
+            continue
+        cursor = cursor_of(checkpoint, recorded)
+        candidates.append(
+            Candidate(
+                checkpoint=checkpoint,
+                step=cursor.step if cursor else None,
+                expires_at=checkpoint.expires_at,
+            )
+        )
+    return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
+
+
+def by_path(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
+    """Each path once: the last of its checkpoints counts; a time it lacks is an earlier one's."""
+    known: dict[str, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        before = known.pop(checkpoint.tinker_path, checkpoint)
+        lacks_time = checkpoint.time is None and before.time is not None
+        last = replace(checkpoint, time=before.time) if lacks_time else checkpoint
+        known[checkpoint.tinker_path] = last
+    return known
+
+
+def _newest_first(
+    checkpoints: list[Checkpoint], recorded: Mapping[str, Cursor], lineage: Sequence[str]
+) -> list[Checkpoint]:
+    by_run: dict[int, list[Checkpoint]] = {}
+    for checkpoint in checkpoints:
+        run_id = checkpoint.tinker_path.removeprefix("tinker://").partition("/")[0]
+        rank = lineage.index(run_id) if run_id in lineage else len(lineage)
+        by_run.setdefault(rank, []).append(checkpoint)
+    return [each for rank in sorted(by_run) for each in _newest_of_a_run(by_run[rank], recorded)]
+
+
+def _newest_of_a_run(
+    checkpoints: list[Checkpoint], recorded: Mapping[str, Cursor]
+) -> list[Checkpoint]:
+    """By time where all have one, else by step where all have one, else as they are listed."""
+    steps = [cursor.step if (cursor := cursor_of(c, recorded)) else -1 for c in checkpoints]
+    has_times = all(checkpoint.time is not None for checkpoint in checkpoints)
+    has_steps = has_times or -1 not in steps
+
+    def age(position: int) -> tuple[datetime, int, int]:
+        moment = checkpoints[position].time if has_times else None
+        return moment or _BEFORE_ALL, steps[position] if has_steps else -1, position
+
+    return [checkpoints[i] for i in sorted(range(len(checkpoints)), key=age, reverse=True)]
+
+
+def _unfit(checkpoint: Checkpoint, broken: Collection[str], now: datetime) -> str | None:
+    """Why a checkpoint cannot be restored, if so."""
+    if checkpoint.tinker_path in broken:
+        return "it did not load"
+    if checkpoint.expires_at is not None and checkpoint.expires_at <= now:
+        return f"it expired at {checkpoint.expires_at.isoformat()}"
+    try:
+        kind = TinkerPath.parse(checkpoint.tinker_path).checkpoint_type
+    except ValueError:
+        return "its path is not that of a checkpoint"
+    if kind != "training" or checkpoint.checkpoint_type != "training":
+        return f"a checkpoint of type {checkpoint.checkpoint_type!r} cannot be trained from"
+    return None

@@ -1,0 +1,1 @@
+"""Time and threads: timers, thread pools, delivery of events, and waits."""

@@ -1,0 +1,43 @@
+"""An executor for tests, which runs each job at once on the thread of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import ParamSpec, TypeVar
+
+__all__ = ["InlineExecutor"]
+
+P = ParamSpec("P")
+
+
+T = TypeVar("T")
+
+
+class InlineExecutor(Executor):
+    """An executor that runs each job at `submit`, on the caller's thread."""
+
+    def __init__(self) -> None:
+        self._closed = False
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run the job; the future that is returned is done.
+
+        Raises:
+            RuntimeError: The executor is shut down.
+        """
+        if self._closed:
+            raise RuntimeError("the executor is shut down")
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            result = function(*args, **kwargs)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse further jobs."""
+        self._closed = True

@@ -1,0 +1,113 @@
+"""A scheduler for tests, whose time stands still until it is advanced."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+
+from ..errors import TinkexError
+
+__all__ = ["DeadlockError", "FakeScheduler"]
+
+
+class DeadlockError(TinkexError):
+    """Raised by `FakeScheduler.wait` when nothing is pending that could end the wait."""
+
+
+class FakeScheduler:
+    """A scheduler whose time stands still until it is advanced.
+
+    Call it as a scheduler, `fake(interval, function)`; it starts at 0 seconds.
+
+    Threads: none; use it from one thread.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._ids = itertools.count()
+        self._armed: list[tuple[float, int, _FakeTimer]] = []
+
+    def __call__(self, interval: float, function: Callable[[], object]) -> _FakeTimer:
+        """Make a timer that calls `function` once, `interval` seconds after its start."""
+        return _FakeTimer(self, interval, function)
+
+    def now(self) -> float:
+        """Seconds since the scheduler was made."""
+        return self._now
+
+    @property
+    def pending(self) -> tuple[float, ...]:
+        """When the armed timers are due, in seconds of `now()`, the next first."""
+        return tuple(due for due, _, timer in sorted(self._armed) if timer.armed)
+
+    def advance(self, seconds: float) -> None:
+        """Move time on, stepping to each due timer in order, also to those armed meanwhile.
+
+        Raises:
+            ValueError: `seconds` is negative or not finite.
+        """
+        if not math.isfinite(seconds) or seconds < 0:
+            raise ValueError(f"time moves forward by a finite number of seconds, not {seconds!r}")
+        until = self._now + seconds
+        while self._fire_next(until):
+            pass
+        self._now = max(self._now, until)
+
+    def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Step from timer to timer until `predicate()` holds; say whether it does.
+
+        Args:
+            predicate: Asked before each step.
+            timeout: The most seconds to move on; `None`: no bound.
+
+        Raises:
+            DeadlockError: Nothing is pending that could make it true.
+        """
+        until = math.inf if timeout is None else self._now + timeout
+        while not predicate():
+            if self._fire_next(until):
+                continue
+            if self._now < until and not self.pending:
+                raise DeadlockError(f"{self!r} waits for what nothing pending can bring about")
+            self._now = max(self._now, until)
+            return predicate()
+        return True
+
+    def __repr__(self) -> str:
+        return f"<FakeScheduler at {self._now:g} s, pending {list(self.pending)}>"
+
+    def _fire_next(self, until: float) -> bool:
+        while self._armed and self._armed[0][0] <= until:
+            due, _, timer = heapq.heappop(self._armed)
+            if timer.armed:
+                timer.armed = False
+                self._now = max(self._now, due)
+                timer.function()
+                return True
+        return False
+
+    def _arm(self, timer: _FakeTimer, interval: float) -> None:
+        heapq.heappush(self._armed, (self._now + interval, next(self._ids), timer))
+
+
+class _FakeTimer:
+    """A timer of a `FakeScheduler`, of the shape of `threading.Timer`."""
+
+    def __init__(
+        self, scheduler: FakeScheduler, interval: float, function: Callable[[], object]
+    ) -> None:
+        self._scheduler = scheduler
+        self._interval = interval
+        self.function = function
+        self.armed = False
+
+    def start(self) -> None:
+        """Arm the timer."""
+        self.armed = True
+        self._scheduler._arm(self, self._interval)
+
+    def cancel(self) -> None:
+        """Disarm the timer."""
+        self.armed = False

@@ -1,0 +1,1 @@
+"""The training loop's side: segments, and the errors that a loop meets."""
