@@ -26,6 +26,7 @@ import pytest
 import requests
 import urllib3
 
+import tinkex
 from tinkex import rest
 from tinkex.config import Config
 from tinkex.errors import (
@@ -567,7 +568,7 @@ def test_importing_starts_nothing_and_reads_no_environment():
         "import tinkex.rest\n"
         "assert threading.active_count() == 1\n"
     )
-    root = Path(rest.__file__).parents[1]
+    root = Path(tinkex.__file__).parents[1]
 
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
 
