@@ -7,18 +7,18 @@ import threading
 
 import pytest
 
-from tinkex.runtime.delivery import Outbox
+from tinkex.runtime.delivery import Delivery
 
 WAIT = 10.0
 
 
 def inline(on_idle=lambda: None):
-    return Outbox(inline=True, on_idle=on_idle)
+    return Delivery(inline=True, on_idle=on_idle)
 
 
 @pytest.fixture
 def threaded():
-    made = Outbox(inline=False, on_idle=lambda: None)
+    made = Delivery(inline=False, on_idle=lambda: None)
     yield made
     made.close()
     made.join(WAIT)

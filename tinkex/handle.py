@@ -1,4 +1,4 @@
-"""What `monitor_run` returns: the handle of one run and all its successors."""
+"""The handle of a run and its successors, which `monitor_run` returns."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from .access import RunAccess
+from .parts import Parts
+from .recovery.attempt import make_plan
 from .runs.checkpoints import Plan
 from .runs.record import Record
 from .runs.state import Generation, RunState
 from .runs.status import RunStatus
 from .signals import Completed
 from .training.loop import Loop
-from .training.segments import Segments
+from .training.segments import Segments, checked_cursor
 from .types import Checkpoint
 
 __all__ = ["MonitoredRun"]
@@ -25,10 +26,10 @@ class MonitoredRun:
     Threads: every member is safe from any thread.
     """
 
-    __slots__ = ("__weakref__", "_access", "_record")
+    __slots__ = ("__weakref__", "_parts", "_record")
 
-    def __init__(self, access: RunAccess, record: Record) -> None:
-        self._access = access
+    def __init__(self, parts: Parts, record: Record) -> None:
+        self._parts = parts
         self._record = record
 
     @property
@@ -54,11 +55,12 @@ class MonitoredRun:
     @property
     def lineage(self) -> tuple[Generation, ...]:
         """Every generation of the run, the live one last."""
-        return self._access.lineage(self._record)
+        with self._parts.runs.lock:
+            return self._record.lineage()
 
     def status(self) -> RunStatus:
         """A snapshot of the run."""
-        return self._access.status(self._record)
+        return self._parts.runs.status(self._record)
 
     def wait(self, timeout: float | None = None) -> Any:
         """Wait until the run is healthy with a live client, and return that client.
@@ -83,11 +85,11 @@ class MonitoredRun:
             AlreadyPendingError: A recovery is under way.
             MonitorStoppedError: The run is not monitored any more.
         """
-        return self._access.recover(self._record)
+        return self._parts.controller.recover(self._record)
 
     def stop(self) -> None:
         """Stop monitoring the run."""
-        self._access.stop(self._record)
+        self._parts.controller.stop(self._record)
 
     # The training loop
 
@@ -135,7 +137,7 @@ class MonitoredRun:
         Raises:
             TypeError, ValueError: An argument cannot be used.
         """
-        return self._loop().record_checkpoint(path, step, data)
+        return self._loop().record_checkpoint(path, checked_cursor(step, data))
 
     def report_failure(self, error: BaseException) -> bool:
         """Have the run looked at now, since its training loop failed.
@@ -145,7 +147,8 @@ class MonitoredRun:
         Returns:
             Whether a recovery was begun.
         """
-        return self._access.report_failure(self._record, error)
+        record = self._record
+        return self._parts.confirmation.report(record, error, record.run_id, is_its_own=True)
 
     def plan(self) -> Plan:
         """Tell what a recovery would do now, by the code that would do it.
@@ -153,10 +156,10 @@ class MonitoredRun:
         Raises:
             RestError: No checkpoint is known and the server could not be asked.
         """
-        return self._access.plan(self._record)
+        return make_plan(self._parts.controller.next_task(self._record))
 
     def _loop(self) -> Loop:
-        return self._access.loop(self._record)
+        return self._parts.loop(self._record)
 
     def __repr__(self) -> str:
         status = self.status()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..config import Config
 from ..errors import ApiResponseError, ApiStatusError
+from ..ports import PAGE_SIZE
 from ..recovery.error_kinds import Kind, classify
-from ..rest.port import PAGE_SIZE
 from ..runs.record import Record
 
 __all__ = ["AccountView", "Listing", "is_of_account", "refuses_listing"]

@@ -1,30 +1,15 @@
-"""The values of one sweep: its requests, what it came to, and who takes the answers."""
+"""One sweep: the requests that are still to be made, and what it came to."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from ..config import Config
 from ..runs.record import Record
-from ..types import TrainingRun
 from .listing import Listing
 
-__all__ = ["Page", "Poll", "Results", "Sweep", "SweepEnd"]
-
-
-class Results(Protocol):
-    """Takes what polls bring, on the thread that polled."""
-
-    def seen(self, record: Record, run_id: str, run: TrainingRun) -> None:
-        """The server answered for a run."""
-
-    def seen_rows(self, config: Config | None, found: list[tuple[Record, str, Any]]) -> list[str]:
-        """The server listed these runs; return the ids of those whose rows do not fit."""
-
-    def failed(self, record: Record, run_id: str, error: BaseException) -> None:
-        """The server did not answer for a run, or not properly."""
+__all__ = ["Page", "Poll", "Sweep", "SweepEnd"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from ..runtime.scheduler import Clock, Timer
 
-__all__ = ["Pacer"]
+__all__ = ["SweepTimer"]
 
 logger = logging.getLogger(__name__)
 
 
-class Pacer:
+class SweepTimer:
     """Arms the timer of the next sweep, at most one at a time.
 
     Args:
@@ -29,7 +29,7 @@ class Pacer:
         self._interval = interval
         self._function = function
         self._lock = threading.Lock()
-        # Guarded by _lock: the timer, and which arming of it counts.
+        # Guarded by _lock: the timer, and which arming of it counts (_round).
         self._timer: Timer | None = None
         self._round = 0
         self._armed = False

@@ -12,12 +12,13 @@ from typing import Any
 
 from ..config import Config
 from ..errors import ApiTimeoutError, patience
-from ..rest.port import ask_page, ask_run
+from ..ports import RestPort
 from ..runs.record import Record
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock, Timer
+from .detection import Detection
 from .listing import AccountView, Listing, is_of_account, refuses_listing
-from .sweep import Page, Poll, Results, Sweep, SweepEnd
+from .sweep import Page, Poll, Sweep, SweepEnd
 
 __all__ = ["Sweeper", "poll_bound"]
 
@@ -39,27 +40,25 @@ class Sweeper:
     """Makes sweeps, one at a time.
 
     Args:
-        rest: The rest module; asked with a bound where `bounded`.
+        rest: Answers the polls.
         clock: Time.
         workers: How many requests may be in flight; 0 polls on the thread that begins a sweep.
         bound: The most seconds that one poll may take.
-        bounded: `rest` keeps to a `timeout=` by itself.
-        results: Told each answer and each error.
+        detection: Told each answer and each error.
         on_end: Called when a sweep has ended, on the thread that ended it.
-        notify: Wakes whoever waits for a poll.
+        notify: Wakes those that wait for a poll.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
 
     def __init__(
         self,
-        rest: Any,
+        rest: RestPort,
         clock: Clock,
         *,
         workers: int,
         bound: float,
-        bounded: bool,
-        results: Results,
+        detection: Detection,
         on_end: Callable[[SweepEnd], None],
         notify: Callable[[], None],
     ) -> None:
@@ -67,9 +66,7 @@ class Sweeper:
         self._clock = clock
         self._workers = workers
         self._bound = bound
-        self._options = {"timeout": bound} if bounded else {}
-        self._can_list = callable(getattr(rest, "list_training_runs", None))
-        self._results = results
+        self._detection = detection
         self._on_end = on_end
         self._notify = notify
         # More than work at a time: a foreign rest module may hang on to threads for ever.
@@ -156,7 +153,7 @@ class Sweeper:
         due = [r for r in records if r.poll_after <= now and r not in hanging]
         sweep.runs += len(due)
         # A page that hangs must not be followed by more of them, and hides no run.
-        can_list = self._can_list and not any(
+        can_list = self._rest.can_list and not any(
             isinstance(p, Page) and p.config == config for p in under_way
         )
         if can_list and view.should_list(len(due), self._workers, now):
@@ -256,18 +253,18 @@ class Sweeper:
                 self._notify()
 
     def _ask_run(self, poll: Poll) -> None:
-        run, error = self._asked(ask_run, poll.config, poll.run_id)
+        run, error = self._asked(self._rest.run, poll.config, poll.run_id)
         if not self._landed(poll, error):
             return
         if error is None:
-            self._results.seen(poll.record, poll.run_id, run)
+            self._detection.seen(poll.record, poll.run_id, run)
         else:
-            self._results.failed(poll.record, poll.run_id, error)
+            self._detection.failed(poll.record, poll.run_id, error)
 
     def _asked(self, ask: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
         """The answer or the error: as a value, so that what follows is not raised from it."""
         try:
-            return ask(self._rest, *args, self._options), None
+            return ask(*args), None
         except Exception as error:
             return None, error
         except BaseException as error:
@@ -285,7 +282,7 @@ class Sweeper:
     def _ask_page(self, page: Page) -> None:
         listing = page.listing
         size = listing.view.page_size
-        answer, error = self._asked(ask_page, page.config, page.number * size, size)
+        answer, error = self._asked(self._rest.page, page.config, page.number * size, size)
         if error is not None:
             with self._lock:
                 now = self._clock.monotonic()
@@ -297,7 +294,7 @@ class Sweeper:
         else:
             rows, total = answer
             found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
-            misfits = self._results.seen_rows(page.config, found)
+            misfits = self._detection.seen_rows(page.config, found)
             seen = [run_id for _, run_id, _ in found if run_id not in misfits]
             with self._lock:
                 now = self._clock.monotonic()
@@ -306,7 +303,7 @@ class Sweeper:
                 left = self._left_over_locked(page)
         if listing.error is not None:
             for record in left:
-                self._results.failed(record, record.run_id, listing.error)
+                self._detection.failed(record, record.run_id, listing.error)
         elif self._pool is not None and (left or listing.has_next):
             self._work()
 
@@ -368,7 +365,7 @@ class Sweeper:
             request.sweep.errors += 1
             if isinstance(request, Poll):
                 error = ApiTimeoutError(f"run {request.run_id}: no answer in {self._bound:g} s")
-                self._results.failed(request.record, request.run_id, error)
+                self._detection.failed(request.record, request.run_id, error)
         if sweep is not None:
             self._end_if_done(sweep)
         if late:

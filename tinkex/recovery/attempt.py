@@ -1,24 +1,45 @@
-"""The work of one attempt: choose a checkpoint, make a client from it."""
+"""The work of one attempt: a frozen task goes in, a frozen report comes out.
+
+The work changes nothing of ours and publishes nothing, so that it can run on any executor.
+"""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
 from typing import Any
 
-from ..errors import AttemptTimeoutError, CheckpointMissingError, apart_from_outer
-from ..policy import Specific
-from ..rest.port import PAGE_SIZE, ask_page
-from ..runs.checkpoints import Plan, plan_recovery
-from ..runs.record import Restored
-from ..service import is_service_client, model_id_of, secrets_of, without_secrets
-from ..signals import CheckpointSelected, ClientCreated
+from ..config import Config
+from ..errors import (
+    AttemptTimeoutError,
+    CheckpointMissingError,
+    ConfigError,
+    ServiceError,
+    TinkexError,
+    apart_from_outer,
+    status_of,
+)
+from ..policy import Policy, Specific
+from ..ports import PAGE_SIZE, RestPort, ServicePort
+from ..runs.changes import Restored
+from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
+from ..service import credentials_of, model_id_of, secrets_of, without_secrets
 from ..types import Checkpoint, TrainingRun
 from .error_kinds import Kind, classify
-from .incident import Attempt, Incident, RecoveryRequest, Tools
 
-__all__ = ["find_orphans", "make_plan", "run_attempt"]
+__all__ = [
+    "AttemptReport",
+    "AttemptTask",
+    "RecoveryRequest",
+    "current_task",
+    "find_orphans",
+    "make_plan",
+    "run_attempt",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -28,91 +49,206 @@ RECOVERED_FROM = "tinkex_recovered_from"
 #: How many runs of a lineage are asked for checkpoints, the newest first.
 RUNS_LISTED = 32
 
+#: The task that the present thread works on.
+_current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=None)
 
-def run_attempt(attempt: Attempt) -> Restored:
-    """Restore the incident's run, on the thread that calls.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryRequest:
+    """What is to be recovered, how, and through which modules.
+
+    `run_ids` are the ids of the lineage, newest first; `known` are checkpoints beside those
+    that the server lists, `recorded` their cursors, `broken` the paths that did not load; `run`
+    is the run as a poll saw it.
+    """
+
+    run_id: str
+    root_id: str
+    service: Any
+    policy: Policy
+    rest: RestPort
+    services: ServicePort
+    config: Config | None = None
+    run: TrainingRun | None = None
+    run_ids: tuple[str, ...] = ()
+    known: tuple[Checkpoint, ...] = ()
+    recorded: Mapping[str, Cursor] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptTask:
+    """One attempt. It can be pickled where its service client and its modules can.
+
+    `number` counts from 1; `broken` are the paths that did not load in this incident; `now` is
+    an aware UTC time. `on_selected` is told the chosen checkpoint, before minutes may pass in
+    loading it, and `is_wanted` is asked before a client is paid for. Both stay behind when the
+    task is pickled, as does the key of its config: a worker in another process finds its own
+    where the service client has it, or in the environment.
+    """
+
+    request: RecoveryRequest
+    number: int
+    with_optimizer: bool
+    broken: frozenset[str]
+    now: datetime
+    on_selected: Callable[[Checkpoint], object] = field(
+        default=lambda _: None, repr=False, compare=False
+    )
+    is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (AttemptTask, _values(self, "on_selected", "is_wanted"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptReport:
+    """What became of an attempt: `error`, or a client that has loaded `checkpoint`.
+
+    `rungs_left` says how many older checkpoints may still be tried, `loading` whether the error
+    came from loading; `run` is the run as the attempt knew it. A pickled report has no
+    `client`, only its run's id.
+    """
+
+    checkpoint: Checkpoint | None = None
+    rungs_left: int = 0
+    run: TrainingRun | None = None
+    loading: bool = False
+    client: Any = None
+    successor_id: str | None = None
+    with_optimizer: bool = True
+    error: BaseException | None = None
+
+    @property
+    def restored(self) -> Restored | None:
+        """The client with what is known of it; `None` where there is none in this process."""
+        if self.client is None or self.checkpoint is None or self.successor_id is None:
+            return None
+        return Restored(
+            checkpoint=self.checkpoint,
+            client=self.client,
+            successor_id=self.successor_id,
+            with_optimizer=self.with_optimizer,
+        )
+
+    @classmethod
+    def of(cls, job: Future[Any]) -> AttemptReport:
+        """What a job brought. Its error becomes a value, so that nothing is raised from it."""
+        error: BaseException
+        try:
+            result = job.result()
+        except CancelledError:
+            error = RuntimeError("the executor cancelled the attempt")
+        except BaseException as raised:  # whatever ended the job, also an exit in foreign code
+            error = raised
+        else:
+            if isinstance(result, cls):
+                return result
+            error = TypeError(f"the executor's future holds {result!r}, no report of an attempt")
+        return cls(error=error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = _values(self, "client")
+        error = self.error
+        if error is not None and not isinstance(error, TinkexError):
+            # An error of a library may be more than a pickle can hold.
+            kept["error"] = ServiceError(type(error).__name__, str(error), status=status_of(error))
+        return _unpickled, (AttemptReport, kept)
+
+
+def _values(value: AttemptTask | AttemptReport, *left_out: str) -> dict[str, Any]:
+    names = (each.name for each in fields(value))
+    return {name: getattr(value, name) for name in names if name not in left_out}
+
+
+def _unpickled(kind: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    return kind(**values)
+
+
+def current_task() -> AttemptTask | None:
+    """The task that the calling thread works on, if it does."""
+    return _current.get()
+
+
+def run_attempt(task: AttemptTask) -> AttemptReport:
+    """Make an attempt on the calling thread. Its errors come back in the report."""
+    request = task.request
+    report = AttemptReport(with_optimizer=task.with_optimizer, run=request.run)
+    service = request.service
+    token = _current.set(task)
+    try:
+        with apart_from_outer():
+            keyed = _with_key(task)
+            candidates = _candidates(keyed)
+            checkpoint = candidates[0].checkpoint
+            report = replace(report, checkpoint=checkpoint, rungs_left=len(candidates) - 1)
+            task.on_selected(checkpoint)
+            service = request.services.opened(service)
+            _check_wanted(task)
+            report = replace(report, loading=True, run=request.run or _asked(keyed.request))
+            client = request.services.restore(
+                service,
+                checkpoint.tinker_path,
+                _successor_metadata(task, checkpoint, report.run),
+                with_optimizer=task.with_optimizer,
+            )
+            report = replace(report, loading=False)
+            return replace(report, client=client, successor_id=model_id_of(client))
+    except Exception as error:
+        shown = without_secrets(error, secrets_of(service, request.config))
+        return replace(report, error=shown)
+    finally:
+        _current.reset(token)
+
+
+def _check_wanted(task: AttemptTask) -> None:
+    """Do not pay for a client that is not waited for any more."""
+    if not task.is_wanted():
+        raise AttemptTimeoutError(task.request.run_id, task.request.policy.attempt_timeout)
+
+
+def _candidates(task: AttemptTask) -> tuple[Candidate, ...]:
+    plan = make_plan(task)
+    if not plan.candidates:
+        raise CheckpointMissingError(task.request.run_id, _why_none(plan))
+    return plan.candidates
+
+
+def _with_key(task: AttemptTask) -> AttemptTask:
+    """The task with a key to list checkpoints with, where its own stayed in another process.
 
     Raises:
-        Exception: What the rest module or the service client raised, or a
-            `CheckpointMissingError`.
+        ConfigError: There is no key here for the same base URL.
     """
-    attempt.thread = threading.get_ident()
-    with apart_from_outer():
-        return _restore(attempt)
+    config = task.request.config
+    if not isinstance(config, Config) or config.api_key is not None:
+        return task
+    own = credentials_of(task.request.service).config
+    if own.base_url != config.base_url:
+        raise ConfigError(
+            f"the key at hand is for {own.base_url!r}, the run lies at {config.base_url!r}"
+        )
+    request = replace(task.request, config=replace(config, api_key=own.api_key))
+    return replace(task, request=request)
 
 
-def _restore(attempt: Attempt) -> Restored:
-    incident = attempt.incident
-    request = incident.request
-    plan = make_plan(request, incident.tools, broken=incident.broken)
-    if not plan.candidates:
-        raise CheckpointMissingError(request.run_id, _why_none(plan))
-    checkpoint = plan.candidates[0].checkpoint
-    attempt.checkpoint, attempt.rungs_left = checkpoint, len(plan.candidates) - 1
-    _publish(attempt, CheckpointSelected, checkpoint=checkpoint)
-    client = _create(attempt, checkpoint)
-    restored = Restored(
-        checkpoint=checkpoint,
-        client=client,
-        successor_id=model_id_of(client),
-        with_optimizer=incident.with_optimizer,
-    )
-    _publish(
-        attempt,
-        ClientCreated,
-        checkpoint=checkpoint,
-        client=client,
-        successor_id=restored.successor_id,
-    )
-    return restored
-
-
-def _create(attempt: Attempt, checkpoint: Checkpoint) -> Any:
-    incident = attempt.incident
-    request, services = incident.request, incident.tools.services
-    service = attempt.service = _opened(services, request.service)
-    create = (
-        services.create_training_client_from_state_with_optimizer
-        if incident.with_optimizer
-        else services.create_training_client_from_state
-    )
-    if not attempt.is_current:
-        # Nobody waits for a client any more: do not pay for one.
-        raise AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
-    attempt.loading = True
-    client = create(
-        service, checkpoint.tinker_path, user_metadata=_successor_metadata(attempt, checkpoint)
-    )
-    attempt.loading = False
-    return client
-
-
-def _opened(services: Any, service: Any) -> Any:
-    """The service client, made anew where a callable that makes one was given."""
-    if hasattr(services, "open_service_client"):
-        return services.open_service_client(service)
-    # A module of a person's own may take service clients that only it knows.
-    return service() if callable(service) and not is_service_client(service) else service
-
-
-def _successor_metadata(attempt: Attempt, checkpoint: Checkpoint) -> dict[str, str]:
-    incident = attempt.incident
-    request = incident.request
-    incident.run = run = incident.run or _asked(request, incident.tools)
+def _successor_metadata(
+    task: AttemptTask, checkpoint: Checkpoint, run: TrainingRun | None
+) -> dict[str, str]:
     own = run.user_metadata if run else None
     return {
         **{key: str(value) for key, value in (own or {}).items()},
-        "tinkex_root": request.root_id,
-        RECOVERED_FROM: request.run_id,
+        "tinkex_root": task.request.root_id,
+        RECOVERED_FROM: task.request.run_id,
         "tinkex_checkpoint": checkpoint.tinker_path,
-        "tinkex_attempt": str(attempt.number),
+        "tinkex_attempt": str(task.number),
     }
 
 
-def _asked(request: RecoveryRequest, tools: Tools) -> TrainingRun | None:
+def _asked(request: RecoveryRequest) -> TrainingRun | None:
     """The run that is recovered, where no poll has brought it."""
     try:
-        found = tools.rest.get_training_run(request.config, request.run_id)
+        found = request.rest.module.get_training_run(request.config, request.run_id)
         return TrainingRun.from_json(found)
     except Exception as error:
         # A recovery is worth more than the metadata that it could carry on.
@@ -121,15 +257,7 @@ def _asked(request: RecoveryRequest, tools: Tools) -> TrainingRun | None:
         return None
 
 
-def _publish(attempt: Attempt, kind: type, **fields: Any) -> None:
-    if attempt.is_current:
-        incident: Incident = attempt.incident
-        if kind is CheckpointSelected:
-            fields["strategy"] = incident.request.policy.checkpoint_strategy
-        incident.publish(kind, attempt=attempt.number, **fields)
-
-
-def make_plan(request: RecoveryRequest, tools: Tools, *, broken: set[str]) -> Plan:
+def make_plan(task: AttemptTask) -> Plan:
     """Ask for the lineage's checkpoints and order them; see `plan_recovery`.
 
     Raises:
@@ -137,47 +265,44 @@ def make_plan(request: RecoveryRequest, tools: Tools, *, broken: set[str]) -> Pl
     """
     found: list[Checkpoint] = []
     failed: Exception | None = None
-    plan = _plan(request, tools, found, broken)
-    if isinstance(request.policy.checkpoint_strategy, Specific):
+    policy = task.request.policy
+    plan = _plan(task, found)
+    if isinstance(policy.checkpoint_strategy, Specific):
         return plan
-    for listed in _listings(request, tools):
+    for listed in _listings(task.request):
         if isinstance(listed, Exception):
             failed = listed
             continue
         found[:0] = listed
-        plan = _plan(request, tools, found, broken)
-        if len(plan.candidates) > request.policy.fallback_checkpoints:
+        plan = _plan(task, found)
+        if len(plan.candidates) > policy.fallback_checkpoints:
             break
     if not plan.candidates and failed is not None and _may_pass(failed):
         raise failed
     return plan
 
 
-def _plan(
-    request: RecoveryRequest, tools: Tools, found: list[Checkpoint], broken: set[str]
-) -> Plan:
+def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:
+    request = task.request
     seen = request.run.last_checkpoint if request.run else None
     return plan_recovery(
         request.policy,
         [*request.known, *([seen] if seen else []), *found],
         recorded=request.recorded,
-        broken=broken | request.broken,
-        tried=len(broken),
+        broken=task.broken | request.broken,
+        tried=len(task.broken),
         lineage=request.run_ids,
-        now=tools.clock.utc(),
+        now=task.now,
     )
 
 
-def _listings(
-    request: RecoveryRequest, tools: Tools
-) -> Iterator[tuple[Checkpoint, ...] | Exception]:
+def _listings(request: RecoveryRequest) -> Iterator[tuple[Checkpoint, ...] | Exception]:
     """Each run's checkpoints, or why they could not be listed."""
-    list_checkpoints = getattr(tools.rest, "list_checkpoints", None)
-    if list_checkpoints is None:
+    if not request.rest.can_list_checkpoints:
         return
     for run_id in request.run_ids[:RUNS_LISTED]:
         try:
-            listed = tuple(list_checkpoints(request.config, run_id))
+            listed = request.rest.checkpoints(request.config, run_id)
         except Exception as error:
             if classify(error).kind is Kind.ACCOUNT:
                 raise
@@ -186,18 +311,18 @@ def _listings(
             logger.info("the checkpoints of run %s cannot be listed: %s", run_id, shown)
             yield error
         else:
-            yield tuple(Checkpoint.from_json(item) for item in listed)
+            yield tuple(map(Checkpoint.from_json, listed))
 
 
-def find_orphans(request: RecoveryRequest, tools: Tools, successor_id: str | None) -> list[str]:
+def find_orphans(request: RecoveryRequest, successor_id: str | None) -> list[str]:
     """The runs that failed attempts left behind, as far as the newest page shows them.
 
     A load that failed can leave an empty run that the server lists as healthy; it carries the
     metadata of the successor that it was to be.
     """
-    if not callable(getattr(tools.rest, "list_training_runs", None)):
+    if not request.rest.can_list:
         return []
-    rows, _ = ask_page(tools.rest, request.config, 0, PAGE_SIZE, {})
+    rows, _ = request.rest.page(request.config, 0, PAGE_SIZE)
     return [
         run_id
         for run_id, row in rows

@@ -1,59 +1,53 @@
-"""Incidents under way: which attempt begins when, and what follows its end."""
+"""Incidents under way: which attempt begins when, and what is done with its report."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Executor
 from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
-from ..runs.record import Restored
-from ..runtime.publisher import Reporter
-from ..signals import Started
-from .attempt import run_attempt
-from .incident import (
-    Attempt,
-    Attempting,
-    Change,
-    Dropped,
-    Gate,
-    Incident,
-    RecoveryRequest,
-    Tools,
-)
-from .outcome import crashed, failed, orphaned, recovered
+from ..runs.changes import AttemptBegan
+from ..runtime.scheduler import Clock
+from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
+from .incident import Attempt, Dropped, Incident, Owner, Take
+from .outcome import conclude, end_with, stopped, tell_left_behind, tell_orphan
 
-__all__ = ["Dispatcher"]
+__all__ = ["JOIN_GRACE", "Dispatcher"]
 
 logger = logging.getLogger(__name__)
 
 
+#: Seconds that our own threads may take to end.
+JOIN_GRACE = 1.0
+
+
 class Dispatcher:
-    """Begins attempts as slots come free and decides what follows each.
+    """Begins attempts as slots come free and tells what follows each.
 
     Args:
         pool: Called when an attempt is to be submitted; returns the executor.
         max_concurrent: How many attempts may be under way, and how many abandoned ones may
             hang beside them.
 
-    Threads: every method is safe from any thread. Nothing is called under the lock.
+    Threads: every method is safe from any thread. Nothing is called under the lock but
+    `Holds.admit`, which only touches memory.
     """
 
     def __init__(self, pool: Callable[[], Executor], max_concurrent: int) -> None:
         self._pool = pool
         self._max_concurrent = max_concurrent
         self._lock = threading.Lock()
-        # Guarded by _lock: incidents by run id; those whose next attempt may begin; those
-        # that wait for their account; the attempts in a slot, those whose end is being told,
-        # and the abandoned ones.
+        # Guarded by _lock, before that of Holds: _incidents by run id; _ready, those whose next
+        # attempt may begin; _running, the attempts in a slot; _ending, those whose end is being
+        # told; _hung, the abandoned ones; _pumping; _closed.
         self._incidents: dict[str, Incident] = {}
         self._ready: deque[Incident] = deque()
-        self._gates: dict[Gate, deque[Incident]] = {}
         self._running: set[Attempt] = set()
-        self._ending: set[Attempt] = set()
+        self._ending: dict[Attempt, int] = {}
         self._hung: set[Attempt] = set()
         self._pumping = False
         self._closed = False
@@ -63,173 +57,153 @@ class Dispatcher:
     def begin(
         self,
         request: RecoveryRequest,
-        tools: Tools,
-        reporter: Reporter,
-        tell: Callable[[Change], bool],
+        clock: Clock,
+        owner: Owner,
+        take: Take,
         *,
-        can_pause: bool = False,
         joining: bool = False,
     ) -> Incident:
         """Open an incident; its first attempt begins as soon as there is a slot.
 
         Args:
             request: What to recover.
-            tools: What to do it with.
-            reporter: Publishes the events.
-            tell: Told each change before it is published; may refuse `Recovered`.
-            can_pause: Somebody will call `resume` for the request's config.
-            joining: Where somebody else began one for this run, be told its changes too.
+            clock: Waits out backoffs.
+            owner: Who begins it.
+            take: Told each change; may refuse `Recovered`.
+            joining: Where another owner has an incident of this run, be told its changes too.
 
         Raises:
             AlreadyPendingError: There is one for this run already.
             MonitorStoppedError: Closed.
         """
-        incident = Incident(request, tools, reporter, tell, can_pause=can_pause)
+        incident = Incident(request, clock, owner, take)
         with self._lock:
-            if self._closed or reporter.closing:
+            if self._closed or owner.closing:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
             pending = self._incidents.get(request.run_id)
             if pending is not None:
                 if not joining:
                     raise AlreadyPendingError(request.run_id)
-                pending.tells.append(tell)
+                pending.takes.append(take)
                 return pending
             self._incidents[request.run_id] = incident
             self._ready.append(incident)
         self._pump()
         return incident
 
-    def cancel(self, incident: Incident, *, only_waiting: bool = False) -> bool:
-        """End an incident without a result; say whether it is ended now.
-
-        Args:
-            incident: What to end.
-            only_waiting: Leave it alone while an attempt is under way.
-        """
-        with self._lock:
-            if incident.settled:
-                return True
-            if only_waiting and incident.current is not None:
-                return False
-            attempt = incident.current
-            self._settle_locked(incident)
-            if attempt is not None:
-                self._abandon_locked(attempt)
-        self._disarm(incident, attempt)
-        incident.future.set_exception(
-            MonitorStoppedError(f"the recovery of run {incident.request.run_id!r} was stopped")
-        )
-        if attempt is not None and attempt.job is not None:
-            attempt.job.cancel()
-        for tell in incident.tells[1:]:
-            tell(Dropped())
+    def release(self, incidents: Iterable[Incident], delay: float = 0.0) -> None:
+        """Let the next attempts of incidents begin, in `delay` seconds."""
+        for incident in incidents:
+            if delay > 0:
+                self._release_later(incident, delay)
+                continue
+            with self._lock:
+                if not incident.settled:
+                    self._ready.append(incident)
         self._pump()
-        return True
 
-    def cancel_run(self, run_id: str, reporter: Reporter) -> None:
-        """End the incident of a run, if there is one and this reporter's."""
+    def _release_later(self, incident: Incident, delay: float) -> None:
+        timer = incident.clock.call_later(delay, lambda: self.release((incident,)))
+        with self._lock:
+            incident.timer = timer
+            is_stale = incident.settled
+        if is_stale:
+            timer.cancel()
+
+    def cancel_run(self, run_id: str, owner: Owner) -> None:
+        """End the incident of a run, if there is one and this owner's."""
         with self._lock:
             incident = self._incidents.get(run_id)
-        if incident is not None and incident.reporter is reporter:
-            self.cancel(incident)
-
-    def block(self, gate: Gate) -> None:
-        """Begin no attempt of an account any more, until `unblock`."""
-        with self._lock:
-            self._gates.setdefault(gate, deque())
-
-    def unblock(self, gate: Gate) -> None:
-        """Let the incidents of an account go on."""
-        with self._lock:
-            self._ready.extend(self._gates.pop(gate, ()))
-        self._pump()
-
-    def probe(self, gate: Gate) -> None:
-        """Let one incident of a blocked account go ahead, to see whether it works again."""
-        with self._lock:
-            waiting = self._gates.get(gate, deque())
-            while waiting:
-                incident = waiting.popleft()
-                if not incident.settled:
-                    incident.probing = True
-                    self._ready.append(incident)
-                    break
-        self._pump()
-
-    def cancel_all(self, reporter: Reporter, *, only_waiting: bool = False) -> None:
-        """End all incidents of a reporter; see `cancel`."""
-        with self._lock:
-            incidents = [i for i in self._incidents.values() if i.reporter is reporter]
-        for incident in incidents:
-            self.cancel(incident, only_waiting=only_waiting)
-        if not only_waiting:
-            with self._lock:
-                for gate in [gate for gate in self._gates if gate[0] is reporter]:
-                    del self._gates[gate]
+        if incident is not None and incident.owner is owner:
+            self._cancel(incident)
 
     def close(self) -> None:
         """Take no more incidents."""
         with self._lock:
             self._closed = True
 
-    # The end of an attempt
+    def stop(
+        self,
+        owner: Owner,
+        patience: float,
+        grace: float,
+        *,
+        close: Iterable[Callable[[], object]],
+        joins: Collection[Callable[[float], object]],
+    ) -> None:
+        """End all incidents of an owner, its publishing, and then its threads.
 
-    def settle(self, incident: Incident) -> bool:
-        """Close an incident that has come to its end; false where it was closed before."""
+        What has not begun goes first, so that nothing follows on what is under way. Receivers,
+        callbacks and attempts then have their time. Then publishing is closed, and only then
+        the attempts that hang are given up: nothing is said of them.
+
+        Args:
+            owner: Begins nothing any more.
+            patience: Seconds for receivers, callbacks and attempts.
+            grace: Seconds for threads to end.
+            close: Called when publishing is closed.
+            joins: Called last, each with its share of `grace`, so that a thread which hangs
+                leaves time for the others.
+        """
+        owner.closing = True
+        self._cancel_all(owner, only_waiting=True)
+        try:
+            if patience > 0:
+                owner.waits.wait(lambda: self._is_quiet(owner), patience)
+        except Exception:
+            logger.exception("the scheduler's wait failed; stopping without it")
+        finally:
+            owner.publisher.close()
+            self._cancel_all(owner)
+            for step in close:
+                step()
+            for join in joins:
+                join(grace / len(joins))
+            owner.waits.notify()
+
+    def _cancel_all(self, owner: Owner, *, only_waiting: bool = False) -> None:
         with self._lock:
-            if incident.settled:
-                return False
-            self._settle_locked(incident)
-            return True
+            incidents = [each for each in self._incidents.values() if each.owner is owner]
+        for incident in incidents:
+            self._cancel(incident, only_waiting=only_waiting)
 
-    def again(self, incident: Incident, delay: float) -> None:
-        """Let the incident's next attempt begin in `delay` seconds."""
-        if delay > 0:
-            timer = incident.tools.clock.call_later(delay, lambda: self._enqueue(incident))
-            with self._lock:
-                incident.timer = timer
-                stale = incident.settled
-            if stale:
-                timer.cancel()
-        else:
-            self._enqueue(incident)
-
-    def _enqueue(self, incident: Incident) -> None:
+    def _cancel(self, incident: Incident, *, only_waiting: bool = False) -> None:
+        """End an incident without a result."""
         with self._lock:
-            if not incident.settled:
-                self._ready.append(incident)
-        self._pump()
-
-    def park(self, incident: Incident) -> None:
-        """Hold the incident back while its account is blocked."""
-        with self._lock:
-            waiting = self._gates.get(incident.gate)
-            if waiting is not None:
-                waiting.append(incident)
+            attempt = incident.current
+            if incident.settled or (only_waiting and attempt is not None):
                 return
-        self._enqueue(incident)  # the account works again by now
+            self._settle_locked(incident)
+            if attempt is not None:
+                self._abandon_locked(attempt)
+        for timer in (incident.timer, attempt.timer if attempt else None):
+            if timer is not None:
+                timer.cancel()
+        end_with(incident, stopped(incident))
+        if attempt is not None and attempt.job is not None:
+            attempt.job.cancel()
+        for take in incident.takes[1:]:
+            take(Dropped(run_id=incident.request.run_id), False)
+        self._pump()
 
     # Queries
 
-    def is_blocked(self, incident: Incident) -> bool:
-        """Whether the incident's account is known to be blocked."""
-        with self._lock:
-            return incident.can_pause and incident.gate in self._gates
-
-    def broken(self, run_id: str) -> set[str]:
+    def broken(self, run_id: str) -> frozenset[str]:
         """The checkpoints that did not load in the incident under way, if there is one."""
         with self._lock:
             incident = self._incidents.get(run_id)
-            return set(incident.broken) if incident is not None else set()
+            return incident.broken if incident is not None else frozenset()
 
-    def in_progress(self, reporter: Reporter) -> int:
-        """How many attempts of a reporter are under way on other threads than the caller's."""
-        own = threading.get_ident()
+    def _is_quiet(self, owner: Owner) -> bool:
+        """Whether nothing of an owner is under way on other threads than the caller's."""
+        own, task = threading.get_ident(), current_task()
         with self._lock:
-            return sum(
-                attempt.incident.reporter is reporter and attempt.thread != own
-                for attempt in (*self._running, *self._ending)
+            busy = any(a.incident.owner is owner and a.task is not task for a in self._running)
+            ending = any(
+                attempt.incident.owner is owner and thread != own
+                for attempt, thread in self._ending.items()
             )
+        return not busy and not ending and owner.publisher.is_idle()
 
     # Attempts
 
@@ -252,14 +226,9 @@ class Dispatcher:
         with self._lock:
             while self._ready and self._free_slots_locked() > 0:
                 incident = self._ready.popleft()
-                if incident.settled or incident.reporter.closing:
-                    continue
-                waiting = self._gates.get(incident.gate) if incident.can_pause else None
-                if waiting is not None and not incident.probing:
-                    waiting.append(incident)
+                if incident.settled or incident.owner.closing or not incident.admit():
                     continue
                 incident.timer = None
-                incident.probing = False
                 incident.attempt += 1
                 incident.current = attempt = Attempt(incident)
                 self._running.add(attempt)
@@ -273,112 +242,101 @@ class Dispatcher:
         return self._max_concurrent - len(self._running) - hanging
 
     def _launch(self, attempt: Attempt) -> None:
-        incident = attempt.incident
-        policy = incident.request.policy
-        if not incident.tell(Attempting(attempt=attempt.number)):
+        incident, request = attempt.incident, attempt.task.request
+        began = AttemptBegan(
+            run_id=request.run_id,
+            attempt=attempt.number,
+            strategy=request.policy.checkpoint_strategy,
+        )
+        if incident.tell(began) is None:
             # The run was stopped before its attempt began.
-            self.cancel(incident)
-            self._ended(attempt, None, None)
+            self._cancel(incident)
+            self._ended(attempt, None)
             return
-        incident.publish(Started, attempt=attempt.number, strategy=policy.checkpoint_strategy)
-        attempt.timer = incident.tools.clock.call_later(
-            policy.attempt_timeout, lambda: self._time_out(attempt)
+        attempt.timer = incident.clock.call_later(
+            request.policy.attempt_timeout, lambda: self._time_out(attempt)
         )
         job: Any = None
         error: Exception | None = None
         try:
-            job = self._pool().submit(run_attempt, attempt)
+            job = self._pool().submit(run_attempt, attempt.task)
         except Exception as refused:
             error = refused
         if callable(getattr(job, "add_done_callback", None)):
             attempt.job = job
-            job.add_done_callback(lambda done: self._done(attempt, done))
+            job.add_done_callback(lambda done: self._ended(attempt, AttemptReport.of(done)))
         else:
             error = error or TypeError(f"the executor's submit returned {job!r}, no future")
-            self._ended(attempt, None, error)
-
-    def _done(self, attempt: Attempt, job: Future[Any]) -> None:
-        restored: Restored | None = None
-        error: BaseException | None = None
-        try:
-            result = job.result()
-            if isinstance(result, Restored):
-                restored = result
-            else:
-                error = TypeError(f"the executor's future holds {result!r}, no attempt's result")
-        except CancelledError:
-            error = RuntimeError("the executor cancelled the attempt")
-        except BaseException as raised:  # whatever ended the job, also an exit in foreign code
-            error = raised
-        # Outside the except block: no error raised from here on comes from this one.
-        self._ended(attempt, restored, error)
+            self._ended(attempt, AttemptReport(error=error))
 
     def _time_out(self, attempt: Attempt) -> None:
         with self._lock:
-            if not attempt.is_current:
+            if not attempt.is_current():
                 return
             attempt.incident.current = None
             self._abandon_locked(attempt)
             is_stuck = self._free_slots_locked() <= 0
         if attempt.job is not None:
             attempt.job.cancel()
+        request = attempt.task.request
         if is_stuck:
             logger.error(
                 "run %s: too many attempts hang in service clients; no recovery can begin until "
                 "one of them returns (RecoveryExecutor's max_concurrent bounds them)",
-                attempt.run_id,
+                request.run_id,
             )
-        request = attempt.incident.request
         error = AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
-        failed(self, attempt, error)
+        self._conclude(attempt, AttemptReport(error=error))
         self._pump()
 
-    def _ended(
-        self, attempt: Attempt, restored: Restored | None, error: BaseException | None
-    ) -> None:
+    def _ended(self, attempt: Attempt, report: AttemptReport | None) -> None:
+        """Take what an attempt brought; `None` where it never began."""
         incident = attempt.incident
-        attempt.thread = threading.get_ident()
         with self._lock:
-            wanted = attempt.is_current
+            is_wanted = attempt.is_current()
             self._running.discard(attempt)
             self._hung.discard(attempt)
-            self._ending.add(attempt)
-            if wanted:
+            self._ending[attempt] = threading.get_ident()
+            if is_wanted:
                 incident.current = None
-                if restored is not None:
+                if report is not None and report.restored is not None:
+                    # Whatever ends the incident from here on comes too late for this client.
                     self._settle_locked(incident)
         if attempt.timer is not None:
             attempt.timer.cancel()
-        # The slot is free before anybody is told: what they do then may take its time.
+        # The slot is free before anything is told: what receivers do then may take its time.
         self._pump()
         try:
-            if restored is not None:
-                if wanted:
-                    recovered(self, attempt, restored)
-                else:
-                    orphaned(incident, restored)
-            elif wanted and error is not None:
-                failed(self, attempt, error)
-        except Exception as unforeseen:
-            # No run may be left in the middle of an incident that nobody carries on.
-            logger.exception("run %s: its attempt could not be dealt with", attempt.run_id)
-            crashed(self, attempt, unforeseen)
+            if report is not None and is_wanted:
+                self._conclude(attempt, report)
+                if incident.settled and incident.history:
+                    tell_left_behind(incident, report.successor_id)
+            elif report is not None:
+                tell_orphan(incident, report)
         finally:
             with self._lock:
-                self._ending.discard(attempt)
-            incident.reporter.notify()
+                del self._ending[attempt]
+            incident.owner.waits.notify()
+
+    def _conclude(self, attempt: Attempt, report: AttemptReport) -> None:
+        delay = conclude(attempt, report, self._settle)
+        if delay is not None:
+            self.release((attempt.incident,), delay)
 
     def _abandon_locked(self, attempt: Attempt) -> None:
         self._running.discard(attempt)
         self._hung.add(attempt)
 
+    def _settle(self, incident: Incident) -> bool:
+        """Close an incident; return false where it was closed before."""
+        with self._lock:
+            if incident.settled:
+                return False
+            self._settle_locked(incident)
+            return True
+
     def _settle_locked(self, incident: Incident) -> None:
         incident.settled = True
         incident.current = None
+        incident.leave_holds()
         self._incidents.pop(incident.request.run_id, None)
-
-    @staticmethod
-    def _disarm(incident: Incident, attempt: Attempt | None) -> None:
-        for timer in (incident.timer, attempt.timer if attempt else None):
-            if timer is not None:
-                timer.cancel()

@@ -5,35 +5,38 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .. import rest as default_rest
 from .. import service as default_services
+from ..arguments import (
+    as_checkpoint,
+    as_policy,
+    checked_executor,
+    checked_metadata,
+    checked_rest_module,
+    checked_run_id,
+    checked_service_module,
+    config_for,
+)
 from ..config import Config
 from ..errors import RecoveryDisabledError
 from ..policy import Policy
-from ..runs.arguments import (
-    SERVICE_FUNCTIONS,
-    as_checkpoint,
-    as_policy,
-    check_service,
-    checked_metadata,
-    checked_module,
-    checked_run_id,
-    config_for,
-)
+from ..ports import RestModule, RestPort, ServiceModule, ServicePort
+from ..runs.changes import About, Change, RecoveryChange
 from ..runtime.daemon_pool import DaemonPool
-from ..runtime.publisher import Reporter
+from ..runtime.publisher import Notice, Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
+from ..runtime.waits import Waits
 from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
-from .dispatcher import Dispatcher
-from .incident import RecoveryRequest, Tools
+from .attempt import RecoveryRequest
+from .dispatcher import JOIN_GRACE, Dispatcher
+from .incident import Owner
 
 __all__ = ["RecoveryExecutor"]
-
-#: Seconds for the end of idle threads of our own, each kind.
-JOIN_GRACE = 0.5
 
 
 class RecoveryExecutor:
@@ -58,30 +61,30 @@ class RecoveryExecutor:
         pool: Executor | None = None,
         *,
         max_concurrent: int = 1,
-        rest_module: Any = None,
-        service_client_module: Any = None,
+        rest_module: RestModule | None = None,
+        service_client_module: ServiceModule | None = None,
         scheduler: Scheduler | None = None,
     ) -> None:
-        if pool is not None and not callable(getattr(pool, "submit", None)):
-            raise TypeError(f"pool must be a concurrent.futures.Executor, not {pool!r}")
+        if pool is not None:
+            checked_executor("pool", pool)
         if isinstance(max_concurrent, bool) or not isinstance(max_concurrent, int):
             raise TypeError(f"max_concurrent must be a whole number, not {max_concurrent!r}")
         if max_concurrent < 1:
             raise ValueError(f"max_concurrent must be 1 or more, not {max_concurrent}")
         if rest_module is not None:
-            checked_module("rest_module", rest_module, ("get_training_run",))
+            checked_rest_module(rest_module)
         if service_client_module is not None:
-            checked_module("service_client_module", service_client_module, SERVICE_FUNCTIONS)
+            checked_service_module(service_client_module)
         self._rest_module = rest_module
         self._services = service_client_module
         self._scheduler = scheduler
         self._given_pool = pool
         self._max_concurrent = max_concurrent
         self._lock = threading.Lock()
-        # Guarded by _lock: what is made when it is first needed.
+        # Guarded by _lock: _own_pool, _own_scheduler and _owner, made when first needed.
         self._own_pool: DaemonPool | None = None
         self._own_scheduler: ThreadScheduler | None = None
-        self._reporter: Reporter | None = None
+        self._owner: tuple[Owner, Clock] | None = None
         #: The incidents under way, for monitors.
         self.dispatcher = Dispatcher(self._pool, max_concurrent)
 
@@ -128,21 +131,33 @@ class RecoveryExecutor:
         checked = as_policy(policy)
         if not checked.enabled:
             raise RecoveryDisabledError(f"run {run_id!r}: the policy has enabled=False")
-        reporter = self._own_reporter()
-        tools = self.tools(default_rest, default_services, reporter.clock)
-        check_service(tools.services, service)
+        owner, clock = self._own_owner()
+        rest, services = self.ports(RestPort(default_rest), ServicePort(default_services))
+        services.check(service)
         request = RecoveryRequest(
             run_id=checked_run_id(run_id),
             root_id=run_id,
             service=service,
-            policy=checked,
-            config=config_for(service, tools.rest, config),
-            metadata=checked_metadata(metadata),
+            policy=replace(checked, on_recovery=None, on_failure=None),
+            rest=rest,
+            services=services,
+            config=config_for(service, rest.module, config),
             run=run,
             run_ids=(run_id,),
             known=() if last_checkpoint is None else (as_checkpoint(last_checkpoint),),
         )
-        return self.dispatcher.begin(request, tools, reporter, lambda _: True).future
+        told = checked_metadata(metadata)
+
+        def take(change: Change, _: bool) -> tuple[Notice, ...] | None:
+            if not isinstance(change, RecoveryChange):
+                return None
+            about = About(run_id=run_id, metadata=told, time=clock.utc(), policy=checked)
+            notices = change.notices(about)
+            owner.publisher.queue(run_id, notices)
+            owner.publisher.flush()
+            return notices
+
+        return self.dispatcher.begin(request, self.clock(clock), owner, take).future
 
     def shutdown(self, wait: bool = True, *, timeout: float = 5.0) -> None:
         """Take no more recoveries and end those that wait; threads of our own are ended.
@@ -153,26 +168,15 @@ class RecoveryExecutor:
             timeout: Seconds. Attempts that are still under way then are abandoned.
         """
         self.dispatcher.close()
+        owner, _ = self._own_owner()
         with self._lock:
-            reporter, pool, scheduler = self._reporter, self._own_pool, self._own_scheduler
-        if reporter is not None:
-            reporter.closing = True
-            self.dispatcher.cancel_all(reporter, only_waiting=True)
-            if wait:
-                reporter.wait(
-                    lambda: reporter.outbox.is_idle() and not self.dispatcher.in_progress(reporter),
-                    timeout,
-                )
-            reporter.outbox.close()
-            self.dispatcher.cancel_all(reporter)
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-        grace = JOIN_GRACE if wait else 0.0
+            pool, scheduler = self._own_pool, self._own_scheduler
+        joins = [owner.publisher.join, self.join]
         if scheduler is not None:
-            scheduler.close(grace)
-        if reporter is not None:
-            reporter.outbox.join(grace)
-        self.join(grace)
+            joins.append(scheduler.close)
+        close = [] if pool is None else [partial(pool.shutdown, wait=False, cancel_futures=True)]
+        patience, grace = (timeout, JOIN_GRACE) if wait else (0.0, 0.0)
+        self.dispatcher.stop(owner, patience, grace, close=close, joins=joins)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of its own pool after `shutdown`, at most `timeout` seconds."""
@@ -181,13 +185,18 @@ class RecoveryExecutor:
         if pool is not None:
             pool.join(timeout)
 
-    def tools(self, rest: Any, services: Any, clock: Clock) -> Tools:
-        """What an incident works with: what was handed in here, else what the caller has."""
-        return Tools(
-            rest=self._rest_module or rest,
-            services=self._services or services,
-            clock=Clock(self._scheduler) if self._scheduler else clock,
+    # What monitors use
+
+    def ports(self, rest: RestPort, services: ServicePort) -> tuple[RestPort, ServicePort]:
+        """The modules that were handed in here, else those of the caller."""
+        return (
+            RestPort(self._rest_module) if self._rest_module is not None else rest,
+            ServicePort(self._services) if self._services is not None else services,
         )
+
+    def clock(self, default: Clock) -> Clock:
+        """The clock of the scheduler that was handed in here, else the caller's."""
+        return Clock(self._scheduler) if self._scheduler else default
 
     def _pool(self) -> Executor:
         if self._given_pool is not None:
@@ -198,13 +207,16 @@ class RecoveryExecutor:
                 self._own_pool = DaemonPool(2 * self._max_concurrent, "tinkex-recovery")
             return self._own_pool
 
-    def _own_reporter(self) -> Reporter:
+    def _own_owner(self) -> tuple[Owner, Clock]:
+        """What is published, and timed, for recoveries that were asked for here."""
         with self._lock:
-            if self._reporter is None:
+            if self._owner is None:
                 scheduler = self._scheduler
                 if scheduler is None:
                     scheduler = self._own_scheduler = ThreadScheduler("tinkex-executor")
-                self._reporter = Reporter(
-                    self, Clock(scheduler), inline=self._scheduler is not None
-                )
-            return self._reporter
+                clock = Clock(scheduler)
+                waits = Waits(clock)
+                inline = self._scheduler is not None
+                publisher = Publisher(self, inline=inline, on_idle=waits.notify)
+                self._owner = Owner(publisher, waits), clock
+            return self._owner

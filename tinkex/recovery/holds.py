@@ -1,118 +1,229 @@
-"""Accounts: which of them are blocked, so that their recoveries wait instead of failing."""
+"""Circuit breakers of accounts: while one is open, the account's incidents wait."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, TypeVar
 
+from ..arguments import NO_METADATA
 from ..config import Config
-from ..runs.arguments import NO_METADATA
-from ..runs.record import Record
-from ..runtime.publisher import Reporter
+from ..runtime.publisher import Publisher
+from ..runtime.scheduler import Clock
 from ..signals import Paused, Resumed
-from .dispatcher import Dispatcher
 
-__all__ = ["Accounts"]
+__all__ = ["REFUSED", "Breaker", "Holds"]
+
+T = TypeVar("T", bound=Hashable)
+
+#: Why an account is held: the server refused it (401, 402, 403).
+REFUSED = "refused"
+
+
+class Breaker(StrEnum):
+    """The state of an account's circuit breaker."""
+
+    #: Attempts begin freely. Left when something holds the account.
+    CLOSED = "closed"
+    #: No attempt begins. Left when no reason is left, or for a probe.
+    OPEN = "open"
+    #: A probe is under way: one incident makes an attempt, to see whether the account works.
+    HALF_OPEN = "half-open"
 
 
 @dataclass(slots=True)
-class _Account:
-    """When a poll last succeeded, what blocks the account, and whether its polls fail too."""
+class _Hold:
+    """A reason for which an account is held.
 
+    `polls_fail`: the account's polls fail for it too, so that one which succeeds ends it;
+    where they prove nothing, an attempt that gets past it does.
+    """
+
+    error: BaseException
+    polls_fail: bool
+
+
+@dataclass(slots=True)
+class _Account(Generic[T]):
+    """One account: its holds by reason, who waits, and when a poll last succeeded.
+
+    `probes` go ahead all the same; the value says whether their attempt has begun.
+    """
+
+    holds: dict[str, _Hold] = field(default_factory=dict)
+    waiting: dict[T, None] = field(default_factory=dict)
+    probes: dict[T, bool] = field(default_factory=dict)
     succeeded_at: float = float("-inf")
-    blocked_by: BaseException | None = None
-    polls_fail: bool = False
 
 
-class Accounts:
-    """Pauses the recoveries of an account that is blocked, and resumes them.
+class Holds(Generic[T]):
+    """Holds back the incidents of accounts that do not work, and lets them go on.
 
-    An account is what one `Config` stands for.
+    An account is what one `Config` stands for. It may be held for several reasons, each with
+    its own way out; incidents go on when none is left.
 
     Args:
-        dispatcher: Holds the paused incidents back.
-        reporter: Publishes `paused` and `resumed`.
+        clock: Says when polls succeed.
+        publisher: Publishes `paused` and `resumed`.
         runs_of: The ids of an account's runs.
+        release: Takes the incidents that may go on.
 
-    Threads: every method is safe from any thread.
+    Threads: every method is safe from any thread; nothing is called under the lock.
     """
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        reporter: Reporter,
+        clock: Clock,
+        publisher: Publisher,
         runs_of: Callable[[Config | None], tuple[str, ...]],
+        release: Callable[[Iterable[T]], None],
     ) -> None:
-        self._dispatcher = dispatcher
-        self._reporter = reporter
+        self._clock = clock
+        self._publisher = publisher
         self._runs_of = runs_of
+        self._release = release
         self._lock = threading.Lock()
-        # Guarded by _lock:
-        self._accounts: dict[Config | None, _Account] = {}
+        # Guarded by _lock: _accounts, with all that is in them. The dispatcher's lock may be
+        # held around it, and the publisher's is taken within, so that `paused` and `resumed`
+        # come in the order in which the breaker opened and closed.
+        self._accounts: dict[Config | None, _Account[T]] = {}
 
-    def poll_succeeded(self, config: Config | None) -> None:
-        """A poll of the account succeeded."""
-        now = self._reporter.clock.monotonic()
-        with self._lock:
-            account = self._accounts.setdefault(config, _Account())
-            account.succeeded_at = now
-            proves = account.blocked_by is not None and account.polls_fail
-        if proves:
-            self._unblock(config)
+    # What opens and closes a breaker
 
-    def sweep_begins(self, polled: Iterable[Record]) -> None:
-        """Where polls prove nothing, one recovery of a blocked account goes ahead and tries."""
-        with self._lock:
-            blocked = [config for config, each in self._accounts.items() if each.blocked_by]
-        if not blocked:
-            return
-        asked = {record.config for record in polled}
-        for config in blocked:
-            with self._lock:
-                account = self._accounts[config]
-                # Without a run to poll no poll will tell either.
-                account.polls_fail = account.polls_fail and config in asked
-                proves_nothing = not account.polls_fail
-            if proves_nothing:
-                self._dispatcher.probe((self._reporter, config))
-
-    def recovery_went_on(self, config: Config | None) -> None:
-        """An attempt got past what had blocked the account."""
-        with self._lock:
-            account = self._accounts.get(config)
-            if account is None or account.blocked_by is None or account.polls_fail:
-                return
-        self._unblock(config)
-
-    def succeeded_since(self, config: Config | None, moment: float) -> bool:
-        """Whether a poll of the account succeeded after `moment`."""
-        with self._lock:
-            account = self._accounts.get(config)
-            return account is not None and account.succeeded_at > moment
-
-    def block(self, config: Config | None, error: BaseException, *, polls_fail: bool) -> None:
-        """The account refused something; said once until it works again."""
-        with self._lock:
-            account = self._accounts.setdefault(config, _Account())
-            account.polls_fail = account.polls_fail or polls_fail
-            if account.blocked_by is not None:
-                return
-            account.blocked_by = error
-        self._dispatcher.block((self._reporter, config))
-        self._publish(Paused, config, error)
-
-    def _unblock(self, config: Config | None) -> None:
-        with self._lock:
-            account = self._accounts[config]
-            error, account.blocked_by = account.blocked_by, None
-            account.polls_fail = False
-        if error is not None:
-            self._publish(Resumed, config, error)
-            self._dispatcher.unblock((self._reporter, config))
-
-    def _publish(
-        self, kind: type[Paused | Resumed], config: Config | None, error: BaseException
+    def hold(
+        self,
+        account: Config | None,
+        error: BaseException,
+        *,
+        reason: str = REFUSED,
+        polls_fail: bool,
     ) -> None:
-        runs = self._runs_of(config)
-        self._reporter.publish(("account", config), kind, None, NO_METADATA, error=error, runs=runs)
+        """Hold an account for a reason; `paused` is published where it was not held before."""
+        runs: tuple[str, ...] | None = None
+        while True:
+            with self._lock:
+                known = self._accounts.setdefault(account, _Account())
+                held = known.holds.get(reason)
+                if held is not None:
+                    held.polls_fail = held.polls_fail or polls_fail
+                    return
+                if runs is not None:
+                    known.holds[reason] = _Hold(error, polls_fail)
+                    if len(known.holds) == 1:
+                        self._queue_locked(Paused, account, error, runs)
+                    break
+            runs = self._runs_of(account)
+        self._publisher.flush()
+
+    def poll_succeeded(self, account: Config | None) -> None:
+        """A poll of the account succeeded: that ends what made its polls fail."""
+        now = self._clock.monotonic()
+        with self._lock:
+            known = self._accounts.setdefault(account, _Account())
+            known.succeeded_at = now
+            is_held = bool(known.holds)
+        if is_held:
+            self._lift(account, by_poll=True)
+
+    def attempt_went_on(self, account: Config | None) -> None:
+        """An attempt got past what held the account: that ends what polls prove nothing of."""
+        self._lift(account, by_poll=False)
+
+    def probe(self, polled: Collection[Config | None]) -> None:
+        """Send one probe for each held account of which polls prove nothing.
+
+        Args:
+            polled: The accounts that a sweep is about to poll; of others no poll can tell.
+        """
+        probes: list[T] = []
+        with self._lock:
+            for account, known in self._accounts.items():
+                for held in known.holds.values():
+                    held.polls_fail = held.polls_fail and account in polled
+                proves_nothing = not any(held.polls_fail for held in known.holds.values())
+                if known.waiting and proves_nothing:
+                    probe = next(iter(known.waiting))
+                    del known.waiting[probe]
+                    known.probes[probe] = False
+                    probes.append(probe)
+        self._release(probes)
+
+    def _lift(self, account: Config | None, *, by_poll: bool) -> None:
+        runs: tuple[str, ...] | None = None
+        while True:
+            with self._lock:
+                known = self._accounts.get(account)
+                holds = known.holds if known else {}
+                over = [reason for reason, held in holds.items() if held.polls_fail is by_poll]
+                if known is None or not over:
+                    return
+                if runs is not None:
+                    error = [holds.pop(reason).error for reason in over][-1]
+                    if holds:
+                        return
+                    released = (*known.waiting,)
+                    known.waiting.clear()
+                    known.probes.clear()
+                    self._queue_locked(Resumed, account, error, runs)
+                    break
+            runs = self._runs_of(account)
+        self._publisher.flush()
+        self._release(released)
+
+    def _queue_locked(
+        self,
+        kind: type[Paused | Resumed],
+        account: Config | None,
+        error: BaseException,
+        runs: tuple[str, ...],
+    ) -> None:
+        event = kind(
+            run_id=None, metadata=NO_METADATA, time=self._clock.utc(), error=error, runs=runs
+        )
+        self._publisher.queue(("account", account), (event,))
+
+    # Incidents
+
+    def admit(self, account: Config | None, incident: T) -> bool:
+        """Let an incident make an attempt, or have it wait to be released; return which."""
+        with self._lock:
+            known = self._accounts.get(account)
+            if known is None or not known.holds:
+                return True
+            if known.probes.get(incident) is False:
+                known.probes[incident] = True
+                return True
+            known.probes.pop(incident, None)
+            known.waiting[incident] = None
+            return False
+
+    def forget(self, account: Config | None, incident: T) -> None:
+        """The incident has come to its end."""
+        with self._lock:
+            known = self._accounts.get(account)
+            if known is not None:
+                known.waiting.pop(incident, None)
+                known.probes.pop(incident, None)
+
+    # Queries
+
+    def are_any(self) -> bool:
+        """Whether any account is held."""
+        with self._lock:
+            return any(known.holds for known in self._accounts.values())
+
+    def breaker(self, account: Config | None) -> Breaker:
+        """The state of an account's breaker."""
+        with self._lock:
+            known = self._accounts.get(account)
+            if known is None or not known.holds:
+                return Breaker.CLOSED
+            return Breaker.HALF_OPEN if known.probes else Breaker.OPEN
+
+    def succeeded_since(self, account: Config | None, moment: float) -> bool:
+        """Whether a poll of the account succeeded after `moment`, in monotonic seconds."""
+        with self._lock:
+            known = self._accounts.get(account)
+            return known is not None and known.succeeded_at > moment

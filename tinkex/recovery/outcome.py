@@ -1,135 +1,140 @@
-"""What follows the end of an attempt: success, another try, or none; told, then published."""
+"""What follows the end of an attempt: told as a change of its run, then acted on."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Any
 
-from ..errors import MonitorStoppedError, in_words
-from ..runs.record import Restored
-from ..service import secrets_of, without_secrets
-from ..signals import Completed, Exhausted, Failed
-from .attempt import find_orphans
-from .error_kinds import Failure, Kind, classify
-from .incident import (
-    Attempt,
-    Blocked,
-    Change,
+from ..errors import MonitorStoppedError, RecoveryError, in_words
+from ..runs.changes import (
+    AttemptFailed,
+    AttemptHeld,
+    ClientMade,
     GaveUp,
-    Incident,
     Orphaned,
     Recovered,
-    Waiting,
 )
+from ..service import secrets_of, without_secrets
+from ..signals import Completed
+from .attempt import AttemptReport, find_orphans
+from .error_kinds import Failure, Kind, classify
+from .incident import Attempt, Incident
 from .retry import Action, Decision, decide
 
-__all__ = ["Queue", "crashed", "failed", "orphaned", "recovered"]
+__all__ = ["conclude", "end_with", "stopped", "tell_left_behind", "tell_orphan"]
 
 logger = logging.getLogger(__name__)
 
-#: How a block of the account can look from inside an attempt: the official SDK, for one, sleeps
-#: on a 402 until the attempt has outlasted its time.
-_MAY_BE_THE_BLOCK = frozenset({Kind.SERVER, Kind.PATIENCE, Kind.CODE})
+#: How a refusal of the account can look from inside an attempt: the official SDK, for one,
+#: sleeps on a 402 until the attempt has outlasted its time.
+_MAY_BE_A_REFUSAL = frozenset({Kind.SERVER, Kind.PATIENCE, Kind.CODE})
 
 
-class Queue(Protocol):
-    """Where incidents wait for their next attempt."""
+def conclude(
+    attempt: Attempt, report: AttemptReport, settle: Callable[[Incident], bool]
+) -> float | None:
+    """Tell what follows an attempt whose end was waited for.
 
-    def again(self, incident: Incident, delay: float) -> None:
-        """Let the next attempt begin in `delay` seconds."""
+    Args:
+        attempt: The attempt.
+        report: What became of it. Where it brought a client, its incident is settled.
+        settle: Closes an incident; false where it was closed before.
 
-    def park(self, incident: Incident) -> None:
-        """Hold the incident back until its account works again."""
+    Returns:
+        The seconds until the incident's next attempt; `None` where none is to begin now.
+    """
+    incident = attempt.incident
+    try:
+        if report.restored is not None:
+            _recovered(attempt, report)
+            return None
+        return _failed(attempt, report, settle)
+    except Exception as unforeseen:
+        # No run may be left in the middle of an incident that nothing carries on.
+        logger.exception("run %s: its attempt could not be dealt with", incident.request.run_id)
+        settle(incident)
+        _tell_give_up(attempt, report, unforeseen)
+        return None
 
-    def is_blocked(self, incident: Incident) -> bool:
-        """Whether the incident's account is known to be blocked."""
 
-    def settle(self, incident: Incident) -> bool:
-        """Close an incident; false where it was closed before."""
-
-
-def recovered(queue: Queue, attempt: Attempt, restored: Restored) -> None:
+def _recovered(attempt: Attempt, report: AttemptReport) -> None:
     """Hand over the new client: the handle first, then `completed`, then the callback."""
     incident = attempt.incident
-    request = incident.request
-    change = Recovered(attempt=attempt.number, restored=restored, broken=frozenset(incident.broken))
-    if not incident.tell(change):
-        orphaned(incident, restored)
-        incident.future.set_exception(
-            MonitorStoppedError(f"the recovery of run {request.run_id!r} was stopped")
-        )
-        return
-    event = incident.publish(
-        Completed,
-        attempt=attempt.number,
-        checkpoint=restored.checkpoint,
-        client=restored.client,
-        successor_id=restored.successor_id,
-        duration=incident.tools.clock.monotonic() - incident.began,
-    )
-    incident.reporter.call(
-        request.root_id,
-        request.policy.on_recovery,
-        request.old_client,
-        restored.client,
-        restored.checkpoint,
-    )
-    incident.future.set_result(event)
-    _tell_orphans(incident, restored.successor_id)
+    about = {**_about(attempt, report), "restored": report.restored}
+    incident.tell(ClientMade(**about))
+    took = incident.clock.monotonic() - incident.began
+    change = Recovered(**about, broken=incident.broken, duration=took)
+    completed = [each for each in incident.tell(change) or () if isinstance(each, Completed)]
+    if completed:
+        incident.future.set_result(completed[0])
+    else:
+        tell_orphan(incident, report)
+        end_with(incident, stopped(incident))
 
 
-def orphaned(incident: Incident, restored: Restored) -> None:
-    """Tell of a client that nobody waits for any more."""
-    logger.warning(
-        "run %s: an attempt that was given up made run %s after all; nothing uses it",
-        incident.request.run_id,
-        restored.successor_id,
-    )
-    incident.tell(Orphaned(successor_id=restored.successor_id))
-
-
-def failed(queue: Queue, attempt: Attempt, raised: BaseException) -> None:
-    """Decide what follows a failed attempt, and say so."""
+def _failed(
+    attempt: Attempt, report: AttemptReport, settle: Callable[[Incident], bool]
+) -> float | None:
     incident = attempt.incident
-    request = incident.request
-    error = without_secrets(raised, secrets_of(attempt.service, request.config))
-    decision = _decide(attempt, error, is_blocked=queue.is_blocked(incident))
-    if decision.action is not Action.PAUSE:
-        incident.history.append(f"attempt {attempt.number}: {in_words(error)}")
-    if decision.action is Action.GIVE_UP:
-        _give_up(queue, attempt, error)
-        return
+    request = incident.request = replace(incident.request, run=report.run or incident.request.run)
+    raised = report.error or RecoveryError(
+        f"the attempt made run {report.successor_id!r}, but its client stayed in another "
+        "process; give an executor that runs attempts in this one"
+    )
+    # What came from outside the attempt's own work, such as an executor, is not yet checked.
+    error = without_secrets(raised, secrets_of(request.service, request.config))
+    decision = _decide(incident, report, error)
+    about = {**_about(attempt, report), "error": error}
     if decision.action is Action.PAUSE:
         incident.attempt -= 1
-        change: Change = Blocked(error=error)
-    else:
-        change = Waiting(error=error, delay=decision.delay)
-        if attempt.checkpoint is not None and decision.action is Action.STEP_DOWN:
-            incident.broken.add(attempt.checkpoint.tinker_path)
-        elif decision.action is Action.DROP_OPTIMIZER:
-            incident.with_optimizer = False
-            incident.broken.clear()
-    incident.tell(change)
-    incident.publish(Failed, attempt=attempt.number, error=error, retry_in=decision.delay)
-    if decision.action is Action.PAUSE:
-        queue.park(incident)
-    else:
-        queue.again(incident, decision.delay)
+        incident.tell(AttemptHeld(**about, retry_in=decision.delay))
+        return 0.0 if incident.admit() else None  # admitted: the account works again by now
+    incident.history.append(f"attempt {attempt.number}: {in_words(error)}")
+    if decision.action is Action.GIVE_UP:
+        if settle(incident):
+            _tell_give_up(attempt, report, error)
+        return None
+    if report.checkpoint is not None and decision.action is Action.STEP_DOWN:
+        incident.broken |= {report.checkpoint.tinker_path}
+    elif decision.action is Action.DROP_OPTIMIZER:
+        incident.with_optimizer = False
+        incident.broken = frozenset()
+    incident.tell(AttemptFailed(**about, retry_in=decision.delay))
+    return decision.delay
 
 
-def _decide(attempt: Attempt, error: BaseException, *, is_blocked: bool) -> Decision:
+def _tell_give_up(attempt: Attempt, report: AttemptReport, error: BaseException) -> None:
     incident = attempt.incident
-    failure = classify(error, loading=attempt.loading)
-    if is_blocked and failure.kind in _MAY_BE_THE_BLOCK:
+    about = _about(attempt, report)
+    incident.tell(GaveUp(**about, error=error, history=tuple(incident.history)))
+    end_with(incident, error)
+
+
+def _about(attempt: Attempt, report: AttemptReport) -> dict[str, Any]:
+    request = attempt.task.request
+    return {
+        "run_id": request.run_id,
+        "attempt": attempt.number,
+        "strategy": request.policy.checkpoint_strategy,
+        "checkpoint": report.checkpoint,
+    }
+
+
+def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> Decision:
+    if report.successor_id is not None:
+        return Decision(action=Action.GIVE_UP)
+    failure = classify(error, loading=report.loading)
+    if incident.is_held() and failure.kind in _MAY_BE_A_REFUSAL:
         failure = Failure(kind=Kind.ACCOUNT)
     incident.tally = replace(
         incident.tally.after(failure),
-        rungs_left=attempt.rungs_left,
+        rungs_left=report.rungs_left,
         with_optimizer=incident.with_optimizer,
-        elapsed=incident.tools.clock.monotonic() - incident.began,
+        elapsed=incident.clock.monotonic() - incident.began,
     )
     try:
         return decide(incident.request.policy, failure, incident.tally, error)
@@ -138,40 +143,37 @@ def _decide(attempt: Attempt, error: BaseException, *, is_blocked: bool) -> Deci
         return Decision(action=Action.GIVE_UP)
 
 
-def crashed(queue: Queue, attempt: Attempt, error: Exception) -> None:
-    """End an incident whose bookkeeping failed."""
-    incident = attempt.incident
-    queue.settle(incident)
-    incident.tell(GaveUp(attempt=attempt.number, error=error, history=tuple(incident.history)))
-    incident.publish(Exhausted, attempt=attempt.number, error=error)
-    with suppress(InvalidStateError):  # it may have been told of before the failure
-        incident.future.set_exception(error)
-
-
-def _give_up(queue: Queue, attempt: Attempt, error: BaseException) -> None:
-    incident = attempt.incident
+def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
+    """Ask for the runs that failed attempts left behind; the answer is only looked at."""
     request = incident.request
-    if not queue.settle(incident):
-        return
-    incident.tell(GaveUp(attempt=attempt.number, error=error, history=tuple(incident.history)))
-    incident.publish(Failed, attempt=attempt.number, error=error, retry_in=None)
-    incident.publish(Exhausted, attempt=attempt.number, error=error)
-    incident.reporter.call(request.root_id, request.policy.on_failure, request.run_id, error)
-    incident.future.set_exception(error)
-    _tell_orphans(incident, None)
-
-
-def _tell_orphans(incident: Incident, successor_id: str | None) -> None:
-    """Tell of the runs that failed attempts left behind; only to look at, so it may fail."""
-    if not incident.history:
-        return
     try:
-        left = find_orphans(incident.request, incident.tools, successor_id)
+        left = find_orphans(request, successor_id)
     except Exception as error:
-        shown = without_secrets(
-            error, secrets_of(incident.request.service, incident.request.config)
-        )
-        logger.info("run %s: orphans cannot be listed: %s", incident.request.run_id, shown)
+        shown = without_secrets(error, secrets_of(request.service, request.config))
+        logger.info("run %s: orphans cannot be listed: %s", request.run_id, shown)
         return
     for orphan in left:
-        incident.tell(Orphaned(successor_id=orphan))
+        incident.tell(Orphaned(of=request.run_id, successor_id=orphan))
+
+
+def tell_orphan(incident: Incident, report: AttemptReport) -> None:
+    """Tell of a client that is not waited for any more."""
+    if report.successor_id is not None:
+        logger.warning(
+            "run %s: an attempt that was given up made run %s after all; nothing uses it",
+            incident.request.run_id,
+            report.successor_id,
+        )
+        orphan = Orphaned(of=incident.request.run_id, successor_id=report.successor_id)
+        incident.tell(orphan)
+
+
+def stopped(incident: Incident) -> MonitorStoppedError:
+    """The error of an incident that its owner ended."""
+    return MonitorStoppedError(f"the recovery of run {incident.request.run_id!r} was stopped")
+
+
+def end_with(incident: Incident, error: BaseException) -> None:
+    """Have the incident's future raise an error, unless it has its result already."""
+    with suppress(InvalidStateError):
+        incident.future.set_exception(error)

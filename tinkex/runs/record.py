@@ -1,10 +1,10 @@
-"""All that is known of one monitored run."""
+"""All that is known of one monitored run, and of the generations before it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,32 +15,22 @@ from .checkpoints import Cursor, by_path, cursor_of
 from .state import Generation, RunState
 from .status import RunStatus
 
-__all__ = ["ROW_FIELDS", "Record", "Restored", "Story"]
+__all__ = ["ROW_FIELDS", "History", "Record"]
 
 #: The fields of a checkpoint's row that are kept for a healthy run.
 ROW_FIELDS = ("tinker_path", "time", "size_bytes", "public", "expires_at", "user_metadata")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """What a successful attempt brings."""
+class History:
+    """What is kept of a run that was recovered or has a training loop.
 
-    checkpoint: Checkpoint
-    client: Any
-    successor_id: str
-    with_optimizer: bool
-
-
-class Story:
-    """What only runs with a history have.
-
-    `past` are the generations before the live one, `source` what that was restored from and
-    `with_optimizer` how; `cursors` and `known` are what was recorded of checkpoints by path,
-    `broken` the paths that did not load, `orphans` the ids left behind per generation,
-    `incidents` when the budget's incidents began, `cause` what began the present one;
-    `reached` is the next step of the training loop, `unfinished` whether a step was broken
-    off so that nobody knows whether it was submitted, and `ended_at` the next step when the
-    generation before ended.
+    `past` are the generations before the live one, `source` the checkpoint that the live one
+    was restored from and `with_optimizer` how; `cursors` and `known` are what was recorded of
+    checkpoints by path, `broken` the paths that did not load, `orphans` the ids left behind per
+    generation, `incidents` when the budget's incidents began, `cause` what began the present
+    one; `reached` is the next step of the training loop, `unfinished` whether a step was broken
+    off and may have been submitted or not, `ended_at` the next step when the generation before
+    ended.
     """
 
     __slots__ = (
@@ -72,32 +62,20 @@ class Story:
         self.unfinished = False
         self.ended_at: int | None = None
 
-    def begin_anew(self) -> None:
-        """Give the lineage its budget back, and every checkpoint another chance."""
-        self.incidents = ()
-        self.broken = frozenset()
+    def cursor(self, checkpoint: Checkpoint | None) -> Cursor | None:
+        """Where the loop stood when a checkpoint was saved, where that is known."""
+        return None if checkpoint is None else cursor_of(checkpoint, self.cursors)
 
-    def cursor(self, checkpoint: Checkpoint) -> Cursor | None:
-        """Where the loop stood when a checkpoint was saved, as far as anybody noted it."""
-        return cursor_of(checkpoint, self.cursors)
 
-    def next_generation(
-        self, ended: Generation, restored: Restored, broken: frozenset[str]
-    ) -> None:
-        """Turn the page: the live generation has ended, its successor is restored."""
-        self.past = (*self.past, ended)
-        self.broken |= broken
-        self.source = restored.checkpoint
-        self.with_optimizer = restored.with_optimizer
-        self.known[restored.checkpoint.tinker_path] = restored.checkpoint
-        self.cause = None
-        self.ended_at = self.ended_at if self.reached is None else self.reached
-        self.reached = None
-        self.unfinished = False
+#: The history of a run that has none. Never written to.
+NO_HISTORY = History()
 
 
 class Record:
-    """One monitored run: all that is known of it. Guarded by the lock of its `RunMap`."""
+    """One monitored run.
+
+    Guarded by the lock of its `RunMap`, and changed by `tinkex.runs.apply` alone.
+    """
 
     __slots__ = (
         "attempts",
@@ -112,6 +90,7 @@ class Record:
         "metadata",
         "misses",
         "next_attempt",
+        "own_history",
         "poll_after",
         "root_id",
         "run_id",
@@ -119,7 +98,6 @@ class Record:
         "service",
         "started_at",
         "state",
-        "story",
         "told_at",
         "warned_at",
     )
@@ -133,6 +111,7 @@ class Record:
         metadata: Mapping[str, Any],
         client: Any,
         now: datetime,
+        make_handle: Callable[[Record], object],
     ) -> None:
         self.run_id = run_id
         self.root_id = run_id
@@ -142,11 +121,12 @@ class Record:
         self.client = client
         self.started_at = now
         self.state = RunState.HEALTHY
-        #: Stopped while its run was corrupted: nobody brings another client.
+        #: It was stopped while its run was corrupted: no other client will come.
         self.is_dead = False
         self.generation = 0
-        self.handle: Any = None
-        self.story: Story | None = None
+        #: The `MonitoredRun` that callers hold.
+        self.handle = make_handle(self)
+        self.own_history: History | None = None
         #: The newest checkpoint, or the fields of its row: most are never looked at.
         self.saved: Checkpoint | tuple[Any, ...] | None = None
         self.last_poll: datetime | None = None
@@ -159,47 +139,46 @@ class Record:
         self.told_at: float | None = None
         self.misses = 0
         self.poll_after = 0.0
+        #: When `unprotected` was last published.
         self.warned_at: datetime | None = None
 
     @property
+    def history(self) -> History:
+        """The run's history, to be read; an empty one where it has none."""
+        return self.own_history or NO_HISTORY
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Every id of the lineage, the live one first."""
+        return (self.run_id, *(each.run_id for each in reversed(self.history.past)))
+
+    @property
     def last_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint, as far as is known."""
+        """The newest checkpoint that is known."""
         if isinstance(self.saved, tuple):
             return _as_checkpoint(self.saved)
         return self.saved
 
     def known_checkpoints(self) -> tuple[Checkpoint, ...]:
         """The checkpoints of the lineage that were recorded or that a poll saw."""
-        recorded = self.story.known.values() if self.story else ()
+        last = self.last_checkpoint
         # The server's word counts: it also knows when a checkpoint expires.
-        seen = () if self.last_checkpoint is None else (self.last_checkpoint,)
-        return tuple(by_path((*recorded, *seen)).values())
-
-    def remember(self) -> Story:
-        """The run's story, begun at the first need."""
-        if self.story is None:
-            self.story = Story()
-        return self.story
-
-    def reset_polls(self) -> None:
-        """Forget all failed polls: they say nothing of a new generation."""
-        self.failed_at = self.told_at = None
-        self.misses = 0
-        self.poll_after = 0.0
+        seen = () if last is None else (last,)
+        return tuple(by_path((*self.history.known.values(), *seen)).values())
 
     def lineage(self) -> tuple[Generation, ...]:
         """All generations, the live one last."""
-        story = self.story or Story()
-        cursor = story.cursor(story.source) if story.source else None
+        history = self.history
+        cursor = history.cursor(history.source)
         live = Generation(
             run_id=self.run_id,
-            checkpoint=story.source.tinker_path if story.source else None,
+            checkpoint=history.source.tinker_path if history.source else None,
             step=cursor.step if cursor else None,
             started_at=self.started_at,
         )
         return tuple(
-            replace(generation, orphans=story.orphans.get(generation.run_id, ()))
-            for generation in (*story.past, live)
+            replace(generation, orphans=history.orphans.get(generation.run_id, ()))
+            for generation in (*history.past, live)
         )
 
     def status(self) -> RunStatus:

@@ -1,52 +1,101 @@
-"""The lock-guarded map of monitored runs: by any id of their lineage, each change in one place."""
+"""The lock-guarded map of monitored runs, each found by any id of its lineage."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 from ..config import Config
 from ..errors import MonitorStoppedError
+from ..policy import Policy
+from ..runtime.publisher import Notice, Publisher
+from ..runtime.scheduler import Clock
+from ..runtime.waits import Waits
+from .apply import Moment, apply, apply_row
+from .changes import Change, Stopped, Updated
 from .record import Record
-from .state import RunState, check_transition
+from .state import RunState
+from .status import RunStatus
 
-__all__ = ["RunMap", "StateChange"]
+__all__ = ["Row", "RunMap"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateChange:
-    """A run went from one state to another."""
-
-    run_id: str
-    root_id: str
-    before: RunState
-    after: RunState
+#: A row of a list: the run it is about, the generation that was asked for, and what it says.
+Row = tuple[Record, str, Any]
 
 
 class RunMap:
-    """The runs of a monitor.
+    """The runs of a monitor, and the way in which each of them changes.
 
-    Threads: hold `lock` for everything but `find`. It is held for memory only.
+    Args:
+        policy: The monitor's.
+        clock: Says when a change is applied.
+        publisher: Publishes what a change gives rise to.
+        waits: Woken when a run's state or client changes.
+
+    Threads: every method is safe from any thread and waits for nothing. Whoever reads more
+    than one field of a record holds `lock`, for memory only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy, clock: Clock, publisher: Publisher, waits: Waits) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._publisher = publisher
+        self._waits = waits
         self.lock = threading.Lock()
-        self.is_closed = False
-        # Guarded by lock, with the records in it: every id of every lineage, and one config to
-        # stand for all that are equal: each call of monitor_run may bring its own.
+        # Guarded by lock, with the fields of all records: _is_closed; _records, by every id of
+        # every lineage; _configs, one config to stand for all that are equal, since each call
+        # of monitor_run may bring its own. The publisher's lock may be taken within.
+        self._is_closed = False
         self._records: dict[str, Record] = {}
         self._configs: dict[Config | None, Config | None] = {}
 
-    def find(self, run_id: str) -> Record | None:
-        """The record of a run by any id of its lineage; one look, so no lock is needed."""
-        return self._records.get(run_id)
+    # Changes
 
-    def add(self, record: Record) -> None:
-        """Have the record found under its live id as well."""
-        self._records[record.run_id] = record
+    def apply(
+        self, record: Record, change: Change, *, publish: bool = True
+    ) -> tuple[Notice, ...] | None:
+        """Apply a change and publish what it gives rise to.
+
+        The events are queued in the same step, so that no later change can have its own
+        delivered before them.
+
+        Args:
+            record: The run.
+            change: What happened.
+            publish: False where another owner publishes the change.
+
+        Returns:
+            What the change gives rise to; `None` where it was refused.
+        """
+        moment = self._moment()
+        with self.lock:
+            before = record.state, record.client
+            notices = apply(record, change, moment)
+            if notices is None:
+                return None
+            if record.state is not RunState.STOPPED:
+                self._records[record.run_id] = record
+            elif not self._is_closed:
+                self._forget_locked(record)
+            if publish:
+                self._publisher.queue(record.root_id, notices)
+            is_moved = before != (record.state, record.client)
+        if notices and publish:
+            self._publisher.flush()
+        if is_moved:
+            self._waits.notify()
+        return notices
+
+    def apply_rows(self, rows: list[Row]) -> list[Row]:
+        """Apply the rows of healthy runs that bring no news; return those that do."""
+        now = self._clock.utc()
+        warn_before = now - timedelta(seconds=self._policy.unprotected_after)
+        with self.lock:
+            return [
+                each for each in rows if not apply_row(each[0], each[1], each[2], now, warn_before)
+            ]
 
     def register(
         self,
@@ -56,13 +105,17 @@ class RunMap:
         config: Config | None,
         metadata: Mapping[str, Any],
         client: Any,
-        now: datetime,
-        make_handle: Callable[[Record], Any],
+        make_handle: Callable[[Record], object],
     ) -> Record:
-        """Add a run, or update the one that goes by this id; takes the lock itself."""
+        """Add a run, or update the one that goes by this id.
+
+        Raises:
+            MonitorStoppedError: The map is closed.
+        """
         trained = None if client is None else _run_of(client, run_id)
+        moment = self._moment()
         with self.lock:
-            if self.is_closed:
+            if self._is_closed:
                 raise MonitorStoppedError("this monitor was stopped; make a new one")
             config = self._configs.setdefault(config, config)
             record = self.find(run_id)
@@ -73,53 +126,61 @@ class RunMap:
                     config=config,
                     metadata=metadata,
                     client=client,
-                    now=now,
+                    now=moment.utc,
+                    make_handle=make_handle,
                 )
-                record.handle = make_handle(record)
-                self.add(record)
+                self._records[run_id] = record
                 return record
-            record.service = service
-            record.config = config
-            record.metadata = metadata or record.metadata
-            if trained == record.run_id:
-                record.client = client
-            return record
+            live = client if trained == record.run_id else None
+            update = Updated(service=service, config=config, metadata=metadata, client=live)
+            apply(record, update, moment)
+        self._waits.notify()
+        return record
 
     def close(self) -> None:
-        """Stop all runs, and take no more; takes the lock itself."""
+        """Stop all runs, which can still be looked at, and take no more."""
+        moment = self._moment()
         with self.lock:
-            self.is_closed = True
+            self._is_closed = True
             for record in self.records():
-                self.move(record, RunState.STOPPED)
+                apply(record, Stopped(), moment)
+        self._waits.notify()
 
-    def remove(self, record: Record) -> None:
-        """Forget all ids of a lineage."""
-        past = record.story.past if record.story else ()
-        for run_id in (record.run_id, *(generation.run_id for generation in past)):
+    def _moment(self) -> Moment:
+        return Moment(self._clock.utc(), self._clock.monotonic(), self._policy)
+
+    def _forget_locked(self, record: Record) -> None:
+        for run_id in record.run_ids:
             if self._records.get(run_id) is record:
                 del self._records[run_id]
 
+    # Queries
+
+    def find(self, run_id: str) -> Record | None:
+        """The record of a run by any id of its lineage; one look, so no lock is needed."""
+        return self._records.get(run_id)
+
     def records(self) -> list[Record]:
-        """Each run once."""
+        """Each run once; the caller holds the lock."""
         return [record for run_id, record in self._records.items() if run_id == record.root_id]
+
+    def status(self, record: Record) -> RunStatus:
+        """A snapshot of one run."""
+        with self.lock:
+            return record.status()
+
+    def polled(self) -> list[Record]:
+        """The runs that sweeps ask for."""
+        with self.lock:
+            return [record for record in self.records() if record.state.is_polled]
+
+    def of_account(self, config: Config | None) -> tuple[str, ...]:
+        """The ids of an account's runs."""
+        with self.lock:
+            return tuple(r.run_id for r in self.records() if r.config == config)
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def move(self, record: Record, after: RunState) -> StateChange | None:
-        """Change a run's state: the one place where that happens.
-
-        Raises:
-            RuntimeError: There is no such move.
-        """
-        before = record.state
-        if before is after:
-            return None
-        check_transition(before, after)
-        record.state = after
-        if after is RunState.STOPPED and not before.is_polled:
-            record.is_dead = True
-        return StateChange(run_id=record.run_id, root_id=record.root_id, before=before, after=after)
 
 
 def _run_of(client: Any, run_id: str) -> Any:

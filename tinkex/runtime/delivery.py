@@ -1,109 +1,135 @@
-"""Delivery of signals and callbacks: in order per run, apart from polls and recoveries."""
+"""Delivery of signals and callbacks: in order per lane, apart from polls and recoveries."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .daemon_pool import DaemonPool
 
-__all__ = ["Outbox"]
+__all__ = ["Delivery"]
 
 logger = logging.getLogger(__name__)
 
-#: How many runs' receivers and callbacks may be at work at the same time.
+#: How many lanes may be delivered at the same time.
 LANES_AT_ONCE = 32
 
-Delivery = Callable[[], object]
 
-
-class Outbox:
-    """Runs deliveries: those of one key one after the other, those of others meanwhile.
+class Delivery:
+    """Calls functions: those of one lane one after the other, other lanes meanwhile.
 
     Args:
-        inline: Deliver on the thread that posts, all keys in one order, and no thread of ours.
+        inline: Call them on the thread that flushes, all in one lane, and make no thread.
         on_idle: Called each time that a lane is empty.
 
-    Threads: `post` never waits and never raises. A delivery that raises is logged.
+    Threads: every method is safe from any thread. `queue` only touches memory, `flush` never
+    waits and never raises unless `inline`. A function that raises is logged.
     """
 
     def __init__(self, *, inline: bool, on_idle: Callable[[], None]) -> None:
         self._pool = None if inline else DaemonPool(LANES_AT_ONCE, "tinkex-signals")
         self._on_idle = on_idle
         self._lock = threading.Lock()
-        # Guarded by _lock: what waits per key, and which thread drains which key.
-        self._lanes: dict[object, deque[Delivery]] = {}
+        # Guarded by _lock: _lanes, what is queued per lane; _waiting, the lanes that no thread
+        # has taken yet; _draining, which thread delivers which lane; _closed. A lane is in
+        # _lanes as long as it is in one of the other two. Other locks may be held around it.
+        self._lanes: dict[object, deque[Callable[[], object]]] = {}
+        self._waiting: deque[object] = deque()
         self._draining: dict[object, int] = {}
         self._closed = False
 
-    def post(self, key: object, delivery: Delivery) -> None:
-        """Have `delivery()` run after all that was posted for `key` before."""
-        lane_key = None if self._pool is None else key
+    def queue(self, lane: object, functions: Iterable[Callable[[], object]]) -> None:
+        """Have functions called after all that was queued for `lane` before."""
+        key = None if self._pool is None else lane
+        added = tuple(functions)
         with self._lock:
-            if self._closed:
+            if self._closed or not added:
                 return
-            self._lanes.setdefault(lane_key, deque()).append(delivery)
-            if lane_key in self._draining:
-                return
-            self._draining[lane_key] = 0
-        if self._pool is None:
-            self._drain(lane_key)
-        else:
+            if key not in self._lanes:
+                self._lanes[key] = deque()
+                self._waiting.append(key)
+            self._lanes[key].extend(added)
+
+    def flush(self) -> None:
+        """Start to call what is queued. The caller holds no lock."""
+        while self._waiting:
+            with self._lock:
+                if not self._waiting:
+                    return
+                lane = self._waiting.popleft()
+                self._draining[lane] = 0
+            if self._pool is None:
+                self._drain(lane)
+                continue
             try:
-                self._pool.submit(self._drain, lane_key)
-            except RuntimeError:  # closed just now, or no thread to be had: with the next post
-                with self._lock:
-                    self._draining.pop(lane_key, None)
+                self._pool.submit(self._drain, lane)
+            except RuntimeError:  # closed just now, or no thread to be had: with the next flush
+                self._give_back(lane)
+                return
+
+    def post(self, lane: object, function: Callable[[], object]) -> None:
+        """Queue one function and flush."""
+        self.queue(lane, (function,))
+        self.flush()
 
     def is_idle(self) -> bool:
         """Whether nothing is left to deliver but what waits for the calling thread itself."""
         own = threading.get_ident()
         with self._lock:
-            return all(self._draining.get(key) == own for key in self._lanes)
+            return all(self._draining.get(lane) == own for lane in self._lanes)
 
     def is_closed(self) -> bool:
         """Whether nothing more may be delivered."""
         return self._closed
 
     def close(self) -> None:
-        """Deliver nothing more, ever; what is being delivered ends by itself."""
+        """Deliver nothing more, ever; a function that is running ends by itself."""
         with self._lock:
             self._closed = True
-            for lane in self._lanes.values():
-                lane.clear()
+            while self._waiting:
+                del self._lanes[self._waiting.popleft()]
+            for functions in self._lanes.values():
+                functions.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
     def join(self, timeout: float) -> None:
-        """Wait for the threads of a closed outbox, at most `timeout` seconds."""
+        """Wait for the threads of a closed delivery, at most `timeout` seconds."""
         if self._pool is not None:
             self._pool.join(timeout)
 
-    def _drain(self, key: object) -> None:
+    def _drain(self, lane: object) -> None:
         own = threading.get_ident()
         with self._lock:
-            self._draining[key] = own
+            self._draining[lane] = own
         try:
-            while (delivery := self._next(key)) is not None:
+            while (function := self._next(lane)) is not None:
                 try:
-                    delivery()
+                    function()
                 except (Exception, SystemExit):
                     logger.exception("a callback failed")
         finally:
-            # Also after a KeyboardInterrupt: what is left then goes out with the next post.
-            with self._lock:
-                if self._draining.get(key) == own:
-                    del self._draining[key]
+            # After a KeyboardInterrupt the lane is not empty.
+            if self._draining.get(lane) == own:
+                self._give_back(lane)
             self._on_idle()
 
-    def _next(self, key: object) -> Delivery | None:
+    def _next(self, lane: object) -> Callable[[], object] | None:
         with self._lock:
-            lane = self._lanes[key]
-            if lane:
-                return lane.popleft()
-            # Both in one step, so that a post in between begins a new drain.
-            del self._lanes[key]
-            del self._draining[key]
+            functions = self._lanes[lane]
+            if functions:
+                return functions.popleft()
+            # Both in one step, so that what is queued in between makes the lane wait again.
+            del self._lanes[lane]
+            del self._draining[lane]
             return None
+
+    def _give_back(self, lane: object) -> None:
+        with self._lock:
+            self._draining.pop(lane, None)
+            if self._closed:
+                self._lanes.pop(lane, None)
+            elif lane in self._lanes:
+                self._waiting.append(lane)

@@ -1,11 +1,11 @@
-"""Who says what happened: builds events and posts them, with the callbacks, to an outbox."""
+"""Publishing: events become blinker signals and log lines, in order and on their own threads."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from ..signals import (
@@ -21,10 +21,9 @@ from ..signals import (
     Unprotected,
     emit,
 )
-from .delivery import Outbox
-from .scheduler import Clock
+from .delivery import Delivery
 
-__all__ = ["Reporter"]
+__all__ = ["Call", "Notice", "Publisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,60 +40,60 @@ _LEVELS: dict[type[Event], int] = {
 }
 
 
-def _in_words(event: Event) -> str:
-    told = (f.name for f in fields(event) if f.name not in ("client", "metadata", "run", "run_id"))
-    return " ".join([event.name, *(f"{name}={getattr(event, name)!s}" for name in told)])
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a policy's callback, to be made after the events queued before it."""
+
+    function: Callable[..., object]
+    arguments: tuple[Any, ...]
 
 
-class Reporter:
+#: What a publisher delivers.
+Notice = Event | Call
+
+
+class Publisher:
     """Publishes the events of one sender, a `Monitor` or a `RecoveryExecutor`.
 
     Args:
         sender: What receivers get as sender.
-        clock: Gives the events' times.
-        inline: Deliver on the thread that has the news; see `Outbox`.
+        inline: Deliver on the thread that publishes; see `Delivery`.
+        on_idle: Called each time that all events of a lane are delivered.
 
-    Threads: safe from any thread; never waits for a receiver unless `inline`.
+    Threads: every method is safe from any thread; none waits for a receiver unless `inline`.
     """
 
-    def __init__(self, sender: object, clock: Clock, *, inline: bool) -> None:
+    def __init__(self, sender: object, *, inline: bool, on_idle: Callable[[], None]) -> None:
         self._sender = sender
-        self.clock = clock
-        #: Set when the sender stops: nothing new is begun for it.
-        self.closing = False
-        # Guards nothing but its own waiters: notified after each change to wait for.
-        self._changed = threading.Condition()
-        self.outbox = Outbox(inline=inline, on_idle=self.notify)
+        self._delivery = Delivery(inline=inline, on_idle=on_idle)
+        #: Start to deliver what is queued.
+        self.flush = self._delivery.flush
+        self.is_idle = self._delivery.is_idle
+        self.close = self._delivery.close
+        self.join = self._delivery.join
 
-    def publish(
-        self,
-        lane: object,
-        kind: type[Event],
-        run_id: str | None,
-        metadata: Mapping[str, Any],
-        **fields: Any,
-    ) -> Event:
-        """Post an event; those of one lane are delivered in the order they were posted."""
-        event = kind(run_id=run_id, metadata=metadata, time=self.clock.utc(), **fields)
-        self.outbox.post(lane, lambda: self._deliver(event))
-        return event
+    def queue(self, lane: object, notices: Iterable[Notice]) -> None:
+        """Line notices up behind those of the same lane; `flush` delivers them.
 
-    def _deliver(self, event: Event) -> None:
-        level = _LEVELS.get(type(event), logging.DEBUG)
+        Only memory is touched, so the caller may hold the lock of what the notices are about.
+        """
+        self._delivery.queue(lane, [partial(self._deliver, notice) for notice in notices])
+
+    def publish(self, lane: object, notice: Notice) -> None:
+        """Queue a notice and start to deliver it. The caller holds no lock."""
+        self.queue(lane, (notice,))
+        self.flush()
+
+    def _deliver(self, notice: Notice) -> None:
+        if isinstance(notice, Call):
+            notice.function(*notice.arguments)
+            return
+        level = _LEVELS.get(type(notice), logging.DEBUG)
         if logger.isEnabledFor(level):
-            logger.log(level, "run %s: %s", event.run_id, _in_words(event))
-        emit(self._sender, event, self.outbox.is_closed)
+            logger.log(level, "run %s: %s", notice.run_id, _in_words(notice))
+        emit(self._sender, notice, self._delivery.is_closed)
 
-    def call(self, lane: object, callback: Callable[..., object] | None, *args: object) -> None:
-        """Post a call of a person's callback, if there is one."""
-        if callback is not None:
-            self.outbox.post(lane, lambda: callback(*args))
 
-    def notify(self) -> None:
-        """Wake whoever waits for a change."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait for a change that makes `predicate()` true; say whether it is."""
-        return self.clock.wait(self._changed, predicate, timeout)
+def _in_words(event: Event) -> str:
+    told = (f.name for f in fields(event) if f.name not in ("client", "metadata", "run", "run_id"))
+    return " ".join([event.name, *(f"{name}={getattr(event, name)!s}" for name in told)])

@@ -1,4 +1,4 @@
-"""What a failed training loop means: looks at its run and decides whether that is recovered."""
+"""Whether a training loop's error means that its run is lost: polls the run, then decides."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from contextlib import suppress
 from ..errors import AlreadyPendingError, MonitorStoppedError
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
-from ..recovery.controller import Supervisor
+from ..recovery.controller import Controller
 from ..recovery.error_kinds import is_unusable
+from ..runs.changes import CauseNoted
 from ..runs.record import Record
-from ..runtime.publisher import Reporter
+from ..runs.run_map import RunMap
+from ..runtime.scheduler import Clock
+from ..runtime.waits import Waits
 from ..service import secrets_of, without_secrets
 
-__all__ = ["Triage"]
+__all__ = ["Confirmation"]
 
-#: Seconds between two looks at a run whose training loop has failed.
+#: Seconds between two polls of a run whose training loop has failed.
 LOOK_EVERY = 2.0
 
 
-class Triage:
+class Confirmation:
     """Takes the errors that training loops report.
 
     Threads: safe from any thread; `report` waits, for at most the policy's `confirm_within`
@@ -27,50 +30,55 @@ class Triage:
     """
 
     def __init__(
-        self, policy: Policy, reporter: Reporter, sweeper: Sweeper, supervisor: Supervisor
+        self,
+        policy: Policy,
+        runs: RunMap,
+        *,
+        clock: Clock,
+        waits: Waits,
+        sweeper: Sweeper,
+        controller: Controller,
     ) -> None:
         self._policy = policy
-        self._reporter = reporter
+        self._runs = runs
+        self._clock = clock
+        self._waits = waits
         self._sweeper = sweeper
-        self._supervisor = supervisor
+        self._controller = controller
 
     def report(
-        self, record: Record, error: BaseException, generation: int, *, is_its_own: bool
+        self, record: Record, error: BaseException, run_id: str, *, is_its_own: bool
     ) -> bool:
         """Look at a run whose training loop failed; true where it is, or was, recovered.
 
         Args:
             record: The run.
             error: What its loop met.
-            generation: The one that the error came from: of its successors it says nothing.
+            run_id: The generation that the error came from: it says nothing of successors.
             is_its_own: The error came through the run's client for certain.
         """
-        clock = self._reporter.clock
-        until = clock.monotonic() + self._policy.confirm_within
+        until = self._clock.monotonic() + self._policy.confirm_within
         shown = without_secrets(error, secrets_of(record.service, record.config))
         is_dead = self._policy.recover_on == "unusable" and is_unusable(
-            error, record.run_id, is_its_own=is_its_own
+            error, run_id, is_its_own=is_its_own
         )
 
         def is_over() -> bool:
-            return record.generation != generation or not record.state.is_polled
+            return record.run_id != run_id or not record.state.is_polled
 
-        self._supervisor.note_cause(record, shown, generation)
+        self._runs.apply(record, CauseNoted(run_id=run_id, cause=shown))
         try:
             while not is_over():
-                self._reporter.wait(self._sweeper.poll(record), None)
+                self._waits.wait(self._sweeper.poll(record), None)
                 if not is_over() and is_dead:
-                    self._recover(record, shown, generation)
-                left = until - clock.monotonic()
+                    # Refused where a sweep was quicker, or the run was stopped meanwhile.
+                    with suppress(AlreadyPendingError, MonitorStoppedError):
+                        self._controller.recover(record, shown, run_id)
+                left = until - self._clock.monotonic()
                 if left <= 0:
                     break
-                self._reporter.wait(is_over, min(left, LOOK_EVERY))
+                self._waits.wait(is_over, min(left, LOOK_EVERY))
         finally:
             if not is_over():
-                self._supervisor.note_cause(record, None, generation)
-        return record.generation != generation or record.state.is_pending
-
-    def _recover(self, record: Record, error: BaseException, generation: int) -> None:
-        # A sweep was quicker, or somebody stopped the run: either way it is settled.
-        with suppress(AlreadyPendingError, MonitorStoppedError):
-            self._supervisor.recover(record, error, generation)
+                self._runs.apply(record, CauseNoted(run_id=run_id, cause=None))
+        return record.run_id != run_id or record.state.is_pending

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import ResumePointUnknownError, SegmentSupersededError, causes
 from ..runs.checkpoints import Cursor
 from ..service import is_sdk_error, saved_path, takes_option
 from ..types import Checkpoint
 from .futures import wait_for_result
+from .loop import Loop, Outlook
 from .progress import Progress
 
 __all__ = ["ResumePoint", "Segment", "Segments"]
@@ -36,59 +36,6 @@ class ResumePoint:
     optimizer_restored: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """A consistent look at a run, for a segment that is about to begin.
-
-    `source` is the checkpoint that the live generation was made from, `reached` the next step
-    of a loop that ran on this generation before, `unfinished` whether nobody knows if that was
-    submitted, and `ended_at` the next step when the generation before ended.
-    """
-
-    run_id: str
-    generation: int
-    client: Any
-    source: Checkpoint | None
-    cursor: Cursor | None
-    ended_at: int | None
-    with_optimizer: bool
-    reached: int | None
-    unfinished: bool
-
-
-class Run(Protocol):
-    """What a segment asks of the run it belongs to."""
-
-    def outlook(self, max_wait: float) -> Outlook:
-        """Wait for a live client and look."""
-
-    def is_superseded(self, generation: int) -> bool:
-        """Whether the generation is known to be corrupted or replaced."""
-
-    def reach(self, generation: int, step: int, *, unfinished: bool = False) -> None:
-        """Note the next step of the loop."""
-
-    def report(self, generation: int, error: BaseException, *, is_its_own: bool) -> bool:
-        """Have the run looked at; true where the loop should go on with a next segment."""
-
-    def expect(self, name: str, cursor: Cursor) -> None:
-        """Note where the loop stands while a checkpoint is being saved."""
-
-    def save(
-        self, path: str, cursor: Cursor, user_metadata: Mapping[str, str] | None = None
-    ) -> Checkpoint:
-        """Note where the loop stood when a checkpoint was saved."""
-
-    def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait for a change that makes `predicate()` true; say whether it is."""
-
-    def notify(self) -> None:
-        """Wake whoever waits."""
-
-    def call(self, function: Callable[[], Any]) -> Future[Any]:
-        """Call a function that may block."""
-
-
 class Segment:
     """The stretch of a training loop between two recoveries; a context manager.
 
@@ -99,7 +46,7 @@ class Segment:
     """
 
     def __init__(
-        self, run: Run, outlook: Outlook, start_step: int, resume: ResumePoint | None
+        self, run: Loop, outlook: Outlook, start_step: int, resume: ResumePoint | None
     ) -> None:
         self._run = run
         self._outlook = outlook
@@ -229,7 +176,7 @@ class Segment:
         if superseded and _came_from_superseded(error):
             return True
         return is_from_server and self._run.report(
-            self._outlook.generation, error, is_its_own=is_its_own
+            self._outlook.run_id, error, is_its_own=is_its_own
         )
 
     def _is_its_own(self, error: BaseException) -> bool:
@@ -239,10 +186,10 @@ class Segment:
 
     def _note(self) -> None:
         progress = self._progress
-        self._run.reach(self._outlook.generation, progress.step, unfinished=progress.is_uncertain)
+        self._run.reach(self._outlook.run_id, progress.step, unfinished=progress.is_uncertain)
 
     def _is_superseded(self) -> bool:
-        return self._run.is_superseded(self._outlook.generation)
+        return self._run.is_superseded(self._outlook.run_id)
 
     def _check(self) -> None:
         if self._is_superseded():
@@ -262,7 +209,7 @@ class Segments:
 
     def __init__(
         self,
-        run: Run,
+        run: Loop,
         start_step: int,
         resume_step: int | Callable[[Checkpoint], int] | None,
         max_wait: float,

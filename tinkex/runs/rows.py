@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from ..runs.record import ROW_FIELDS, Record
-from ..runs.state import RunState
+from .record import ROW_FIELDS, Record
+from .state import RunState
 
-__all__ = ["brings_no_news"]
+__all__ = ["NEWS", "quiet_row"]
+
+#: Stands for a row that has to be looked at as a whole.
+NEWS: Final = ("news",)
 
 
-def brings_no_news(record: Record, run_id: str, row: Any, warn_before: datetime) -> bool:
-    """Whether a row says of a healthy run that it still is; its newest checkpoint is noted.
+def quiet_row(record: Record, run_id: str, row: Any, warn_before: datetime) -> Any:
+    """What a healthy run's record keeps as `saved` where the row says nothing new, else `NEWS`.
 
     Args:
         record: The run.
@@ -21,19 +24,18 @@ def brings_no_news(record: Record, run_id: str, row: Any, warn_before: datetime)
         warn_before: A run that was begun before and has no checkpoint is news.
     """
     if type(row) is not dict or row.get("corrupted") is not False:
-        return False
+        return NEWS
     if record.state is not RunState.HEALTHY or record.run_id != run_id:
-        return False
+        return NEWS
     last = row.get("last_checkpoint")
     saved = record.saved
     if last is None:
-        return saved is not None or record.started_at > warn_before
+        return saved if saved is not None or record.started_at > warn_before else NEWS
     if type(last) is not dict or last.get("expires_at") is not None:
-        return False
+        return NEWS
     path = last.get("tinker_path")
     if type(saved) is tuple and saved[0] == path and saved[4] is None:
-        return True
+        return saved
     if type(path) is not str or type(last.get("time")) is not str:
-        return False
-    record.saved = tuple(map(last.get, ROW_FIELDS))
-    return True
+        return NEWS
+    return tuple(map(last.get, ROW_FIELDS))

@@ -1,37 +1,47 @@
-"""What a person hands in, checked at the door: ids, modules, metadata, credentials."""
+"""What callers hand in, checked at the door: ids, modules, executors, metadata, credentials."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Executor
 from types import MappingProxyType
 from typing import Any
 
-from .. import rest, service
-from ..config import Config
-from ..errors import ConfigError
-from ..policy import Policy
-from ..rest.client import quoted_id
-from ..types import Checkpoint
+from . import rest, service
+from .config import Config
+from .errors import ConfigError
+from .policy import Policy
+from .ports import RestModule, ServiceModule
+from .rest.client import quoted_id
+from .types import Checkpoint
 
 __all__ = [
     "NO_METADATA",
-    "SERVICE_FUNCTIONS",
     "as_checkpoint",
     "as_policy",
-    "check_service",
+    "checked_executor",
     "checked_metadata",
-    "checked_module",
+    "checked_rest_module",
     "checked_run_id",
+    "checked_service_module",
     "checked_workers",
     "config_for",
 ]
 
-#: What a `service_client_module` must have.
-SERVICE_FUNCTIONS = (
+#: What a `rest_module` and a `service_client_module` must have.
+_REST_FUNCTIONS = ("get_training_run",)
+_SERVICE_FUNCTIONS = (
     "create_rest_client",
     "create_training_client_from_state",
     "create_training_client_from_state_with_optimizer",
 )
+
+#: The executors of the standard library that run jobs outside this interpreter, by module.
+_ELSEWHERE = {
+    "concurrent.futures.process": "ProcessPoolExecutor",
+    "concurrent.futures.interpreter": "InterpreterPoolExecutor",
+}
 
 #: The metadata of a run that was given none.
 NO_METADATA: Mapping[str, Any] = MappingProxyType({})
@@ -51,7 +61,7 @@ def checked_run_id(run_id: object) -> str:
 
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """A read-only copy of a person's metadata."""
+    """A read-only copy of a run's metadata."""
     if metadata is None:
         return NO_METADATA
     if not isinstance(metadata, Mapping):
@@ -61,36 +71,60 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return MappingProxyType(dict(metadata))
 
 
-def checked_module(name: str, module: Any, functions: tuple[str, ...]) -> Any:
-    """A module or object that has these functions.
+def checked_rest_module(module: RestModule) -> RestModule:
+    """A module or object that can be polled.
 
     Raises:
-        TypeError: It lacks one of them.
+        TypeError: It lacks a function.
     """
-    lacking = [each for each in functions if not callable(getattr(module, each, None))]
-    if lacking:
-        raise TypeError(f"{name} must have {', '.join(functions)}; {module!r} lacks {lacking[0]}")
+    _check_functions("rest_module", module, _REST_FUNCTIONS)
     return module
 
 
-def checked_workers(given: int | None, default: int) -> int:
-    """A number of poll workers, 0 or more; `default` where `None` was given."""
+def checked_service_module(module: ServiceModule) -> ServiceModule:
+    """A module or object that makes training clients.
+
+    Raises:
+        TypeError: It lacks a function.
+    """
+    _check_functions("service_client_module", module, _SERVICE_FUNCTIONS)
+    return module
+
+
+def _check_functions(name: str, module: object, functions: tuple[str, ...]) -> None:
+    lacking = [each for each in functions if not callable(getattr(module, each, None))]
+    if lacking:
+        raise TypeError(f"{name} must have {', '.join(functions)}; {module!r} lacks {lacking[0]}")
+
+
+def checked_executor(name: str, pool: Executor) -> Executor:
+    """An executor on whose workers attempts can run.
+
+    Raises:
+        TypeError: It is none, or one whose workers are other processes.
+    """
+    if not callable(getattr(pool, "submit", None)):
+        raise TypeError(f"{name} must be a concurrent.futures.Executor, not {pool!r}")
+    for module, kind in _ELSEWHERE.items():
+        # Where its module was never imported, the pool cannot be one.
+        refused = getattr(sys.modules.get(module), kind, None)
+        if refused is not None and isinstance(pool, refused):
+            raise TypeError(
+                f"{name} cannot be a {kind}: an attempt makes a live training client, which "
+                "cannot leave the process that it was made in; give a ThreadPoolExecutor"
+            )
+    return pool
+
+
+def checked_workers(given: int | None) -> int | None:
+    """A number of poll workers, 0 or more, or `None`."""
     if given is None:
-        return default
+        return None
     if isinstance(given, bool) or not isinstance(given, int):
         raise TypeError(f"poll_workers must be a whole number or None, not {given!r}")
     if given < 0:
         raise ValueError(f"poll_workers must be 0 or more, not {given}")
     return given
-
-
-def check_service(services: Any, client: Any) -> None:
-    """Ask the service client module whether it can use the service client, if it can tell."""
-    check = getattr(services, "check_service_client", None)
-    if check is not None:
-        check(client)
-    elif client is None:
-        raise TypeError("a service client is needed to make training clients with, not None")
 
 
 def as_policy(policy: Policy | Mapping[str, Any] | None) -> Policy:
@@ -110,7 +144,7 @@ def as_checkpoint(given: Checkpoint | str | Mapping[str, Any]) -> Checkpoint:
 
 def config_for(
     client: Any,
-    rest_module: Any,
+    rest_module: RestModule,
     fallback: Config | None,
     rest_client_fun: Callable[[Any], Any] | None = None,
 ) -> Config | None:
@@ -118,9 +152,9 @@ def config_for(
 
     Args:
         client: The service client.
-        rest_module: What will poll; one of a person's own may not need a key.
+        rest_module: What will poll; one of the caller's own may not need a key.
         fallback: Stands in for the environment.
-        rest_client_fun: A person's own way to find out; its word is final.
+        rest_client_fun: The caller's own way to find out; its answer is final.
 
     Raises:
         ConfigError: There is no key.

@@ -1,0 +1,159 @@
+"""The parts of one monitor, made and wired together in one place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from . import rest as default_rest
+from . import service as default_services
+from .policy import Policy
+from .polling.detection import Detection
+from .polling.sweep import SweepEnd
+from .polling.sweeper import Sweeper, poll_bound
+from .ports import RestModule, RestPort, ServiceModule, ServicePort
+from .recovery.controller import Controller
+from .recovery.dispatcher import JOIN_GRACE
+from .recovery.executor import RecoveryExecutor
+from .recovery.holds import Holds
+from .recovery.incident import Incident, Owner
+from .runs.record import Record
+from .runs.run_map import RunMap
+from .runtime.daemon_pool import DaemonPool
+from .runtime.publisher import Publisher
+from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
+from .runtime.waits import Waits
+from .training.confirmation import Confirmation
+from .training.loop import Loop
+
+__all__ = ["Parts"]
+
+#: How many requests a sweep may have in flight unless told otherwise.
+POLL_WORKERS = 8
+
+#: How many futures of an SDK without standard ones may be waited for at the same time.
+RESULTS_AT_ONCE = 64
+
+
+class Parts:
+    """What a monitor and the handles of its runs work with.
+
+    Args:
+        sender: The monitor, as receivers of its signals get it.
+        policy: The monitor's.
+        rest_module, service_client_module, scheduler, poll_workers: See `Monitor`; checked.
+        executor: Where attempts are submitted.
+        owns_executor: The executor was made for this monitor and ends with it.
+        on_sweep_end: Called when a sweep has ended.
+
+    Threads: safe from any thread; no attribute is changed later.
+    """
+
+    def __init__(
+        self,
+        sender: object,
+        policy: Policy,
+        *,
+        rest_module: RestModule | None,
+        service_client_module: ServiceModule | None,
+        executor: RecoveryExecutor,
+        owns_executor: bool,
+        scheduler: Scheduler | None,
+        poll_workers: int | None,
+        on_sweep_end: Callable[[SweepEnd], None],
+    ) -> None:
+        # Timers on threads of their own must not be held up by receivers either.
+        inline = scheduler is not None and not _makes_threads(scheduler)
+        workers = poll_workers
+        if workers is None:
+            workers = POLL_WORKERS if scheduler is None else 0
+        bound = poll_bound(policy.poll_interval)
+        # What was made here ends with the monitor: closed first, then joined.
+        self._close: list[Callable[[], object]] = []
+        self._joins: list[Callable[[float], object]] = []
+        if scheduler is None:
+            scheduler = own = ThreadScheduler("tinkex-monitor")
+            self._joins.append(own.close)
+        self.clock = Clock(scheduler)
+        self.waits = Waits(self.clock)
+        self.publisher = Publisher(sender, inline=inline, on_idle=self.waits.notify)
+        self.runs = RunMap(policy, self.clock, self.publisher, self.waits)
+        self._dispatcher = executor.dispatcher
+        holds: Holds[Incident] = Holds(
+            self.clock, self.publisher, self.runs.of_account, self._dispatcher.release
+        )
+        self.owner = Owner(self.publisher, self.waits, holds)
+        self._close.append(self.runs.close)
+        if rest_module is None or rest_module is default_rest:
+            client = default_rest.RestClient(
+                max_connections=max(workers, 1), wait=self.clock.sleep()
+            )
+            polls, self.rest = RestPort(client, timeout=bound), RestPort(client)
+            # Last: an attempt that was under way may have had to list checkpoints.
+            self._close.append(client.close)
+        else:
+            polls = self.rest = RestPort(rest_module)
+        rest, self.services = executor.ports(
+            self.rest, ServicePort(service_client_module or default_services)
+        )
+        self.controller = Controller(
+            policy,
+            self.runs,
+            self._dispatcher,
+            rest=rest,
+            services=self.services,
+            clock=executor.clock(self.clock),
+            owner=self.owner,
+            holds=holds,
+        )
+        self.detection = Detection(self.runs, holds, self.controller)
+        self.sweeper = Sweeper(
+            polls,
+            self.clock,
+            workers=workers,
+            bound=bound,
+            detection=self.detection,
+            on_end=on_sweep_end,
+            notify=self.waits.notify,
+        )
+        self.confirmation = Confirmation(
+            policy,
+            self.runs,
+            clock=self.clock,
+            waits=self.waits,
+            sweeper=self.sweeper,
+            controller=self.controller,
+        )
+        self._results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
+        self._joins += (self.sweeper.join, self.publisher.join)
+        if self._results is not None:
+            self._close.append(partial(self._results.shutdown, wait=False))
+            self._joins.append(self._results.join)
+        if owns_executor:
+            self._close.append(partial(executor.shutdown, wait=False))
+            self._joins.append(executor.join)
+
+    def loop(self, record: Record) -> Loop:
+        """A run as its training loop sees it."""
+        return Loop(
+            record,
+            runs=self.runs,
+            clock=self.clock,
+            waits=self.waits,
+            confirmation=self.confirmation,
+            pool=self._results,
+        )
+
+    def stop(self, timeout: float) -> None:
+        """End all that was made or begun here, within `timeout` seconds."""
+        self.owner.closing = True
+        self.sweeper.close()
+        grace = min(JOIN_GRACE, timeout / 10)
+        self._dispatcher.stop(
+            self.owner, timeout - grace, grace, close=self._close, joins=self._joins
+        )
+
+
+def _makes_threads(scheduler: Scheduler) -> bool:
+    return isinstance(scheduler, type) and issubclass(scheduler, threading.Thread)

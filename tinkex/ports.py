@@ -1,0 +1,162 @@
+"""The two modules that callers may replace, REST and service client, as tinkex calls them.
+
+A module is wrapped once, where it comes in. Pickled, a wrapped module travels by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, Protocol
+
+from .errors import ApiResponseError, apart_from_outer
+from .service import is_service_client
+from .types import TrainingRun
+
+__all__ = ["PAGE_SIZE", "RestModule", "RestPort", "ServiceModule", "ServicePort"]
+
+#: How many runs are asked for in one page.
+PAGE_SIZE = 100
+
+
+class RestModule(Protocol):
+    """What a `rest_module` must have.
+
+    It may also have `list_training_runs(config, *, limit, offset)` and
+    `list_checkpoints(config, run_id)`. Answers are values of `tinkex.types`, the API's JSON
+    objects, or objects of the official SDK.
+    """
+
+    def get_training_run(self, config: Any, run_id: str) -> object:
+        """Return one run."""
+
+
+class ServiceModule(Protocol):
+    """What a `service_client_module` must have; see `tinkex.service`.
+
+    It may also have `open_service_client(service)` and `check_service_client(service)`.
+    """
+
+    def create_rest_client(self, service: Any) -> object:
+        """Return a REST client of the service client."""
+
+    def create_training_client_from_state(self, service: Any, path: str, **options: Any) -> Any:
+        """Return a training client that has loaded a checkpoint's weights."""
+
+    def create_training_client_from_state_with_optimizer(
+        self, service: Any, path: str, **options: Any
+    ) -> Any:
+        """Return a training client that has loaded weights and optimizer state."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestPort:
+    """A REST module; `timeout` bounds each call in seconds, where the module can be told.
+
+    Raises, from every method: what the module raises, and `ApiResponseError` for an answer
+    that does not fit.
+    """
+
+    module: RestModule
+    timeout: float | None = None
+
+    @property
+    def can_list(self) -> bool:
+        """Whether an account's runs can be listed."""
+        return callable(getattr(self.module, "list_training_runs", None))
+
+    @property
+    def can_list_checkpoints(self) -> bool:
+        """Whether a run's checkpoints can be listed."""
+        return callable(getattr(self.module, "list_checkpoints", None))
+
+    def run(self, config: Hashable, run_id: str) -> TrainingRun:
+        """Ask for one run; an answer about another one does not fit."""
+        with apart_from_outer():
+            answer = self.module.get_training_run(config, run_id, **self._options())
+            run = TrainingRun.from_json(answer)
+        if run.training_run_id != run_id:
+            raise ApiResponseError(f"asked for run {run_id!r}, told of {run.training_run_id!r}")
+        return run
+
+    def page(
+        self, config: Hashable, offset: int, limit: int
+    ) -> tuple[list[tuple[str, Any]], int | None]:
+        """Ask for a page; return its rows by run id, as the server sent them, and the total."""
+        module: Any = self.module
+        page = module.list_training_runs(config, limit=limit, offset=offset, **self._options())
+        rows = getattr(page, "rows", None)
+        if rows is None:
+            rows = getattr(page, "training_runs", None)
+        if not isinstance(rows, list | tuple):
+            raise ApiResponseError(f"a page of runs was expected, not {type(page).__name__}")
+        total = getattr(page, "total_count", None)
+        return [(_id_of(row), row) for row in rows], total if isinstance(total, int) else None
+
+    def checkpoints(self, config: Hashable, run_id: str) -> tuple[object, ...]:
+        """Ask for all checkpoints of a run, as the server sent them, in its order."""
+        module: Any = self.module
+        return tuple(module.list_checkpoints(config, run_id))
+
+    def _options(self) -> dict[str, float]:
+        return {} if self.timeout is None else {"timeout": self.timeout}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (RestPort, *_portable(self.module), self.timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A service client module. Every method raises what the module raises."""
+
+    module: ServiceModule
+
+    def check(self, service: Any) -> None:
+        """Refuse a service client that cannot be used, where the module can tell."""
+        check = getattr(self.module, "check_service_client", None)
+        if check is not None:
+            check(service)
+        elif service is None:
+            raise TypeError("a service client is needed to make training clients with, not None")
+
+    def opened(self, service: Any) -> Any:
+        """The service client, made anew where a callable that makes one was given."""
+        open_client = getattr(self.module, "open_service_client", None)
+        if open_client is not None:
+            return open_client(service)
+        # A module of the caller's own may take service clients that only it knows.
+        return service() if callable(service) and not is_service_client(service) else service
+
+    def restore(
+        self, service: Any, path: str, metadata: Mapping[str, str], *, with_optimizer: bool
+    ) -> Any:
+        """Make a training client from a checkpoint, for a run that carries `metadata`."""
+        module = self.module
+        create: Callable[..., Any] = (
+            module.create_training_client_from_state_with_optimizer
+            if with_optimizer
+            else module.create_training_client_from_state
+        )
+        return create(service, path, user_metadata=dict(metadata))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (ServicePort, *_portable(self.module))
+
+
+def _portable(module: object) -> tuple[str | None, object]:
+    """A module's name, or the object that stands in for one; modules cannot be pickled."""
+    return (module.__name__, None) if isinstance(module, ModuleType) else (None, module)
+
+
+def _unpickled(kind: Callable[..., Any], name: str | None, module: object, *rest: object) -> Any:
+    return kind(module if name is None else import_module(name), *rest)
+
+
+def _id_of(row: Any) -> str:
+    """A row's run id; a row that has none costs only itself."""
+    found = row.get("training_run_id") if type(row) is dict else None
+    if found is None:
+        found = getattr(row, "training_run_id", None)
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,351 @@
+"""The one place that changes a run's record: a change goes in, the notices to publish come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..errors import RecoveryError, in_words
+from ..policy import Policy
+from ..runtime.publisher import Notice
+from ..signals import Detected, Missing, PollError, Unprotected
+from . import changes
+from .changes import About, Change
+from .protection import newest_checkpoint, unprotected_since
+from .record import History, Record
+from .rows import NEWS, quiet_row
+from .state import RunState, check_transition
+
+__all__ = ["Moment", "apply", "apply_row"]
+
+#: Seconds between two `poll_error` signals of a run that goes on failing.
+POLL_ERROR_EVERY = 60.0
+
+#: The least seconds between two `unprotected` signals of a run.
+WARN_EVERY = 60.0
+
+#: After how many polls in a row that could not find it a run counts as missing, and how many
+#: poll intervals then lie between two polls.
+MISSES = 3
+MISSING_INTERVALS = 10
+
+#: The notices of a change, or `None` where the run refuses it.
+Result = tuple[Notice, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When and under which policy a change is applied: aware UTC, and monotonic seconds."""
+
+    utc: datetime
+    seconds: float
+    policy: Policy
+
+
+def apply(record: Record, change: Change, moment: Moment) -> Result:
+    """Apply a change to a record; the caller holds the record's lock.
+
+    Returns:
+        The notices to publish, in order; `None` where the change is refused, because it is
+        about a generation that is not live or does not fit the run's state.
+    """
+    if change.run_id is not None and change.run_id != record.run_id:
+        return None
+    return _APPLIED_BY[type(change)](record, change, moment)
+
+
+def apply_row(record: Record, run_id: str, row: Any, now: datetime, warn_before: datetime) -> bool:
+    """Apply a list's row to a healthy run; return false where it brings news to be looked at.
+
+    The caller holds the record's lock. The other arguments are those of `quiet_row`.
+    """
+    saved = quiet_row(record, run_id, row, warn_before)
+    if saved is NEWS:
+        return False
+    record.saved = saved
+    record.last_poll = now
+    return True
+
+
+# Polls
+
+
+def _seen(record: Record, change: changes.Seen, moment: Moment) -> Result:
+    if not record.state.is_polled:
+        return None
+    record.last_poll = moment.utc
+    record.saved = change.run.last_checkpoint or record.saved
+    if record.state is not RunState.HEALTHY:
+        _move(record, RunState.HEALTHY)
+        _forget_polls(record)
+        record.error = None
+    return _warning(record, moment)
+
+
+def _warning(record: Record, moment: Moment) -> tuple[Notice, ...]:
+    """An `unprotected` event, where one is due."""
+    within = moment.policy.unprotected_after
+    told = record.warned_at
+    if told is not None and (moment.utc - told).total_seconds() < max(within, WARN_EVERY):
+        return ()
+    newest = newest_checkpoint(record.known_checkpoints())
+    since = unprotected_since(newest, record.started_at, moment.utc, within)
+    if since is None:
+        return ()
+    record.warned_at = moment.utc
+    return (Unprotected(**_common(record, moment), since=since, checkpoint=newest),)
+
+
+def _flagged(record: Record, change: changes.Flagged, moment: Moment) -> Result:
+    if not record.state.is_polled:
+        return None
+    record.last_poll = moment.utc
+    record.saved = change.run.last_checkpoint or record.saved
+    _begin_incident(record, moment)
+    run = change.run
+    return (Detected(**_common(record, moment), checkpoint=run.last_checkpoint, run=run),)
+
+
+def _poll_failed(record: Record, change: changes.PollFailed, moment: Moment) -> Result:
+    if not record.state.is_polled:
+        return None
+    record.error = change.error
+    if change.is_miss:
+        record.misses += 1
+    elif record.failed_at is not None:
+        record.misses = 0  # the account fails as a whole: it says nothing of this run
+    record.failed_at = moment.seconds
+    notices: list[Notice] = []
+    common = _common(record, moment)
+    if record.told_at is None or moment.seconds - record.told_at >= POLL_ERROR_EVERY:
+        record.told_at = moment.seconds
+        notices.append(PollError(**common, error=change.error))
+    if record.misses >= MISSES:
+        record.poll_after = moment.seconds + MISSING_INTERVALS * moment.policy.poll_interval
+        if record.state is not RunState.MISSING:
+            notices.append(Missing(**common, error=change.error))
+        _move(record, RunState.MISSING)
+    else:
+        _move(record, RunState.FAILING)
+    return tuple(notices)
+
+
+# Recoveries
+
+
+def _requested(record: Record, change: changes.Requested, moment: Moment) -> Result:
+    if record.state is RunState.STOPPED or record.state.is_pending:
+        return None
+    history = _history(record)
+    if change.cause is None:
+        _give_budget_back(history)
+    history.cause = change.cause or RecoveryError("recover() was called")
+    _begin_incident(record, moment)
+    return ()
+
+
+def _begin_incident(record: Record, moment: Moment) -> None:
+    history = _history(record)
+    since = moment.seconds - moment.policy.incident_window
+    recent = (began for began in history.incidents if began > since)
+    history.incidents = (*recent, moment.seconds)
+    _forget_polls(record)
+    _move(record, RunState.RECOVERING)
+
+
+def _attempt_began(record: Record, change: changes.AttemptBegan, moment: Moment) -> Result:
+    return _pending(record, change, moment, RunState.RECOVERING)
+
+
+def _attempt_went_on(record: Record, change: changes.RecoveryChange, moment: Moment) -> Result:
+    return _pending(record, change, moment, record.state)
+
+
+def _attempt_failed(record: Record, change: changes.AttemptFailed, moment: Moment) -> Result:
+    notices = _pending(record, change, moment, RunState.WAITING)
+    if notices is not None:
+        record.error = change.error
+        if not isinstance(change, changes.AttemptHeld):
+            record.next_attempt = moment.utc + timedelta(seconds=change.retry_in)
+    return notices
+
+
+def _gave_up(record: Record, change: changes.GaveUp, moment: Moment) -> Result:
+    notices = _pending(record, change, moment, RunState.EXHAUSTED)
+    if notices is not None:
+        record.error = change.error
+        record.attempts = change.history
+    return notices
+
+
+def _pending(
+    record: Record, change: changes.RecoveryChange, moment: Moment, after: RunState
+) -> Result:
+    """Move a run whose incident is open; its notices are about the generation before."""
+    if not record.state.is_pending:
+        return None
+    about = About(**_common(record, moment), policy=moment.policy)
+    record.next_attempt = None
+    _move(record, after)
+    return change.notices(about)
+
+
+def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Result:
+    known = replace(change, old_client=record.client)
+    notices = _pending(record, known, moment, RunState.HEALTHY)
+    if notices is None:
+        return None
+    restored = change.restored
+    history = _history(record)
+    cause = in_words(history.cause) if history.cause else "the server flagged it as corrupted"
+    ended = replace(record.lineage()[-1], ended_at=moment.utc, cause=cause, attempts=change.attempt)
+    history.past = (*history.past, ended)
+    history.broken |= change.broken
+    history.source = restored.checkpoint
+    history.with_optimizer = restored.with_optimizer
+    history.known[restored.checkpoint.tinker_path] = restored.checkpoint
+    history.cause = None
+    history.ended_at = history.ended_at if history.reached is None else history.reached
+    history.reached = None
+    history.unfinished = False
+    record.run_id = restored.successor_id
+    record.client = restored.client
+    record.generation += 1
+    record.started_at = moment.utc
+    record.saved = restored.checkpoint
+    record.error = None
+    record.attempts = ()
+    record.warned_at = None
+    return notices
+
+
+def _orphaned(record: Record, change: changes.Orphaned, _: Moment) -> Result:
+    history = _history(record)
+    known = history.orphans.get(change.of, ())
+    if change.successor_id not in known:
+        history.orphans[change.of] = (*known, change.successor_id)
+    return ()
+
+
+# Commands
+
+
+def _updated(record: Record, change: changes.Updated, _: Moment) -> Result:
+    record.service = change.service
+    record.config = change.config
+    record.metadata = change.metadata or record.metadata
+    record.client = record.client if change.client is None else change.client
+    return ()
+
+
+def _begun_anew(record: Record, _: changes.BegunAnew, __: Moment) -> Result:
+    if record.state is not RunState.EXHAUSTED:
+        return None
+    _give_budget_back(_history(record))
+    _forget_polls(record)
+    record.error = None
+    _move(record, RunState.HEALTHY)
+    return ()
+
+
+def _stopped(record: Record, _: changes.Stopped, __: Moment) -> Result:
+    if record.state is RunState.STOPPED:
+        return None
+    record.is_dead = not record.state.is_polled
+    record.next_attempt = None
+    _move(record, RunState.STOPPED)
+    return ()
+
+
+# The training loop
+
+
+def _cause_noted(record: Record, change: changes.CauseNoted, _: Moment) -> Result:
+    _history(record).cause = change.cause
+    return ()
+
+
+def _reached(record: Record, change: changes.Reached, _: Moment) -> Result:
+    history = _history(record)
+    if history.reached is None or change.step >= history.reached:
+        history.reached = change.step
+        history.unfinished = change.unfinished
+    return ()
+
+
+def _save_began(record: Record, change: changes.SaveBegan, _: Moment) -> Result:
+    _history(record).cursors.setdefault(change.path, change.cursor)
+    return ()
+
+
+def _saved(record: Record, change: changes.Saved, _: Moment) -> Result:
+    history = _history(record)
+    path = change.checkpoint.tinker_path
+    # Re-insert last: saving a name again makes it the newest.
+    history.known.pop(path, None)
+    history.known[path] = change.checkpoint
+    history.cursors[path] = change.cursor
+    return ()
+
+
+_APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
+    changes.Seen: _seen,
+    changes.Flagged: _flagged,
+    changes.PollFailed: _poll_failed,
+    changes.Requested: _requested,
+    changes.AttemptBegan: _attempt_began,
+    changes.CheckpointChosen: _attempt_went_on,
+    changes.ClientMade: _attempt_went_on,
+    changes.AttemptFailed: _attempt_failed,
+    changes.AttemptHeld: _attempt_failed,
+    changes.GaveUp: _gave_up,
+    changes.Recovered: _recovered,
+    changes.Orphaned: _orphaned,
+    changes.Updated: _updated,
+    changes.BegunAnew: _begun_anew,
+    changes.Stopped: _stopped,
+    changes.CauseNoted: _cause_noted,
+    changes.Reached: _reached,
+    changes.SaveBegan: _save_began,
+    changes.Saved: _saved,
+}
+
+
+# What several changes do
+
+
+def _history(record: Record) -> History:
+    """The record's history, begun at the first need."""
+    if record.own_history is None:
+        record.own_history = History()
+    return record.own_history
+
+
+def _give_budget_back(history: History) -> None:
+    """Count incidents from 0 again, and give every checkpoint another chance."""
+    history.incidents = ()
+    history.broken = frozenset()
+
+
+def _forget_polls(record: Record) -> None:
+    """Forget failed polls: they say nothing of what comes next."""
+    record.failed_at = record.told_at = None
+    record.misses = 0
+    record.poll_after = 0.0
+
+
+def _move(record: Record, after: RunState) -> None:
+    """Change a run's state: the one place where that happens.
+
+    Raises:
+        RuntimeError: The table does not allow the move.
+    """
+    if record.state is not after:
+        check_transition(record.state, after)
+        record.state = after
+
+
+def _common(record: Record, moment: Moment) -> dict[str, Any]:
+    return {"run_id": record.run_id, "metadata": record.metadata, "time": moment.utc}

@@ -1,0 +1,31 @@
+"""Waiting for a change that another thread brings about."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from .scheduler import Clock
+
+__all__ = ["Waits"]
+
+
+class Waits:
+    """One condition for all waits of a monitor or executor.
+
+    Threads: every method is safe from any thread.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        # Guards nothing but the list of its own waiters.
+        self._changed = threading.Condition()
+
+    def notify(self) -> None:
+        """Have every waiter look again at what it waits for."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `predicate()` holds, at most `timeout` seconds; return whether it does."""
+        return self._clock.wait(self._changed, predicate, timeout)
