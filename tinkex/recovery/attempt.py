@@ -25,7 +25,6 @@ from ..errors import (
 )
 from ..policy import Policy, Specific
 from ..ports import PAGE_SIZE, RestPort, ServicePort
-from ..runs.changes import Restored
 from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
 from ..service import credentials_of, model_id_of, secrets_of, without_secrets
 from ..types import Checkpoint, TrainingRun
@@ -120,16 +119,9 @@ class AttemptReport:
     error: BaseException | None = None
 
     @property
-    def restored(self) -> Restored | None:
-        """The client with what is known of it; `None` where there is none in this process."""
-        if self.client is None or self.checkpoint is None or self.successor_id is None:
-            return None
-        return Restored(
-            checkpoint=self.checkpoint,
-            client=self.client,
-            successor_id=self.successor_id,
-            with_optimizer=self.with_optimizer,
-        )
+    def has_client(self) -> bool:
+        """Whether there is a client, in this process."""
+        return self.client is not None and self.successor_id is not None
 
     @classmethod
     def of(cls, job: Future[Any]) -> AttemptReport:

@@ -11,7 +11,6 @@ from ..policy import Policy
 from ..ports import RestPort, ServicePort
 from ..runs.changes import (
     AttemptFailed,
-    AttemptHeld,
     BegunAnew,
     Change,
     Flagged,
@@ -25,7 +24,7 @@ from ..runs.run_map import RunMap
 from ..runs.state import RunState
 from ..runtime.publisher import Notice
 from ..runtime.scheduler import Clock
-from ..signals import Completed
+from ..signals import Completed, Exhausted
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
@@ -110,13 +109,21 @@ class Controller:
             self._check_budget(record, run_id)
             incident = self._dispatcher.begin(
                 self.request(record, run),
+                record.metadata,
                 self._clock,
                 self._owner,
                 partial(self._take, record),
                 joining=True,
             )
         except TinkexError as error:
-            self._runs.apply(record, GaveUp(run_id=run_id, attempt=0, error=error))
+            event = Exhausted(
+                run_id=run_id,
+                metadata=record.metadata,
+                time=self._clock.utc(),
+                attempt=0,
+                error=error,
+            )
+            self._runs.apply(record, GaveUp(run_id=run_id, event=event))
             refused: Future[Completed] = Future()
             refused.set_exception(error)
             return refused
@@ -168,14 +175,13 @@ class Controller:
                 self._begin(record, record.run_id, None)
             return None
         # Of the account an attempt tells also where its run does not wait for it any more.
-        account = record.config
-        if isinstance(change, AttemptHeld):
-            self._holds.hold(account, change.error, polls_fail=False)
+        if isinstance(change, AttemptFailed) and change.is_held:
+            self._holds.hold(record.config, change.event.error, polls_fail=False)
         elif isinstance(change, Recovered) or (
             isinstance(change, AttemptFailed | GaveUp)
-            and classify(change.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)
+            and classify(change.event.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)
         ):
-            self._holds.attempt_went_on(account)
+            self._holds.attempt_went_on(record.config)
         return self._runs.apply(record, change, publish=publish)
 
     # Commands

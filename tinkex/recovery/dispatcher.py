@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
-from ..runs.changes import AttemptBegan
 from ..runtime.scheduler import Clock
+from ..signals import Started
 from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
 from .incident import Attempt, Dropped, Incident, Owner, Take
 from .outcome import conclude, end_with, stopped, tell_left_behind, tell_orphan
@@ -57,6 +57,7 @@ class Dispatcher:
     def begin(
         self,
         request: RecoveryRequest,
+        metadata: Mapping[str, Any],
         clock: Clock,
         owner: Owner,
         take: Take,
@@ -67,6 +68,7 @@ class Dispatcher:
 
         Args:
             request: What to recover.
+            metadata: Carried by its events.
             clock: Waits out backoffs.
             owner: Who begins it.
             take: Told each change; may refuse `Recovered`.
@@ -76,7 +78,7 @@ class Dispatcher:
             AlreadyPendingError: There is one for this run already.
             MonitorStoppedError: Closed.
         """
-        incident = Incident(request, clock, owner, take)
+        incident = Incident(request, metadata, clock, owner, take)
         with self._lock:
             if self._closed or owner.closing:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
@@ -243,12 +245,7 @@ class Dispatcher:
 
     def _launch(self, attempt: Attempt) -> None:
         incident, request = attempt.incident, attempt.task.request
-        began = AttemptBegan(
-            run_id=request.run_id,
-            attempt=attempt.number,
-            strategy=request.policy.checkpoint_strategy,
-        )
-        if incident.tell(began) is None:
+        if not attempt.tell(Started, strategy=attempt.strategy):
             # The run was stopped before its attempt began.
             self._cancel(incident)
             self._ended(attempt, None)
@@ -299,7 +296,7 @@ class Dispatcher:
             self._ending[attempt] = threading.get_ident()
             if is_wanted:
                 incident.current = None
-                if report is not None and report.restored is not None:
+                if report is not None and report.has_client:
                     # Whatever ends the incident from here on comes too late for this client.
                     self._settle_locked(incident)
         if attempt.timer is not None:

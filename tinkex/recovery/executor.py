@@ -25,7 +25,8 @@ from ..config import Config
 from ..errors import RecoveryDisabledError
 from ..policy import Policy
 from ..ports import RestModule, RestPort, ServiceModule, ServicePort
-from ..runs.changes import About, Change, RecoveryChange
+from ..runs.apply import notices_of
+from ..runs.changes import Change, RecoveryChange
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.publisher import Notice, Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
@@ -146,18 +147,17 @@ class RecoveryExecutor:
             run_ids=(run_id,),
             known=() if last_checkpoint is None else (as_checkpoint(last_checkpoint),),
         )
-        told = checked_metadata(metadata)
 
         def take(change: Change, _: bool) -> tuple[Notice, ...] | None:
             if not isinstance(change, RecoveryChange):
                 return None
-            about = About(run_id=run_id, metadata=told, time=clock.utc(), policy=checked)
-            notices = change.notices(about)
+            notices = notices_of(change, checked)
             owner.publisher.queue(run_id, notices)
             owner.publisher.flush()
             return notices
 
-        return self.dispatcher.begin(request, self.clock(clock), owner, take).future
+        told = checked_metadata(metadata)
+        return self.dispatcher.begin(request, told, self.clock(clock), owner, take).future
 
     def shutdown(self, wait: bool = True, *, timeout: float = 5.0) -> None:
         """Take no more recoveries and end those that wait; threads of our own are ended.

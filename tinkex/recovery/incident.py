@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..config import Config
-from ..runs.changes import Change, CheckpointChosen
+from ..policy import Specific
+from ..runs.changes import AttemptStep, Change
 from ..runtime.publisher import Notice, Publisher
 from ..runtime.scheduler import Clock, Timer
 from ..runtime.waits import Waits
-from ..signals import Completed
+from ..signals import CheckpointSelected, ClientCreated, Completed, Event, Started
 from ..types import Checkpoint
 from .attempt import AttemptReport, AttemptTask, RecoveryRequest
 from .holds import Breaker, Holds
 from .retry import Tally
 
 __all__ = ["Attempt", "Dropped", "Incident", "Owner", "Take"]
+
+E = TypeVar("E", bound=Event)
 
 #: Takes a change of an incident and returns what it gives rise to, `None` where it is refused.
 #: Publishes that where the second argument says so.
@@ -53,8 +57,16 @@ class Incident:
     are guarded by the dispatcher's lock.
     """
 
-    def __init__(self, request: RecoveryRequest, clock: Clock, owner: Owner, take: Take) -> None:
+    def __init__(
+        self,
+        request: RecoveryRequest,
+        metadata: Mapping[str, Any],
+        clock: Clock,
+        owner: Owner,
+        take: Take,
+    ) -> None:
         self.request = request
+        self.metadata = metadata
         self.clock = clock
         self.owner = owner
         self.takes = [take]
@@ -128,11 +140,25 @@ class Attempt:
 
     def _selected(self, checkpoint: Checkpoint) -> None:
         if self.is_current():
-            request = self.task.request
-            selected = CheckpointChosen(
-                run_id=request.run_id,
-                attempt=self.number,
-                strategy=request.policy.checkpoint_strategy,
-                checkpoint=checkpoint,
-            )
-            self.incident.tell(selected)
+            self.tell(CheckpointSelected, strategy=self.strategy, checkpoint=checkpoint)
+
+    @property
+    def strategy(self) -> str | Specific:
+        """The checkpoint strategy, as events carry it."""
+        return self.task.request.policy.checkpoint_strategy
+
+    def event(self, kind: type[E], **fields: Any) -> E:
+        """An event of this attempt, about the corrupted run."""
+        incident = self.incident
+        return kind(
+            run_id=incident.request.run_id,
+            metadata=incident.metadata,
+            time=incident.clock.utc(),
+            attempt=self.number,
+            **fields,
+        )
+
+    def tell(self, kind: type[Started | CheckpointSelected | ClientCreated], **fields: Any) -> bool:
+        """Tell a step of the attempt; return whether its run takes it."""
+        event = self.event(kind, **fields)
+        return self.incident.tell(AttemptStep(run_id=event.run_id, event=event)) is not None

@@ -7,19 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from ..errors import MonitorStoppedError, RecoveryError, in_words
-from ..runs.changes import (
-    AttemptFailed,
-    AttemptHeld,
-    ClientMade,
-    GaveUp,
-    Orphaned,
-    Recovered,
-)
+from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
 from ..service import secrets_of, without_secrets
-from ..signals import Completed
+from ..signals import ClientCreated, Completed, Exhausted, Failed
 from .attempt import AttemptReport, find_orphans
 from .error_kinds import Failure, Kind, classify
 from .incident import Attempt, Incident
@@ -49,7 +41,7 @@ def conclude(
     """
     incident = attempt.incident
     try:
-        if report.restored is not None:
+        if report.has_client:
             _recovered(attempt, report)
             return None
         return _failed(attempt, report, settle)
@@ -57,20 +49,29 @@ def conclude(
         # No run may be left in the middle of an incident that nothing carries on.
         logger.exception("run %s: its attempt could not be dealt with", incident.request.run_id)
         settle(incident)
-        _tell_give_up(attempt, report, unforeseen)
+        _tell_give_up(attempt, unforeseen)
         return None
 
 
 def _recovered(attempt: Attempt, report: AttemptReport) -> None:
     """Hand over the new client: the handle first, then `completed`, then the callback."""
     incident = attempt.incident
-    about = {**_about(attempt, report), "restored": report.restored}
-    incident.tell(ClientMade(**about))
+    made = {
+        "checkpoint": report.checkpoint,
+        "client": report.client,
+        "successor_id": report.successor_id,
+    }
+    attempt.tell(ClientCreated, **made)
     took = incident.clock.monotonic() - incident.began
-    change = Recovered(**about, broken=incident.broken, duration=took)
-    completed = [each for each in incident.tell(change) or () if isinstance(each, Completed)]
-    if completed:
-        incident.future.set_result(completed[0])
+    completed = attempt.event(Completed, **made, duration=took)
+    change = Recovered(
+        run_id=completed.run_id,
+        event=completed,
+        with_optimizer=report.with_optimizer,
+        broken=incident.broken,
+    )
+    if incident.tell(change) is not None:
+        incident.future.set_result(completed)
     else:
         tell_orphan(incident, report)
         end_with(incident, stopped(incident))
@@ -88,40 +89,50 @@ def _failed(
     # What came from outside the attempt's own work, such as an executor, is not yet checked.
     error = without_secrets(raised, secrets_of(request.service, request.config))
     decision = _decide(incident, report, error)
-    about = {**_about(attempt, report), "error": error}
     if decision.action is Action.PAUSE:
         incident.attempt -= 1
-        incident.tell(AttemptHeld(**about, retry_in=decision.delay))
+        _tell_failed(attempt, report, error, decision.delay, is_held=True)
         return 0.0 if incident.admit() else None  # admitted: the account works again by now
     incident.history.append(f"attempt {attempt.number}: {in_words(error)}")
     if decision.action is Action.GIVE_UP:
         if settle(incident):
-            _tell_give_up(attempt, report, error)
+            _tell_give_up(attempt, error)
         return None
     if report.checkpoint is not None and decision.action is Action.STEP_DOWN:
         incident.broken |= {report.checkpoint.tinker_path}
     elif decision.action is Action.DROP_OPTIMIZER:
         incident.with_optimizer = False
         incident.broken = frozenset()
-    incident.tell(AttemptFailed(**about, retry_in=decision.delay))
+    _tell_failed(attempt, report, error, decision.delay)
     return decision.delay
 
 
-def _tell_give_up(attempt: Attempt, report: AttemptReport, error: BaseException) -> None:
+def _tell_failed(
+    attempt: Attempt,
+    report: AttemptReport,
+    error: BaseException,
+    delay: float,
+    *,
+    is_held: bool = False,
+) -> None:
+    event = attempt.event(Failed, error=error, retry_in=delay)
+    attempt.incident.tell(
+        AttemptFailed(
+            run_id=event.run_id, event=event, checkpoint=report.checkpoint, is_held=is_held
+        )
+    )
+
+
+def _tell_give_up(attempt: Attempt, error: BaseException) -> None:
     incident = attempt.incident
-    about = _about(attempt, report)
-    incident.tell(GaveUp(**about, error=error, history=tuple(incident.history)))
+    change = GaveUp(
+        run_id=incident.request.run_id,
+        event=attempt.event(Exhausted, error=error),
+        failed=attempt.event(Failed, error=error, retry_in=None),
+        history=tuple(incident.history),
+    )
+    incident.tell(change)
     end_with(incident, error)
-
-
-def _about(attempt: Attempt, report: AttemptReport) -> dict[str, Any]:
-    request = attempt.task.request
-    return {
-        "run_id": request.run_id,
-        "attempt": attempt.number,
-        "strategy": request.policy.checkpoint_strategy,
-        "checkpoint": report.checkpoint,
-    }
 
 
 def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> Decision:

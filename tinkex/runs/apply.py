@@ -9,16 +9,16 @@ from typing import Any
 
 from ..errors import RecoveryError, in_words
 from ..policy import Policy
-from ..runtime.publisher import Notice
-from ..signals import Detected, Missing, PollError, Unprotected
+from ..runtime.publisher import Call, Notice
+from ..signals import Detected, Missing, PollError, Started, Unprotected
 from . import changes
-from .changes import About, Change
+from .changes import Change
 from .protection import newest_checkpoint, unprotected_since
 from .record import History, Record
 from .rows import NEWS, quiet_row
 from .state import RunState, check_transition
 
-__all__ = ["Moment", "apply", "apply_row"]
+__all__ = ["Moment", "apply", "apply_row", "notices_of"]
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
@@ -155,27 +155,24 @@ def _begin_incident(record: Record, moment: Moment) -> None:
     _move(record, RunState.RECOVERING)
 
 
-def _attempt_began(record: Record, change: changes.AttemptBegan, moment: Moment) -> Result:
-    return _pending(record, change, moment, RunState.RECOVERING)
-
-
-def _attempt_went_on(record: Record, change: changes.RecoveryChange, moment: Moment) -> Result:
-    return _pending(record, change, moment, record.state)
+def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
+    began = isinstance(change.event, Started)
+    return _pending(record, change, moment, RunState.RECOVERING if began else record.state)
 
 
 def _attempt_failed(record: Record, change: changes.AttemptFailed, moment: Moment) -> Result:
     notices = _pending(record, change, moment, RunState.WAITING)
     if notices is not None:
-        record.error = change.error
-        if not isinstance(change, changes.AttemptHeld):
-            record.next_attempt = moment.utc + timedelta(seconds=change.retry_in)
+        record.error = change.event.error
+        if not change.is_held:
+            record.next_attempt = moment.utc + timedelta(seconds=change.event.retry_in or 0.0)
     return notices
 
 
 def _gave_up(record: Record, change: changes.GaveUp, moment: Moment) -> Result:
     notices = _pending(record, change, moment, RunState.EXHAUSTED)
     if notices is not None:
-        record.error = change.error
+        record.error = change.event.error
         record.attempts = change.history
     return notices
 
@@ -183,38 +180,51 @@ def _gave_up(record: Record, change: changes.GaveUp, moment: Moment) -> Result:
 def _pending(
     record: Record, change: changes.RecoveryChange, moment: Moment, after: RunState
 ) -> Result:
-    """Move a run whose incident is open; its notices are about the generation before."""
+    """Move a run whose incident is open."""
     if not record.state.is_pending:
         return None
-    about = About(**_common(record, moment), policy=moment.policy)
     record.next_attempt = None
     _move(record, after)
-    return change.notices(about)
+    return notices_of(change, moment.policy, record.client)
+
+
+def notices_of(
+    change: changes.RecoveryChange, policy: Policy, old_client: Any = None
+) -> tuple[Notice, ...]:
+    """The events of a recovery's step in their order, with the callbacks that follow them."""
+    found: list[Notice] = [change.event]
+    if isinstance(change, changes.GaveUp):
+        if change.failed is not None:
+            found.insert(0, change.failed)
+        if policy.on_failure is not None:
+            found.append(Call(policy.on_failure, (change.event.run_id, change.event.error)))
+    elif isinstance(change, changes.Recovered) and policy.on_recovery is not None:
+        clients = (old_client, change.event.client, change.event.checkpoint)
+        found.append(Call(policy.on_recovery, clients))
+    return tuple(found)
 
 
 def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Result:
-    known = replace(change, old_client=record.client)
-    notices = _pending(record, known, moment, RunState.HEALTHY)
+    notices = _pending(record, change, moment, RunState.HEALTHY)
     if notices is None:
         return None
-    restored = change.restored
-    history = _history(record)
+    event, history = change.event, _history(record)
     cause = in_words(history.cause) if history.cause else "the server flagged it as corrupted"
-    ended = replace(record.lineage()[-1], ended_at=moment.utc, cause=cause, attempts=change.attempt)
+    ended = replace(record.lineage()[-1], ended_at=moment.utc, cause=cause, attempts=event.attempt)
     history.past = (*history.past, ended)
     history.broken |= change.broken
-    history.source = restored.checkpoint
-    history.with_optimizer = restored.with_optimizer
-    history.known[restored.checkpoint.tinker_path] = restored.checkpoint
+    history.source = event.checkpoint
+    history.with_optimizer = change.with_optimizer
+    history.known[event.checkpoint.tinker_path] = event.checkpoint
     history.cause = None
     history.ended_at = history.ended_at if history.reached is None else history.reached
     history.reached = None
     history.unfinished = False
-    record.run_id = restored.successor_id
-    record.client = restored.client
+    record.run_id = event.successor_id
+    record.client = event.client
     record.generation += 1
     record.started_at = moment.utc
-    record.saved = restored.checkpoint
+    record.saved = event.checkpoint
     record.error = None
     record.attempts = ()
     record.warned_at = None
@@ -295,11 +305,8 @@ _APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
     changes.Flagged: _flagged,
     changes.PollFailed: _poll_failed,
     changes.Requested: _requested,
-    changes.AttemptBegan: _attempt_began,
-    changes.CheckpointChosen: _attempt_went_on,
-    changes.ClientMade: _attempt_went_on,
+    changes.AttemptStep: _attempt_step,
     changes.AttemptFailed: _attempt_failed,
-    changes.AttemptHeld: _attempt_failed,
     changes.GaveUp: _gave_up,
     changes.Recovered: _recovered,
     changes.Orphaned: _orphaned,

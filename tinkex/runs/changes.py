@@ -1,33 +1,26 @@
 """Changes of a run as frozen values: what polls, recoveries, loops and callers bring about.
 
-A change says all that happened, so that whoever keeps a record of it needs nothing else. The
-changes of a recovery also say which events they are published as.
+A change holds all that happened, so that a record of changes needs nothing else. The steps of a
+recovery are the events that they are published as, with what beside them is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from ..config import Config
-from ..policy import Policy, Specific
-from ..runtime.publisher import Call, Notice
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
 from ..types import Checkpoint, TrainingRun
 from .checkpoints import Cursor
 
 __all__ = [
-    "About",
-    "AttemptBegan",
     "AttemptFailed",
-    "AttemptHeld",
+    "AttemptStep",
     "BegunAnew",
     "CauseNoted",
     "Change",
-    "CheckpointChosen",
-    "ClientMade",
     "Flagged",
     "GaveUp",
     "Orphaned",
@@ -36,7 +29,6 @@ __all__ = [
     "Recovered",
     "RecoveryChange",
     "Requested",
-    "Restored",
     "SaveBegan",
     "Saved",
     "Seen",
@@ -46,30 +38,11 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What the events of a change have in common; `policy` has the callbacks to call."""
-
-    run_id: str
-    metadata: Mapping[str, Any]
-    time: datetime
-    policy: Policy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """What a successful attempt brings: a client that has loaded `checkpoint`."""
-
-    checkpoint: Checkpoint
-    client: Any
-    successor_id: str
-    with_optimizer: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change of a run; one of a generation that is no longer live is refused.
+    """A change of a run.
 
-    `run_id` is the generation that the change is about, `None` whichever is live.
+    `run_id` is the generation that it is about, `None` whichever is live; a generation that is
+    not live any more refuses it.
     """
 
     run_id: str | None = None
@@ -116,111 +89,43 @@ class Requested(Change):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryChange(Change):
-    """A step of an incident; `attempt` counts from 1, and is 0 where none was made."""
+    """A step of an incident; the run refuses it where it has none."""
 
-    attempt: int
-    strategy: str | Specific = "latest"
-    checkpoint: Checkpoint | None = None
-
-    def notices(self, about: About) -> tuple[Notice, ...]:
-        """The events of this change in their order, with the callbacks that follow them."""
-        raise NotImplementedError
+    event: Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptBegan(RecoveryChange):
-    """An attempt is about to be submitted."""
+class AttemptStep(RecoveryChange):
+    """An attempt is about to be submitted, has chosen a checkpoint, or has a client."""
 
-    def notices(self, about: About) -> tuple[Notice, ...]:
-        """`started`."""
-        return (Started(**_common(about), attempt=self.attempt, strategy=self.strategy),)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointChosen(RecoveryChange):
-    """An attempt has chosen what to restore."""
-
-    checkpoint: Checkpoint
-
-    def notices(self, about: About) -> tuple[Notice, ...]:
-        """`checkpoint_selected`."""
-        selected = CheckpointSelected(
-            **_common(about),
-            attempt=self.attempt,
-            strategy=self.strategy,
-            checkpoint=self.checkpoint,
-        )
-        return (selected,)
+    event: Started | CheckpointSelected | ClientCreated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed(RecoveryChange):
-    """An attempt failed; the next comes in `retry_in` seconds."""
+    """An attempt failed; the next one follows, or waits until its account works (`is_held`)."""
 
-    error: BaseException
-    retry_in: float
-
-    def notices(self, about: About) -> tuple[Notice, ...]:
-        """`failed`."""
-        failed = Failed(
-            **_common(about), attempt=self.attempt, error=self.error, retry_in=self.retry_in
-        )
-        return (failed,)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptHeld(AttemptFailed):
-    """The account was refused: the next attempt comes when the account works again."""
+    event: Failed
+    checkpoint: Checkpoint | None
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GaveUp(RecoveryChange):
-    """No attempt is left; `history` tells each failed one in a line."""
+    """No attempt is left. `failed` is the last one, `history` tells each of them in a line."""
 
-    error: BaseException
+    event: Exhausted
+    failed: Failed | None = None
     history: tuple[str, ...] = ()
 
-    def notices(self, about: About) -> tuple[Notice, ...]:
-        """`failed` where an attempt was made, `exhausted`, and `on_failure`."""
-        common = _common(about)
-        found: list[Notice] = []
-        if self.attempt:
-            found.append(Failed(**common, attempt=self.attempt, error=self.error, retry_in=None))
-        found.append(Exhausted(**common, attempt=self.attempt, error=self.error))
-        if about.policy.on_failure is not None:
-            found.append(Call(about.policy.on_failure, (about.run_id, self.error)))
-        return tuple(found)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientMade(RecoveryChange):
-    """There is a new client, which has loaded its checkpoint."""
+class Recovered(RecoveryChange):
+    """The new client carries the run on. `broken` are the paths that did not load."""
 
-    restored: Restored
-
-    def notices(self, about: About) -> tuple[Notice, ...]:
-        """`client_created`."""
-        return (ClientCreated(**_of_client(self, about)),)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered(ClientMade):
-    """The new client carries the run on. A run that does not wait for it refuses it.
-
-    `broken` are the paths that did not load, `duration` the seconds since the incident began.
-    """
-
+    event: Completed
+    with_optimizer: bool
     broken: frozenset[str]
-    duration: float
-    old_client: Any = None
-
-    def notices(self, about: About) -> tuple[Notice, ...]:
-        """`completed` and `on_recovery`."""
-        completed = Completed(**_of_client(self, about), duration=self.duration)
-        if about.policy.on_recovery is None:
-            return (completed,)
-        clients = (self.old_client, self.restored.client, self.restored.checkpoint)
-        return completed, Call(about.policy.on_recovery, clients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,17 +191,3 @@ class Saved(Change):
 
     checkpoint: Checkpoint
     cursor: Cursor
-
-
-def _common(about: About) -> dict[str, Any]:
-    return {"run_id": about.run_id, "metadata": about.metadata, "time": about.time}
-
-
-def _of_client(change: ClientMade, about: About) -> dict[str, Any]:
-    return {
-        **_common(about),
-        "attempt": change.attempt,
-        "checkpoint": change.restored.checkpoint,
-        "client": change.restored.client,
-        "successor_id": change.restored.successor_id,
-    }

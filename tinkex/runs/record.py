@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = ["ROW_FIELDS", "History", "Record"]
 ROW_FIELDS = ("tinker_path", "time", "size_bytes", "public", "expires_at", "user_metadata")
 
 
+@dataclass(slots=True, eq=False)
 class History:
     """What is kept of a run that was recovered or has a training loop.
 
@@ -33,34 +34,18 @@ class History:
     ended.
     """
 
-    __slots__ = (
-        "broken",
-        "cause",
-        "cursors",
-        "ended_at",
-        "incidents",
-        "known",
-        "orphans",
-        "past",
-        "reached",
-        "source",
-        "unfinished",
-        "with_optimizer",
-    )
-
-    def __init__(self) -> None:
-        self.past: tuple[Generation, ...] = ()
-        self.source: Checkpoint | None = None
-        self.with_optimizer = True
-        self.cursors: dict[str, Cursor] = {}
-        self.known: dict[str, Checkpoint] = {}
-        self.broken: frozenset[str] = frozenset()
-        self.orphans: dict[str, tuple[str, ...]] = {}
-        self.incidents: tuple[float, ...] = ()
-        self.cause: BaseException | None = None
-        self.reached: int | None = None
-        self.unfinished = False
-        self.ended_at: int | None = None
+    past: tuple[Generation, ...] = ()
+    source: Checkpoint | None = None
+    with_optimizer: bool = True
+    cursors: dict[str, Cursor] = field(default_factory=dict)
+    known: dict[str, Checkpoint] = field(default_factory=dict)
+    broken: frozenset[str] = frozenset()
+    orphans: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    incidents: tuple[float, ...] = ()
+    cause: BaseException | None = None
+    reached: int | None = None
+    unfinished: bool = False
+    ended_at: int | None = None
 
     def cursor(self, checkpoint: Checkpoint | None) -> Cursor | None:
         """Where the loop stood when a checkpoint was saved, where that is known."""
@@ -71,76 +56,48 @@ class History:
 NO_HISTORY = History()
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Record:
     """One monitored run.
+
+    `handle` is the `MonitoredRun` that callers hold, made by `make_handle`; `is_dead`: it was
+    stopped while its run was corrupted, so no other client will come; `saved` is the newest
+    checkpoint, or the fields of its row, since most are never looked at; `attempts` tells the
+    last incident's failed ones. Of the polls: `failed_at` is when one last failed and `told_at`
+    when that was last published, `misses` how often in a row the run could not be found, and
+    `poll_after` the earliest next poll of a run that is missing, in monotonic seconds.
+    `warned_at` is when `unprotected` was last published.
 
     Guarded by the lock of its `RunMap`, and changed by `tinkex.runs.apply` alone.
     """
 
-    __slots__ = (
-        "attempts",
-        "client",
-        "config",
-        "error",
-        "failed_at",
-        "generation",
-        "handle",
-        "is_dead",
-        "last_poll",
-        "metadata",
-        "misses",
-        "next_attempt",
-        "own_history",
-        "poll_after",
-        "root_id",
-        "run_id",
-        "saved",
-        "service",
-        "started_at",
-        "state",
-        "told_at",
-        "warned_at",
-    )
+    run_id: str
+    service: Any
+    config: Config | None
+    metadata: Mapping[str, Any]
+    client: Any
+    started_at: datetime
+    make_handle: InitVar[Callable[[Record], object]]
+    root_id: str = field(init=False)
+    handle: object = field(init=False)
+    state: RunState = RunState.HEALTHY
+    is_dead: bool = False
+    generation: int = 0
+    own_history: History | None = None
+    saved: Checkpoint | tuple[Any, ...] | None = None
+    last_poll: datetime | None = None
+    next_attempt: datetime | None = None
+    error: BaseException | None = None
+    attempts: tuple[str, ...] = ()
+    failed_at: float | None = None
+    told_at: float | None = None
+    misses: int = 0
+    poll_after: float = 0.0
+    warned_at: datetime | None = None
 
-    def __init__(
-        self,
-        run_id: str,
-        *,
-        service: Any,
-        config: Config | None,
-        metadata: Mapping[str, Any],
-        client: Any,
-        now: datetime,
-        make_handle: Callable[[Record], object],
-    ) -> None:
-        self.run_id = run_id
-        self.root_id = run_id
-        self.service = service
-        self.config = config
-        self.metadata = metadata
-        self.client = client
-        self.started_at = now
-        self.state = RunState.HEALTHY
-        #: It was stopped while its run was corrupted: no other client will come.
-        self.is_dead = False
-        self.generation = 0
-        #: The `MonitoredRun` that callers hold.
+    def __post_init__(self, make_handle: Callable[[Record], object]) -> None:
+        self.root_id = self.run_id
         self.handle = make_handle(self)
-        self.own_history: History | None = None
-        #: The newest checkpoint, or the fields of its row: most are never looked at.
-        self.saved: Checkpoint | tuple[Any, ...] | None = None
-        self.last_poll: datetime | None = None
-        self.next_attempt: datetime | None = None
-        self.error: BaseException | None = None
-        self.attempts: tuple[str, ...] = ()
-        # Of the polls: when one last failed, when that was last published, how often in a row
-        # the run could not be found, and the earliest next poll of a run that is missing.
-        self.failed_at: float | None = None
-        self.told_at: float | None = None
-        self.misses = 0
-        self.poll_after = 0.0
-        #: When `unprotected` was last published.
-        self.warned_at: datetime | None = None
 
     @property
     def history(self) -> History:

@@ -121,12 +121,12 @@ class RunMap:
             record = self.find(run_id)
             if record is None:
                 record = Record(
-                    run_id,
+                    run_id=run_id,
                     service=service,
                     config=config,
                     metadata=metadata,
                     client=client,
-                    now=moment.utc,
+                    started_at=moment.utc,
                     make_handle=make_handle,
                 )
                 self._records[run_id] = record
