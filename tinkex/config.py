@@ -216,6 +216,6 @@ def _checked_headers(headers: Any) -> dict[str, str]:
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise ConfigError(f"the value of header {name!r} cannot be sent: it should be one line")
         if name.lower() in seen:
-            raise ConfigError(f"header {name!r} cannot be given: tinkex sets it, or a duplicate")
+            raise ConfigError(f"header {name!r} is given twice, or is one that tinkex sets itself")
         seen.add(name.lower())
     return dict(headers)
