@@ -23,9 +23,7 @@ def add(commands: Any) -> None:
         description="Serves the Tinker API on 127.0.0.1 until Ctrl-C, with a small model.",
     )
     parser.add_argument("--port", type=whole, default=0, help="to listen on (default: a free one)")
-    parser.add_argument(
-        "--directory", help="where checkpoints are saved (default: a temporary one)"
-    )
+    parser.add_argument("--directory", help="where checkpoints lie (default: a temporary one)")
     parser.set_defaults(command=_serve)
 
 

@@ -14,11 +14,7 @@ from urllib.parse import quote
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential, wait_random
 
 from ..config import Config, checked_seconds
-from ..errors import (
-    ApiConnectionError,
-    ApiStatusError,
-    RestError,
-)
+from ..errors import ApiConnectionError, ApiStatusError, RestError
 from ..types import (
     Checkpoint,
     TinkerPath,

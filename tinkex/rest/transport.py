@@ -253,11 +253,8 @@ def _explained(detail: Any) -> str:
         return detail
     if isinstance(detail, Mapping) and isinstance(detail.get("message"), str):
         return str(detail["message"])
-    problems = (
-        [each for each in detail if isinstance(each, Mapping) and "msg" in each]
-        if isinstance(detail, list)
-        else []
-    )
+    rows = detail if isinstance(detail, list) else []
+    problems = [each for each in rows if isinstance(each, Mapping) and "msg" in each]
     if problems:
         return "; ".join(f"{_place(each)}{each['msg']}" for each in problems)
     return json.dumps(detail)

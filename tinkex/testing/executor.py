@@ -9,8 +9,6 @@ from typing import ParamSpec, TypeVar
 __all__ = ["InlineExecutor"]
 
 P = ParamSpec("P")
-
-
 T = TypeVar("T")
 
 
