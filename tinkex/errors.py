@@ -286,8 +286,8 @@ class ResumePointUnknownError(RecoveryError):
             )
         else:
             super().__init__(
-                f"the loop on run {run_id!r} was interrupted within step {step}, which may have been "
-                f"submitted or not; give segments(resume_step={step}) to run it, or "
+                f"the loop on run {run_id!r} was interrupted within step {step}, which may have "
+                f"been submitted or not; give segments(resume_step={step}) to run it, or "
                 f"segments(resume_step={step + 1}) to continue after it"
             )
         self.run_id = run_id
