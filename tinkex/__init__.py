@@ -1,7 +1,7 @@
-"""Brings corrupted Tinker fine-tuning runs back to life.
+"""Recovers corrupted Tinker fine-tuning runs.
 
-A `Monitor` polls training runs over REST, detects corruption, recovers from a checkpoint, hands
-the training loop a live client, and says all it does through signals.
+A `Monitor` polls training runs over REST, detects corruption, restores a run from a checkpoint,
+gives the training loop a working client, and reports each step as a signal.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ __version__ = "0.1.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-#: What is imported when it is first asked for, and where it is: who only speaks to the API need
-#: not wait for the monitor's parts.
+#: Names that are imported at first use, and their modules: a program that only uses the REST
+#: functions does not wait for the import of the monitor.
 _LATER = {
     "Monitor": "monitor",
     "MonitoredRun": "handle",

@@ -1,4 +1,4 @@
-"""Where the Tinker API is and how to speak to it: key, base URL, timeouts."""
+"""`Config`, the connection settings of one account: key, base URL, timeouts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .errors import ConfigError
 
 __all__ = ["DEFAULT_BASE_URL", "Config", "checked_seconds"]
 
-#: Where the hosted Tinker API is.
+#: The URL of the hosted Tinker API.
 DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
 
-#: The longest timeout that is accepted, in seconds: a day. Sockets overflow far above it.
+#: The longest timeout that is accepted, in seconds: a day. Far longer ones overflow in sockets.
 MAX_TIMEOUT = 86_400.0
 
-#: The shortest key, in characters, that cannot be part of a URL by chance.
+#: A key of at least this many characters is not part of a URL by chance.
 SHORTEST_SECRET = 16
 
 ACCESS_SCOPES = ("owned", "accessible")
@@ -38,17 +38,17 @@ class Config:
     """How to reach one account of the Tinker API.
 
     Args:
-        api_key: the account's key. It is in no `repr`, no message and no pickle: a config
-            that was unpickled needs it again, `dataclasses.replace(config, api_key=...)`.
-        base_url: `https`, except on this machine; no user, query or fragment in it.
+        api_key: the account's key. It is in no `repr`, no message and no pickle. Give it again
+            to an unpickled config: `dataclasses.replace(config, api_key=...)`.
+        base_url: `https`, or `http` for this machine; without user, query and fragment.
         connect_timeout: seconds to wait for a connection, more than 0.
         read_timeout: seconds to wait for the next piece of an answer, more than 0.
-        recovery: the policy of monitors that are given none, as `Policy` or mapping.
+        recovery: the policy of a monitor that is given none, as `Policy` or mapping.
         headers: more HTTP headers for every request; their values are not shown either.
         access_scope: which runs are listed: `"owned"`, or all that are `"accessible"`.
 
     Raises:
-        ConfigError: one of these cannot be used.
+        ConfigError: an argument cannot be used.
     """
 
     api_key: str | None = field(repr=False)
@@ -81,10 +81,10 @@ class Config:
         """Make a config from `TINKER_API_KEY` and `TINKER_BASE_URL`; an empty one is unset.
 
         Args:
-            overrides: arguments of `Config`; they go before the environment.
+            overrides: arguments of `Config`; they are used instead of the environment.
 
         Raises:
-            ConfigError: there is no key, something cannot be used, or an argument is unknown.
+            ConfigError: there is no key, or an argument is unknown or cannot be used.
         """
         known = [each.name for each in fields(cls)]
         unknown = [name for name in overrides if name not in known]
@@ -100,14 +100,14 @@ class Config:
         return cls(**given)
 
     def require_key(self) -> str:
-        """Give the key for a request.
+        """Return the key for a request.
 
         Raises:
-            ConfigError: this config came out of a pickle, which never holds the key.
+            ConfigError: this config was unpickled, and pickles never hold the key.
         """
         if self.api_key is None:
             raise ConfigError(
-                "this config was unpickled and so has no API key; "
+                "this config was unpickled, so it has no API key; "
                 "give it again: dataclasses.replace(config, api_key=...)"
             )
         return self.api_key
@@ -122,7 +122,7 @@ class Config:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # A copy by way of the pickle would lose the key, and there is nothing to change here.
+        # A copy made through pickle would lose the key; a frozen object needs no copy.
         return self
 
 
@@ -136,10 +136,10 @@ def _without_key(kind: type[Config], state: dict[str, Any]) -> Config:
 
 
 def checked_seconds(name: str, value: Any, error: type[ValueError] = ConfigError) -> float:
-    """Give `value` as a float, if it is a span of time that one can wait."""
+    """Return `value` as a float if it can be used as a timeout in seconds."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise error(f"{name} should be a number of seconds, not {_kind(value)}")
-    # The comparison goes first: a huge int cannot become a float. It is false for NaN.
+    # Compare before converting: a huge int cannot become a float. NaN compares false.
     if 0 < value <= MAX_TIMEOUT:
         return float(value)
     given = f"{value:g}" if isinstance(value, float) else "what was given"
@@ -147,7 +147,7 @@ def checked_seconds(name: str, value: Any, error: type[ValueError] = ConfigError
 
 
 def _kind(value: Any) -> str:
-    # What was given by mistake may be the key, so only its type is told.
+    # The value may be the key, given by mistake, so only its type is shown.
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
@@ -159,7 +159,7 @@ def _checked_key(key: Any) -> str:
     if any(not "!" <= character <= "~" for character in key):
         raise ConfigError(
             "api_key holds a space, a line break or a character that is not ASCII; "
-            "copy it again, without what stands around it"
+            "copy it again, without the text around it"
         )
     return key
 
@@ -176,7 +176,7 @@ def _checked_base_url(url: Any, key: str) -> str:
     except ValueError:
         problem, host = "its host or port cannot be read", None
     if problem or not host:
-        # Only the host is shown: whatever else is wrong with it may be a secret.
+        # Only the host is shown: other parts of the URL may be secret.
         raise ConfigError(f"base_url (host {host!r}) cannot be used: {problem}")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
@@ -185,13 +185,13 @@ def _url_problem(url: str, parts: SplitResult, host: str | None) -> str | None:
     if any(not "!" <= character <= "~" or character == "\\" for character in url):
         return "it holds a space, a backslash or a character that is not ASCII"
     if "@" in parts.netloc:
-        return "it holds a user; the key belongs into api_key"
+        return "it holds a user; give the key as api_key"
     if "?" in url or "#" in url:
         return "it holds a query or a fragment; only scheme, host and path may be given"
     if not host:
         return "it has no host"
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        return "it should begin with https:// (http:// only on loopback), or the key is readable"
+        return "it should begin with https:// (http:// only on loopback), to hide the key"
     return None
 
 
@@ -212,10 +212,10 @@ def _checked_headers(headers: Any) -> dict[str, str]:
     seen = set(_OUR_HEADERS)
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise ConfigError("headers holds a name that is no HTTP header name")
+            raise ConfigError("headers holds a name that is not an HTTP header name")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise ConfigError(f"the value of header {name!r} cannot be sent: it should be one line")
         if name.lower() in seen:
-            raise ConfigError(f"header {name!r} cannot be given: tinkex sets it, or it is there")
+            raise ConfigError(f"header {name!r} is given twice, or is one that tinkex sets itself")
         seen.add(name.lower())
     return dict(headers)

@@ -1,4 +1,4 @@
-"""Every error that tinkex raises or publishes, as one tree under `TinkexError`."""
+"""The error classes of tinkex, in one tree under `TinkexError`, and functions that read errors."""
 
 from __future__ import annotations
 
@@ -40,31 +40,28 @@ __all__ = [
     "status_of",
 ]
 
-
-#: The longest that a server's `Retry-After` is honoured, in seconds.
+#: The longest wait that a server can ask for with `Retry-After`, in seconds.
 LONGEST_PATIENCE = 300.0
 
 
 class TinkexError(Exception):
-    """The root of all errors of tinkex; its text is for people, its attributes for code."""
+    """The root of all errors of tinkex; the text is for users, the attributes are for code."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         attributes = {name: _picklable(value) for name, value in self.__dict__.items()}
         return _restore, (type(self), self.args, attributes)
 
 
-def _restore(
-    kind: type[TinkexError], args: tuple[Any, ...], attributes: dict[str, Any]
-) -> TinkexError:
+def _restore(kind: type[TinkexError], args: tuple[Any, ...], state: dict[str, Any]) -> TinkexError:
     error = kind.__new__(kind, *args)
     error.args = args
-    error.__dict__.update(attributes)
+    error.__dict__.update(state)
     return error
 
 
 def _picklable(value: object) -> object:
-    """The value, or its text where it does not come through a pickle."""
-    import pickle  # noqa: PLC0415 (whoever pickles has imported it already)
+    """The value, or its `repr` if it cannot be pickled."""
+    import pickle  # noqa: PLC0415 (already imported when this runs)
 
     try:
         pickle.loads(pickle.dumps(value))  # noqa: S301 (made here, read here)
@@ -78,10 +75,7 @@ class ConfigError(TinkexError, ValueError):
 
 
 class PolicyError(TinkexError, ValueError):
-    """Raised when a recovery policy is made with a bad value or an unknown field.
-
-    `field` is the field's name, `value` what was given, `allowed` what may be given.
-    """
+    """Raised when a policy's `field` has a bad `value` or is unknown; `allowed` tells what fits."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         super().__init__(f"policy field {field!r} cannot be {value!r}; allowed: {allowed}")
@@ -89,36 +83,44 @@ class PolicyError(TinkexError, ValueError):
         self.value = value
         self.allowed = allowed
 
+    @classmethod
+    def unknown(cls, field: str, value: object, allowed: str, nearest: str | None) -> PolicyError:
+        """Make the error for a field that does not exist; `nearest` is the most similar name."""
+        error = cls(field, value, allowed)
+        hint = f"did you mean {nearest!r}?" if nearest else allowed
+        error.args = (f"unknown policy field {field!r}; {hint}",)
+        return error
+
 
 class RestError(TinkexError):
-    """Base of everything that can go wrong with one request to the Tinker API."""
+    """Base of the errors of one request to the Tinker API."""
 
 
 class ApiConnectionError(RestError):
-    """Raised when no connection came about or an existing one broke."""
+    """Raised when a connection could not be opened, or broke."""
 
 
 class ApiTimeoutError(ApiConnectionError, TimeoutError):
-    """Raised when an answer took longer than its bound."""
+    """Raised when an answer did not come in time."""
 
 
 class ApiResponseError(RestError):
-    """Raised when an answer arrived that does not fit: not JSON, wrong types, too large."""
+    """Raised when an answer cannot be used: not JSON, wrong types, too large."""
 
 
 class ApiStatusError(RestError):
     """Raised when the server answered with an HTTP error status.
 
-    `status` is the HTTP status, `detail` the server's own words (shortened), `retry_after`
-    the seconds that the server asked to wait, if it did.
+    `status` is the HTTP status, `detail` the server's own message (shortened), `retry_after`
+    the seconds that the server asked to wait, or `None`.
     """
 
     def __init__(
         self, status: int, detail: str = "", *, where: str = "", retry_after: float | None = None
     ) -> None:
         place = f" for {where}" if where else ""
-        words = f": {detail}" if detail else ""
-        super().__init__(f"the server answered HTTP {status}{place}{words}")
+        reason = f": {detail}" if detail else ""
+        super().__init__(f"the server answered HTTP {status}{place}{reason}")
         self.status = status
         self.detail = detail
         self.retry_after = retry_after
@@ -133,11 +135,11 @@ class ApiStatusError(RestError):
 
 
 class ApiAuthenticationError(ApiStatusError):
-    """Raised for HTTP 401: no key, or one that is not known."""
+    """Raised for HTTP 401: no key, or an unknown key."""
 
 
 class ApiBillingError(ApiStatusError):
-    """Raised for HTTP 402: the account is blocked over its billing."""
+    """Raised for HTTP 402: the account is blocked because of its billing."""
 
 
 class ApiPermissionError(ApiStatusError):
@@ -166,15 +168,14 @@ _BY_STATUS: dict[int, type[ApiStatusError]] = {
 
 
 class RecoveryError(TinkexError):
-    """Base of everything that can go wrong with monitoring and recovering a run."""
+    """Base of the errors of monitoring and recovering a run."""
 
 
 class ServiceError(RecoveryError):
-    """Raised when a service client failed and its own error cannot be shown.
+    """Raised in place of a service client's error that may hold the API key.
 
-    Errors of HTTP libraries carry the request and with it the API key, so they are replaced
-    by this one. `kind` is the original's class name, `status` its HTTP status and `category`
-    the official SDK's own category (`server`, `user`, `unknown`), where it had them.
+    Errors of HTTP libraries hold the request and so the key. `kind` is the original's class
+    name, `status` its HTTP status, `category` the SDK's `server`, `user` or `unknown`, if any.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class RecoveryDisabledError(RecoveryError):
 
 
 class AlreadyPendingError(RecoveryError):
-    """Raised when a recovery of this run is under way already. `run_id` names the run."""
+    """Raised when a recovery of this run is already under way. `run_id` names the run."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(
@@ -225,19 +226,18 @@ class AttemptTimeoutError(RecoveryError, TimeoutError):
 
 
 class RecoveryExhaustedError(RecoveryError):
-    """Raised when no attempt is left for a run.
+    """Raised when no attempt is left for the run `run_id`.
 
-    `run_id` names the run, `attempts` says how many there were, `error` is the last error and
-    `history` tells each failed attempt in a line.
+    `attempts` is their number, `error` the last error, `history` a line per failed attempt.
     """
 
     def __init__(
         self, run_id: str, attempts: int, error: BaseException | None, history: Sequence[str] = ()
     ) -> None:
-        story = "".join(f"\n  {line}" for line in history)
+        lines = "".join(f"\n  {line}" for line in history)
         super().__init__(
             f"run {run_id!r} could not be recovered in {attempts} attempts; last error: "
-            f"{error}; begin anew with run.recover() or monitor_run(){story}"
+            f"{error}; start again with run.recover() or monitor_run(){lines}"
         )
         self.run_id = run_id
         self.attempts = attempts
@@ -246,16 +246,13 @@ class RecoveryExhaustedError(RecoveryError):
 
 
 class IncidentBudgetError(RecoveryError):
-    """Raised when a run was corrupted more often than the policy's budget allows.
-
-    `incidents` were counted within `window` seconds for the lineage of `run_id`.
-    """
+    """Raised when `run_id` and all it replaced had too many `incidents` in `window` seconds."""
 
     def __init__(self, run_id: str, incidents: int, window: float) -> None:
         super().__init__(
-            f"run {run_id!r} and those before it were recovered {incidents} times within "
-            f"{window:g} s (policy fields max_incidents, incident_window); it is left alone: "
-            "find out what corrupts it, then begin anew with run.recover()"
+            f"run {run_id!r} and the runs that it replaced were recovered {incidents} times within "
+            f"{window:g} s (policy fields max_incidents, incident_window); it is not recovered "
+            "again: find out what corrupts it, then start again with run.recover()"
         )
         self.run_id = run_id
         self.incidents = incidents
@@ -274,10 +271,10 @@ class SegmentSupersededError(RecoveryError):
 
 
 class ResumePointUnknownError(RecoveryError):
-    """Raised when nobody knows which step a training loop has to go on with.
+    """Raised when it is not known at which step a training loop must continue.
 
-    `checkpoint` is the path that was restored without a step recorded for it, or `step` the
-    one that was broken off, so that it may have been submitted or not.
+    `checkpoint` is the restored path, if no step is recorded for it. `step` is the step in which
+    the loop was interrupted, if that is why: it may have been submitted or not.
     """
 
     def __init__(self, run_id: str, checkpoint: str | None, step: int | None = None) -> None:
@@ -289,9 +286,9 @@ class ResumePointUnknownError(RecoveryError):
             )
         else:
             super().__init__(
-                f"the loop on run {run_id!r} was broken off within step {step}, which may have "
+                f"the loop on run {run_id!r} was interrupted within step {step}, which may have "
                 f"been submitted or not; give segments(resume_step={step}) to run it, or "
-                f"segments(resume_step={step + 1}) to go on after it"
+                f"segments(resume_step={step + 1}) to continue after it"
             )
         self.run_id = run_id
         self.checkpoint = checkpoint
@@ -299,47 +296,44 @@ class ResumePointUnknownError(RecoveryError):
 
 
 class MonitorStoppedError(RecoveryError):
-    """Raised when something is asked of a monitor that was stopped."""
+    """Raised when a monitor is used after it was stopped."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then all that it came from, its cause before its context; each once."""
+    """Yield the error and every error in its chain, each once; a cause before a context."""
     seen: set[int] = set()
     following: list[BaseException | None] = [error]
     while following:
         each = following.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        following += (each.__context__, each.__cause__)
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            following += (each.__context__, each.__cause__)
 
 
 @contextmanager
 def apart_from_outer() -> Iterator[None]:
-    """Keep what is raised within from naming, as its context, what is being handled outside.
+    """Do not chain errors raised in the `with` block to the error that is already being handled.
 
-    Where nothing runs on threads of its own, a recovery may run while the error that gave rise
-    to it is still on its way; neither is the other's cause.
+    An executor may run a recovery on a thread that still handles the error which started it.
     """
     outer = sys.exc_info()[1]
     try:
         yield
     except BaseException as error:
-        if outer is not None:
-            for each in list(causes(error)):
-                if each.__context__ is outer:
-                    each.__context__ = None
+        for each in list(causes(error)):
+            if outer is not None and each.__context__ is outer:
+                each.__context__ = None
         raise
 
 
 def in_words(error: BaseException) -> str:
-    """The error's text, after its kind where it has none."""
+    """The error's message, or its class name if the message is empty."""
     return str(error) or type(error).__name__
 
 
 def patience(error: BaseException) -> float | None:
-    """The seconds that a server asked to wait for, if it did; at most `LONGEST_PATIENCE`."""
+    """The seconds that the server asked to wait, at most `LONGEST_PATIENCE`; `None` if none."""
     seconds = getattr(error, "retry_after", None)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         return None
@@ -347,7 +341,7 @@ def patience(error: BaseException) -> float | None:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error carries: ours (`status`) or the official SDK's."""
+    """The HTTP status of an error of tinkex (`status`) or the official SDK (`status_code`)."""
     for name in ("status", "status_code"):
         status = getattr(error, name, None)
         if isinstance(status, int) and not isinstance(status, bool):

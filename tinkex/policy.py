@@ -184,8 +184,8 @@ def _check_known(name: str, value: object, known: tuple[str, ...]) -> None:
     if name in known:
         return
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise PolicyError(name, value, f"{hint}the fields are {', '.join(known)}")
+    allowed = f"the fields are {', '.join(known)}"
+    raise PolicyError.unknown(name, value, allowed, near[0] if near else None)
 
 
 def _check_bool(name: str, value: object) -> None:

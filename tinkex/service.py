@@ -1,4 +1,4 @@
-"""The service client module: the official SDK's objects and errors, as tinkex sees them."""
+"""Functions that call a service client of the official SDK and read its answers and errors."""
 
 from __future__ import annotations
 
@@ -45,10 +45,7 @@ _WITH_OPTIMIZER = "create_training_client_from_state_with_optimizer"
 
 
 def create_rest_client(service: Any) -> Any:
-    """Return what the service client's own `create_rest_client()` returns.
-
-    In newer versions of the official SDK this is a deprecated spelling of `tinker.RestClient()`.
-    """
+    """Call the service client's `create_rest_client()`; newer SDKs deprecate that method."""
     return finished(service.create_rest_client())
 
 
@@ -58,10 +55,10 @@ def create_training_client_from_state(service: Any, path: str, **options: Any) -
     Args:
         service: The service client.
         path: `tinker://RUN_ID/weights/NAME`.
-        **options: Passed on where the service client's method takes them.
+        **options: Passed on if the service client's method takes them, else left out.
 
     Raises:
-        Exception: Whatever the service client raises.
+        Exception: Any error of the service client.
     """
     return _create(getattr(service, _FROM_STATE), path, options)
 
@@ -69,7 +66,7 @@ def create_training_client_from_state(service: Any, path: str, **options: Any) -
 def create_training_client_from_state_with_optimizer(
     service: Any, path: str, **options: Any
 ) -> Any:
-    """Make a training client from weights and optimizer state; otherwise as without."""
+    """Make a training client from a checkpoint's weights and optimizer state, and wait."""
     return _create(getattr(service, _WITH_OPTIMIZER), path, options)
 
 
@@ -87,28 +84,24 @@ def takes_option(method: Callable[..., Any], name: str) -> bool:
 
 
 def finished(answer: Any) -> Any:
-    """The client itself: since 0.38 the official SDK returns a future that stands for it."""
+    """The result of a future, or the object itself if it is none (the SDK differs by version)."""
     wait = getattr(answer, "result", None)
     return wait() if callable(wait) else answer
 
 
 def check_service_client(service: Any) -> None:
-    """Refuse what can make no training clients.
-
-    Raises:
-        TypeError: Neither a service client nor a callable that could return one.
-    """
+    """Raise a `TypeError` if an object is neither a service client nor a callable."""
     if is_service_client(service) or callable(service):
         return
     raise TypeError(
-        f"{type(service).__name__!r} object is no service client: it needs {_FROM_STATE}() and "
+        f"{type(service).__name__!r} object is not a service client: it needs {_FROM_STATE}() and "
         f"{_WITH_OPTIMIZER}() as tinker.ServiceClient has them, or to be a callable without "
         "arguments that returns such an object"
     )
 
 
 def open_service_client(service: Any) -> Any:
-    """Return the service client, made anew where a callable that makes one was given."""
+    """Return the given service client, or call the given function to make a new one."""
     if is_service_client(service):
         return service
     made = service()
@@ -121,52 +114,44 @@ def open_service_client(service: Any) -> Any:
 
 
 def is_service_client(service: Any) -> bool:
-    """Whether an object itself makes training clients, as `tinker.ServiceClient` does."""
+    """Whether an object has a method that makes training clients from checkpoints."""
     if isinstance(service, type):
-        return False  # a class is a callable that makes one
+        return False  # a class is a callable that makes a service client
     return any(callable(getattr(service, name, None)) for name in (_FROM_STATE, _WITH_OPTIMIZER))
 
 
 def model_id_of(client: Any) -> str:
-    """The id of the run that a training client trains.
-
-    Raises:
-        TypeError: The client does not tell.
-    """
+    """The id of the run that a training client trains; `TypeError` if the client has none."""
     model_id = getattr(client, "model_id", None)
     if isinstance(model_id, str) and model_id:
         return model_id
     raise TypeError(
-        f"the training client {type(client).__name__!r} has no text in its attribute model_id, "
+        f"the attribute model_id of the training client {type(client).__name__!r} is not text, "
         "so its run cannot be monitored"
     )
 
 
 def saved_path(answer: Any) -> str:
-    """The path that a training client's `save_state` answered with.
-
-    Raises:
-        TypeError: There is none in the answer.
-    """
+    """The checkpoint's path in the result of `save_state`; `TypeError` if it has none."""
     path = getattr(answer, "path", None) or getattr(answer, "tinker_path", answer)
     if isinstance(path, str):
         return path
-    raise TypeError(f"save_state answered {answer!r}, which has no path")
+    raise TypeError(f"save_state returned {answer!r}, which has no path")
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What `rest_client_fun` returns: something with a `config`."""
+    """The object that `rest_client_fun` returns by default; it has a `config`."""
 
     config: Config
 
 
 def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
-    """Read a service client's own key and base URL where they lie in it.
+    """Read a service client's key and base URL from its attributes.
 
-    No request is sent and no property is asked (the official SDK's `holder` opens a session).
-    What the service client does not say comes from `fallback`, else from the environment, as
-    a pair: a key is never sent to a base URL that it was not given for.
+    No request is sent and no property is read (the SDK's `holder` would open a session). If the
+    service client has no key, the key and base URL of `fallback`, else of the environment, are
+    used together: a key is never sent to a base URL that it was not given for.
 
     Raises:
         ConfigError: There is no key, or its base URL cannot be used.
@@ -177,32 +162,32 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
         if url is not None and url.rstrip("/") != given.base_url:
             shown = url.rpartition("@")[2]
             raise ConfigError(
-                f"the service client names the base URL {shown!r} but holds no key for it yet, and "
-                f"the key at hand is for {given.base_url!r}; give the service client its "
+                f"the service client has the base URL {shown!r} but no key for it, and the "
+                f"configured key is for {given.base_url!r}; give the service client its "
                 "api_key, or the monitor a config of that base URL"
             )
         return Credentials(given)
     url = url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL
     if fallback is None:
         return Credentials(Config(key, url))
-    # Settings that a person chose still hold, but headers may hold another server's secrets.
+    # Keep the settings of the given config, but no headers for another server: they may be secret.
     own = replace(fallback, api_key=key, base_url=url)
     return Credentials(own if own.base_url == fallback.base_url else replace(own, headers=None))
 
 
 def secrets_of(service: Any, config: Config | None) -> tuple[str, ...]:
-    """The texts that no message about this service client may hold."""
+    """The API keys of a service client and a config, to remove from messages."""
     keys = (getattr(config, "api_key", None), _own_credentials(service)[0])
     return tuple(key for key in keys if isinstance(key, str) and key)
 
 
 def _own_credentials(service: Any) -> tuple[str | None, str | None]:
-    """The key and the base URL that lie in the object, or in the official SDK's holder in it."""
+    """The key and base URL in the attributes of an object, or of the SDK's holder in it."""
     own = _attributes(service)
     places = [own, _mapping(own.get("_holder_kwargs"))]
     for name in ("_session_holder", "_rest_holder"):
         holder = _attributes(own.get(name))
-        # The holder's pair is what the SDK itself sends: both belong together.
+        # The SDK itself sends the holder's key to the holder's base URL: take both from there.
         if isinstance(key := holder.get("_api_key"), str) and key:
             arguments = _mapping(holder.get("_constructor_kwargs"))
             return key, _text(holder.get("_base_url")) or _text(arguments.get("base_url"))
@@ -225,19 +210,16 @@ def _text(thing: Any) -> str | None:
     return thing if isinstance(thing, str) and thing else None
 
 
-#: Packages whose errors hold requests, and with them the key in their headers.
+#: Packages whose errors hold the request, whose headers hold the API key.
 _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker", "urllib3"})
 
 
 def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
-    """The error itself where it can be shown, else a `ServiceError` that tells the same.
-
-    Errors of HTTP libraries and of the official SDK hold the request, whose headers hold the
-    API key.
+    """Return the error if it holds no secret, else a `ServiceError` with the same facts.
 
     Args:
-        error: What a service client or a rest module raised.
-        secrets: Texts that no message may hold.
+        error: An error of a service client or a rest module.
+        secrets: Texts to remove from the message.
     """
     chain = list(causes(error))
     text = " ".join(map(_all_of, chain))
@@ -245,21 +227,21 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
     is_ours = isinstance(error, TinkexError) and len(chain) == 1
     if not leaks and (is_ours or not any(map(_is_of_http, chain))):
         return error
-    telling = next((cause for cause in chain if _tells(cause)), error)
+    source = next((cause for cause in chain if _is_specific(cause)), error)
     message = str(error)
     for secret in secrets:
         message = message.replace(secret, "***")
-    category = getattr(telling, "category", None)
+    category = getattr(source, "category", None)
     return ServiceError(
-        type(telling).__name__,
+        type(source).__name__,
         message,
-        status=status_of(telling),
+        status=status_of(source),
         category=None if category is None else str(getattr(category, "value", category)),
     )
 
 
 def _all_of(error: BaseException) -> str:
-    """All that an error shows of itself: its text, its notes, its attributes."""
+    """An error's message, arguments and attributes (notes included) as one text."""
     try:
         return f"{error} {error.args!r} {vars(error)!r}"
     except Exception:
@@ -267,39 +249,38 @@ def _all_of(error: BaseException) -> str:
 
 
 def is_sdk_error(error: BaseException) -> bool:
-    """Whether the error, or one that it came from, is one of the official SDK's."""
+    """Whether the official SDK raised the error, or one in its chain."""
     return any(type(each).__module__.partition(".")[0] == "tinker" for each in causes(error))
 
 
 def _is_of_http(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in _HTTP_PACKAGES or any(
-        getattr(error, name, None) is not None for name in ("request", "response")
-    )
+    held = (getattr(error, name, None) for name in ("request", "response"))
+    package = type(error).__module__.partition(".")[0]
+    return package in _HTTP_PACKAGES or any(each is not None for each in held)
 
 
-def _tells(error: BaseException) -> bool:
+def _is_specific(error: BaseException) -> bool:
+    """Whether an error has a status or a category, or is about a connection or a timeout."""
     return (
         status_of(error) is not None
         or getattr(error, "category", None) is not None
         or isinstance(error, ConnectionError | TimeoutError)
-        or "Connection" in type(error).__name__
-        or "Timeout" in type(error).__name__
+        or any(word in type(error).__name__ for word in ("Connection", "Timeout"))
     )
 
 
 class SdkRest:
-    """A `rest_module` that polls through the official SDK's own REST client.
+    """A `rest_module` that polls through the official SDK's REST client.
 
     For accounts whose credential is not an API key (`TINKER_CREDENTIAL_CMD`, a stored login):
-    the SDK obtains and renews the credential, and each call costs about 1 ms of CPU and
-    possibly a connection of its own.
+    the SDK gets and renews it. Each call costs about 1 ms of CPU and perhaps a new connection.
 
     Args:
-        rest_client: A `tinker.RestClient`, or what `ServiceClient.create_rest_client()`
-            returns; `None` makes one at the first call.
+        rest_client: A `tinker.RestClient`, or the result of a service client's
+            `create_rest_client()`; `None`: one is made at the first call.
         timeout: Seconds to wait for one answer; the SDK itself retries for minutes.
 
-    Threads: safe from any thread but the SDK's own event loop.
+    Threads: safe from any thread but the SDK's event loop.
     """
 
     def __init__(self, rest_client: Any = None, *, timeout: float = 20.0) -> None:
@@ -332,19 +313,19 @@ class SdkRest:
             failed = _as_rest_error(error, method, self._timeout, _keys_in(self._rest_client))
         else:
             return answer.model_dump(mode="json")
-        # Outside the except block: the SDK's error holds the credential and must not be kept.
+        # Outside the except block: the SDK's error holds the credential and must not be chained.
         raise failed
 
 
 def _make_rest_client() -> Any:
-    import tinker  # noqa: PLC0415 (an extra; only this class needs it)
+    import tinker  # noqa: PLC0415 (an extra that only this class needs)
 
     maker = getattr(tinker, "RestClient", None)
     return maker() if maker is not None else tinker.ServiceClient().create_rest_client()
 
 
 def _keys_in(rest_client: Any) -> tuple[str, ...]:
-    """The keys that lie in the SDK's REST client, or in the holders in it."""
+    """The API keys in the attributes of the SDK's REST client and of the objects in it."""
     places = [_attributes(rest_client), *map(_attributes, _attributes(rest_client).values())]
     return tuple(key for place in places if (key := _text(place.get("_api_key"))))
 

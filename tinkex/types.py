@@ -1,4 +1,4 @@
-"""What the Tinker API says about runs and checkpoints, as immutable values."""
+"""Immutable values for the API's JSON: runs, pages of runs, checkpoints, paths, weights info."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATH_FORMS = "tinker://RUN_ID/weights/NAME or tinker://RUN_ID/sampler_weights/N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinkerPath:
-    """The name of a checkpoint, taken apart; `str()` puts it together again."""
+    """The parts of a checkpoint's path; `str()` gives the path as text."""
 
     run_id: str
     checkpoint_type: Literal["training", "sampler"]
@@ -32,17 +32,17 @@ class TinkerPath:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Take a tinker path apart.
+        """Parse a tinker path.
 
         Raises:
-            ValueError: `text` is no path of a training or a sampler checkpoint.
+            ValueError: `text` is not the path of a training or a sampler checkpoint.
         """
         if not isinstance(text, str):
             raise ValueError(f"a tinker path is text like {_PATH_FORMS}, not {_shown(text)}")  # noqa: TRY004
         problem = _path_problem(text)
         if problem:
             raise ValueError(
-                f"{reprlib.repr(text)} is no tinker path: {problem}; use {_PATH_FORMS}"
+                f"{reprlib.repr(text)} is not a tinker path: {problem}; use {_PATH_FORMS}"
             )
         run_id, kind, name = text.removeprefix(_SCHEME).split("/", 2)
         return cls(run_id=run_id, checkpoint_type=_KINDS[kind], name=name)
@@ -69,7 +69,7 @@ def _path_problem(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A saved state of a run. What the server did not tell is `None`."""
+    """A saved state of a run. A field that the server did not send is `None`."""
 
     tinker_path: str
     checkpoint_id: str | None = None
@@ -82,9 +82,9 @@ class Checkpoint:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Take a checkpoint from the API's JSON object, or from the official SDK's own.
+        """Make a checkpoint from the API's JSON object, or from the official SDK's object.
 
-        `checkpoint_id` and `checkpoint_type`, where missing, are read from the path.
+        If `checkpoint_id` or `checkpoint_type` is missing, it is read from the path.
 
         Raises:
             ApiResponseError: a field has the wrong type, or there is no `tinker_path`.
@@ -111,10 +111,10 @@ class Checkpoint:
 
     @classmethod
     def from_path(cls, path: str | TinkerPath) -> Self:
-        """Make a checkpoint of which no more is known than its path.
+        """Make a checkpoint from its path alone.
 
         Raises:
-            ValueError: `path` is no tinker path.
+            ValueError: `path` is not a tinker path.
         """
         parsed = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
         return cls(
@@ -126,7 +126,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """A training run as the server sees it. What the server did not tell is `None`."""
+    """A training run as the server sees it. A field that the server did not send is `None`."""
 
     training_run_id: str
     base_model: str | None = None
@@ -141,7 +141,7 @@ class TrainingRun:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Take a run from the API's JSON object, or from the official SDK's own.
+        """Make a run from the API's JSON object, or from the official SDK's object.
 
         Raises:
             ApiResponseError: a field has the wrong type, or there is no `training_run_id`.
@@ -165,10 +165,10 @@ class TrainingRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRunPage:
-    """One page of a listing of runs.
+    """One page of the list of runs.
 
-    `rows` are the server's own objects, so that whoever looks for a few runs among thousands
-    need not pay for the others; `training_runs` are the same as values.
+    `rows` are the JSON objects as the server sent them: a caller that needs few of them does not
+    pay for converting all. `training_runs` are the same rows as `TrainingRun` values.
     """
 
     rows: list[Mapping[str, Any]] = field(hash=False)
@@ -179,16 +179,16 @@ class TrainingRunPage:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Take a page from the API's JSON object, or from the official SDK's own.
+        """Make a page from the API's JSON object, or from the official SDK's object.
 
         Raises:
-            ApiResponseError: there is no list of objects in it.
+            ApiResponseError: it has no list of objects.
         """
         page = _mapping(cls, data)
         cursor = page.get("cursor")
         total = None if cursor is None else _whole(cls, _mapping(cls, cursor), "total_count")
         rows = page.get("training_runs")
-        # A bad row costs that row; where all are bad this is no page.
+        # A bad row is left out; if all are bad, this is not a page.
         good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
         if not good:
             good = list_of_objects(cls, page, "training_runs")
@@ -196,20 +196,20 @@ class TrainingRunPage:
 
     @property
     def training_runs(self) -> tuple[TrainingRun, ...]:
-        """The runs of this page, made at the first access.
+        """The runs of this page, converted at the first access.
 
         Raises:
-            ApiResponseError: a row does not fit.
+            ApiResponseError: a row is not a run.
         """
         if len(self._runs) != len(self.rows):
-            # One assignment, so that two threads at once both end with a whole list.
+            # One assignment: two threads at the same time both see a whole list.
             self._runs[:] = [TrainingRun.from_json(row) for row in self.rows]
         return tuple(self._runs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsInfo:
-    """What a checkpoint was made from, and so what a client for it must look like."""
+    """The base model and LoRA settings of a checkpoint; a client that loads it needs the same."""
 
     base_model: str
     is_lora: bool | None = None
@@ -220,7 +220,7 @@ class WeightsInfo:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Take it from the API's JSON object, or from the official SDK's own.
+        """Make it from the API's JSON object, or from the official SDK's object.
 
         Raises:
             ApiResponseError: a field has the wrong type, or there is no `base_model`.
@@ -237,7 +237,7 @@ class WeightsInfo:
 
 
 def list_of_objects(owner: type, data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Take the list `name` from an answer, making sure that it holds objects only."""
+    """Return the list `name` of an answer, after a check that it holds only objects."""
     rows = data.get(name)
     if not isinstance(rows, list):
         raise _misfit(owner, name, rows, "a list")
@@ -273,7 +273,7 @@ def _optional(
     value = row.get(name)
     if value is None:
         return None
-    # A bool is an int to Python, but not to the API.
+    # In Python a bool is an int; in the API it is not.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise _misfit(owner, name, value, allowed)
     return value
@@ -299,7 +299,7 @@ def _flag(owner: type, row: Mapping[str, Any], name: str) -> bool | None:
 
 
 def _corrupted(owner: type, row: Mapping[str, Any]) -> bool:
-    # A flag that is there but unreadable must not pass for a healthy run, not even null.
+    # A flag that cannot be read, null included, must not count as "not corrupted".
     value = row.get("corrupted", False)
     if not isinstance(value, bool):
         raise _misfit(owner, "corrupted", value, "true or false")

@@ -17,11 +17,11 @@ _BEGAN = time.perf_counter()
 
 
 def main():
-    """Measure, and show what was found."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the smaller sizes, in a minute")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and .svg")
-    parser.add_argument("--json", type=Path, help="keep all figures in a file")
+    parser.add_argument("--json", type=Path, help="also write all results to a file")
     options = parser.parse_args()
 
     found = measure(QUICK if options.quick else FULL, _say)
@@ -34,8 +34,8 @@ def main():
         (docs / "performance.svg").write_text(chart(found), encoding="utf-8")
 
 
-def _say(words):
-    sys.stderr.write(f"{time.perf_counter() - _BEGAN:4.0f} s  {words}\n")
+def _say(line):
+    sys.stderr.write(f"{time.perf_counter() - _BEGAN:4.0f} s  {line}\n")
 
 
 if __name__ == "__main__":

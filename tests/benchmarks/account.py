@@ -1,4 +1,4 @@
-"""The account that is polled: the ids of its runs, and the rows that the server has of them."""
+"""The account that is polled: the ids of its runs, and their JSON rows on the server."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 
 __all__ = ["KEY", "ROW_BYTES", "index_of", "row_of", "run_id", "tinker_path"]
 
-#: What every client gives as its API key.
+#: The API key of every client.
 KEY = "tml-benchmark-0123456789"
 
-#: How long a row is: that of a run with two checkpoints and some metadata, as servers send it.
+#: The length of a row: a run with two checkpoints and some metadata, as servers send it.
 ROW_BYTES = 889
 
 
@@ -19,7 +19,7 @@ def run_id(index: int) -> str:
 
 
 def index_of(run: str) -> int | None:
-    """Which run an id means, if it is one of ours."""
+    """The index of a run by its id; `None` if the account has no such run."""
     try:
         return int(run[:8], 16) if run[8:] == run_id(0)[8:] else None
     except ValueError:
@@ -27,12 +27,12 @@ def index_of(run: str) -> int | None:
 
 
 def tinker_path(run: str, name: str = "000100") -> str:
-    """A training checkpoint of a run."""
+    """The path of a training checkpoint of a run."""
     return f"tinker://{run}/weights/{name}"
 
 
 def _template() -> str:
-    """A row with marks in place of the id and the flag, `ROW_BYTES` long once they are filled."""
+    """A row with marks for the id and the flag; with both filled in it is `ROW_BYTES` long."""
     row = {
         "training_run_id": "@ID",
         "base_model": "Qwen/Qwen3-8B",

@@ -1,7 +1,7 @@
-"""What the server can do at most, so that one sees that it is not what was measured.
+"""The most requests per second that the server can answer, to show that it is not the limit.
 
 `python -m tests.benchmarks.ceiling URL SECONDS` asks on eight connections, one request at a time
-on each, with as little work of its own as Python allows, and prints answers per second.
+on each, with as little work as Python allows, and prints answers per second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["ceiling"]
 
 
 def ceiling(url, path, seconds):
-    """Answers per second to one and the same request."""
+    """Answers per second to the same request."""
     parts = urlsplit(url)
     request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
     poll = select.epoll()

@@ -1,4 +1,4 @@
-"""The chart of sweep times: an SVG written by hand, legible on light and on dark."""
+"""The chart of sweep times, as SVG text that is legible on light and dark pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .targets import SLOW
 
 __all__ = ["NAMES", "chart"]
 
-#: What the variants are called.
+#: The names of the variants.
 NAMES = {
     "floor": "bare requests + json",
     "tinkex": "tinkex",
@@ -109,7 +109,7 @@ def _curves(lines: dict[str, list[tuple[int, float]]], low: int, high: int) -> I
     below = -math.inf
     for name in sorted(spots, key=lambda name: spots[name][-1][1]):
         x, y = spots[name][-1]
-        # Lines that end at the same place have their names one below the other.
+        # If lines end at the same place, their names are put one below the other.
         below = max(y, below + 18)
         seconds = lines[name][-1][1]
         words = (

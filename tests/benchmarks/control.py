@@ -1,4 +1,4 @@
-"""The server as its own process, and the requests that set it up and read its counts."""
+"""Starts the server as a process, and sends the requests that set it up and read its counts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import quote, urlencode, urlsplit
 
 __all__ = ["PACKAGE", "ROOT", "Control", "ServerProcess"]
 
-#: Where each of our processes is begun, and what these modules are called from there.
+#: The directory in which each process starts, and the package of these modules from there.
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "tests.benchmarks"
 
 
 class Control:
-    """Speaks to the server's control paths, on a connection that it does not count."""
+    """Sends requests to the server's control paths; the server does not count them."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -34,10 +34,10 @@ class Control:
 
 
 class ServerProcess:
-    """The server, while the `with` block lasts."""
+    """The server's process; it ends with the `with` block."""
 
     def __enter__(self) -> Control:
-        """Start it; it ends with its standard input, so it cannot outlive this process."""
+        """Start it; it ends when its standard input ends, so it cannot outlive this process."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{PACKAGE}.server"],
             cwd=ROOT,

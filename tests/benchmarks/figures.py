@@ -1,4 +1,4 @@
-"""Small sums over what was measured."""
+"""Statistics of measured values: quantiles and growth."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["exponent", "quantile", "spread"]
 
 
 def quantile(values: Sequence[float], part: float) -> float:
-    """The value that `part` of all are at most, the nearest one above."""
+    """The smallest value that is not below the fraction `part` of all values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, 99th percentile and maximum, and of how many."""
+    """Median, 99th percentile, maximum and count."""
     if not values:
         return {"count": 0}
     return {
@@ -28,7 +28,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
-    """The slope of the straight line through points on two logarithmic axes."""
+    """The slope of the best straight line through the points on two logarithmic axes."""
     xs = [math.log(x) for x, _ in points]
     ys = [math.log(y) for _, y in points]
     x, y = sum(xs) / len(xs), sum(ys) / len(ys)

@@ -1,4 +1,4 @@
-"""What importing tinkex costs beside importing what it stands on."""
+"""How long `import tinkex` takes, compared with importing only its dependencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .control import ROOT
 
 __all__ = ["import_times"]
 
-#: What is compared: tinkex as imported, with a monitor, and what it requires without it.
+#: The compared imports: tinkex alone, tinkex with its monitor, the dependencies alone.
 _IMPORTS = {
     "tinkex": "import tinkex",
     "monitor": "from tinkex import Monitor, Policy",
@@ -23,8 +23,8 @@ def import_times(rounds: int) -> dict[str, float]:
     """The best seconds of each import in fresh interpreters, taken in turns."""
     taken: dict[str, list[float]] = {name: [] for name in _IMPORTS}
     with tempfile.TemporaryDirectory() as compiled:
-        # A place of its own for what is compiled: all of it is there after the first round,
-        # also where the environment has it that nothing be written.
+        # A directory for compiled files: the first round fills it, even if the environment
+        # says that no such files are to be written.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(rounds + 1):

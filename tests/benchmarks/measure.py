@@ -1,4 +1,4 @@
-"""What is measured, in which order, and how often."""
+"""Runs all measurements in order, in the sizes of a `Plan`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Say = Callable[[str], None]
 class Plan:
     """How much is measured.
 
-    `repeats` are the sweeps per number of runs, after a first one; the official SDK is asked for
-    up to `sdk` runs. What else is measured takes a `large`, `medium` or `small` number of runs,
-    `samples` flags and some `seconds` each. After `limit` seconds nothing of the SDK is begun.
+    `repeats` are the sweeps per number of runs, after a first one; the official SDK is measured
+    with up to `sdk` runs. The other measurements use a `large`, `medium` or `small` number of
+    runs, `samples` flags and some `seconds` each. After `limit` seconds no SDK sweep is begun.
     """
 
     repeats: dict[int, int]
@@ -68,7 +68,7 @@ QUICK = Plan(
 
 
 def measure(plan: Plan, say: Say) -> dict[str, Any]:
-    """Measure everything; `say` is told what is under way."""
+    """Measure everything; `say` is called with the name of each measurement."""
     began = time.monotonic()
     ends_at = began + plan.limit
     found: dict[str, Any] = {"machine": machine(), "sweeps": []}
@@ -80,7 +80,7 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
             found[name] = run()
         say("imports")
         found["imports"] = import_times(plan.imports)
-        # Last, since they take the longest: where time runs out, these are left out.
+        # Last, since they take the longest: if time runs out, these are left out.
         large = range(10_000, plan.sdk + 1)
         found["sweeps"].extend(_sdk_sweeps(plan, control, say, large, ends_at))
     found["machine"]["load_after"] = os.getloadavg()[0]
@@ -89,7 +89,7 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """On what it is measured."""
+    """The machine and the versions with which it is measured."""
     model = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
@@ -118,7 +118,7 @@ def _version(package: str) -> str | None:
 
 
 def _sweeps(plan: Plan, control: Control, say: Say) -> Iterator[dict[str, Any]]:
-    """The floor and tinkex, sweep by sweep in turns."""
+    """The sweeps of the floor and of tinkex, in turns."""
     for latency in plan.latencies:
         for runs, repeats in plan.repeats.items():
             say(f"{runs:,} runs at {latency * 1000:g} ms")
@@ -140,7 +140,7 @@ def _sdk_sweeps(
     if importlib.util.find_spec("tinker") is None:
         return
     for runs in filter(sizes.__contains__, plan.repeats):
-        # The targets are set at the longest latency, so that comes first should time run out.
+        # The targets are for the longest latency, so that one comes first, before time runs out.
         for latency in sorted(plan.latencies, reverse=True):
             for name, sweeps in (("sdk", 2 if runs >= 10_000 else 3), ("sdk-loop", 1)):
                 left = ends_at - time.monotonic()
@@ -154,7 +154,7 @@ def _sdk_sweeps(
                         for _ in range(sweeps):
                             worker.sweep()
                 except TookTooLongError:
-                    say("  no time is left for it")
+                    say("  left out: no time is left")
                 if worker.sweeps:
                     yield _row(worker, runs, latency)
 
@@ -177,11 +177,11 @@ def _row(worker: Worker, runs: int, latency: float) -> dict[str, Any]:
     }
 
 
-# All else
+# Other measurements
 
 
 def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What else there is to measure, by name."""
+    """The other measurements, by name."""
     large, medium, small = plan.large, plan.medium, plan.small
 
     def probed(name: str, setup: dict[str, Any], **arguments: Any) -> Callable[[], dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""What else is measured of tinkex, each in a process of its own.
+"""Measurements of tinkex other than sweeps, each in its own process.
 
-`python -m tests.benchmarks.probes NAME URL ARGUMENTS` prints what a probe found, as JSON.
+`python -m tests.benchmarks.probes NAME URL ARGUMENTS` prints the result of a probe as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _monitor(interval=3600.0, **options):
 
 
 def detection(url, *, runs, interval, samples):
-    """Seconds from the moment that the server flags a run to its `detected`, while it polls."""
+    """Seconds from the moment when the server flags a run to `detected`, during normal polls."""
     control = Control(url)
     service = Service(url, Control(url))
     flagged, seen, sweeps = {}, {}, []
@@ -60,7 +60,7 @@ def detection(url, *, runs, interval, samples):
 
 
 def calls(url, *, runs, seconds, hang):
-    """What `monitor_run`, `status` and `stop_monitoring` take, during sweeps or during a hang."""
+    """How long `monitor_run`, `status` and `stop_monitoring` take during sweeps or a hang."""
     control = Control(url)
     service = Service(url)
     monitor = _monitor().start()
@@ -89,8 +89,8 @@ def calls(url, *, runs, seconds, hang):
             ("status", (run_id(runs // 2),)),
             ("stop_monitoring", (spare,)),
         ):
-            # A pause, so that the calls lie all over the sweep; it also gives the others the
-            # interpreter, which a loop of calls without one would hardly ever have to share.
+            # A pause, so that the calls are spread over the sweep; it also lets other threads
+            # run, as they would between the calls of a normal program.
             time.sleep(0.001)
             call = getattr(monitor, name)
             began = time.perf_counter()
@@ -123,7 +123,7 @@ def memory(url, *, runs):
 
 
 def recovery(url, *, runs, workers):
-    """Seconds from the moment that all runs are flagged to the last `completed`."""
+    """Seconds from the moment when all runs are flagged to the last `completed`."""
     control = Control(url)
     service = Service(url)
     done = threading.Semaphore(0)
@@ -175,7 +175,7 @@ def few(url, *, runs, sweeps):
 
 
 def hung(url, *, runs, which, sweeps):
-    """Seconds until all others are seen, without and with one run whose GET is never answered."""
+    """Seconds until all other runs are polled, without and with one whose GET is not answered."""
     control = Control(url)
     service = Service(url)
     found = {"without": [], "with": []}

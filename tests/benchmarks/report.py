@@ -1,4 +1,4 @@
-"""What was measured, as a table for the terminal and as a page of the documentation."""
+"""The results as a table for the terminal and as the page `docs/performance.md`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["page", "table"]
 
 _METHODS = ("monitor_run", "status", "stop_monitoring")
 
-_HEADS = ("runs", "latency", "", "sweep", "first", "CPU", "requests", "conn.", "peak", "to floor")
+_HEADS = ("runs", "latency", "", "sweep", "first", "CPU", "requests", "conn.", "peak", "/ floor")
 
 
 def table(found: dict[str, Any]) -> str:
-    """Everything, in columns for the terminal."""
+    """All results, in columns for the terminal."""
     rows = [_HEADS, *_rows(found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADS))]
     lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
@@ -74,7 +74,7 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for latency in sorted({row["latency"] for row in found["sweeps"]}):
         powers = {name: growth(found, name, latency) for name in ("tinkex", "floor")}
         yield (
-            f"Sweep time at {1000 * latency:g} ms grows with the number of runs to the power of",
+            f"Growth exponent of the sweep time over the number of runs, {1000 * latency:g} ms",
             ", ".join(f"{NAMES[name]} {exponent(each):.2f}" for name, each in powers.items()),
         )
     seen = found["detection"]
@@ -105,21 +105,24 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
     imports = found["imports"]
     yield (
-        "Import: requests, tenacity and blinker; `tinkex`; `Monitor` from it",
+        "Import: requests, tenacity and blinker; `import tinkex`; `Monitor` too",
         ", ".join(f"{1000 * imports[each]:.0f} ms" for each in ("required", "tinkex", "monitor")),
     )
     idle = found["idle"]
-    yield f"Idle between sweeps, {idle['runs']:,} runs", f"{100 * idle['fraction']:.4f} % of a core"
+    yield (
+        f"CPU between sweeps, {idle['runs']:,} runs",
+        f"{100 * idle['fraction']:.4f} % of one core",
+    )
     few = found["few"]
     yield (
         f"5 runs of an account with {few['runs']:,}: requests of each sweep",
         ", ".join(map(str, few["requests"])),
     )
-    for name, words in (("hung_listed", "listed"), ("hung_single", "asked for one by one")):
+    for name, words in (("hung_listed", "polled by list"), ("hung_single", "polled one by one")):
         hung = found[name]
         yield (
-            f"One run whose GET hangs: the other {hung['runs'] - 1:,}, {words}, are seen in",
-            f"{hung['with']['median']:.2f} s, without it in {hung['without']['median']:.2f} s",
+            f"With one run whose GET hangs, the other {hung['runs'] - 1:,}, {words}, take",
+            f"{hung['with']['median']:.2f} s; without it {hung['without']['median']:.2f} s",
         )
     ceiling = found["ceiling"]
     yield (
@@ -149,8 +152,8 @@ def _milliseconds(value: float) -> str:
 _PAGE = """\
 # Performance
 
-How fast a monitor polls, beside a bare floor and beside the official SDK. This page is written
-by the benchmark itself:
+How fast a monitor polls, compared with a minimal program (the floor) and with the official SDK.
+The benchmark itself writes this page:
 
 ```
 python -m tests.benchmarks             # everything, about ten minutes
@@ -174,15 +177,15 @@ Measured {where}; {seconds:.0f} s in all.
 {sweeps}
 
 - **bare requests + json** is the floor: eight threads, each with a `requests.Session`, ask for the
-  same pages of 100 runs and parse them with `json.loads`; nothing else is done with them.
-- **tinkex** is a `Monitor` with its defaults, whose `poll_now()` is timed. It has at most eight
+  same pages of 100 runs and parse them with `json.loads`; they do nothing else.
+- **tinkex** is a `Monitor` with its defaults; its `poll_now()` is timed. It has at most eight
   connections, too.
 - **official SDK, all at once** submits `get_training_run` for each run, then waits for all
   futures; **one by one** waits for each before it asks for the next.
-- *sweep* is the median of the sweeps after the first one, *first* is that one: it opens the
-  connections. Of the SDK one by one there is only that. *CPU* is what the client's process used,
-  *peak* the most memory it had, its imports and the SDK's included. *requests* are those of one
-  sweep, *conn.* the connections opened in all, both as the server counted them.
+- *first* is the time of the first sweep, which opens the connections; *sweep* is the median of
+  the later ones. "One by one" makes only one sweep. *CPU* is the CPU time of the client's process,
+  *peak* its highest memory use, all imports included. *requests* are those of one sweep, *conn.*
+  all connections that were opened, both counted by the server.
 
 ## Other figures
 
@@ -192,32 +195,32 @@ Measured {where}; {seconds:.0f} s in all.
 
 ## How it is measured
 
-- One server for all, in a process of its own on the same machine, without TLS. It is asyncio on
-  bare sockets and sends rows of 889 bytes that are encoded beforehand; the latency is a timer
+- One server for all, in its own process on the same machine, without TLS. It uses asyncio on
+  plain sockets and sends rows of 889 bytes that are encoded beforehand; the latency is a timer
   before each answer. Alone, on eight connections, it gives at least {ceiling_pages:,.0f} pages or
-  {ceiling_runs:,.0f} single runs a second, many times what any client here asked of it.
+  {ceiling_runs:,.0f} single runs a second, many times more than any client here asked for.
 - Each variant has a fresh process. The floor and tinkex make their sweeps in turns, so that
-  what else the machine does meets both. Nothing is scaled up: what stands here was run.
-- The calls are timed with a pause before each, so that they lie all over the sweep.
-- Memory per run counts what the monitor keeps: not the text of the run's id, which the caller has
-  already, but the newest checkpoint that the server told of. Each run came with a service
-  client's own key and base URL.
-- A detection is timed from the moment at which the server sets the flag.
+  other work of the machine affects both. No number is extrapolated: all were measured.
+- There is a pause before each timed call, so that the calls are spread over the sweep.
+- Memory per run is what the monitor keeps: the newest checkpoint that the server sent, but not the
+  text of the run's id, which the caller already has. Each run was given with a service client that
+  has its own key and base URL.
+- A detection is timed from the moment when the server sets the flag.
 - Recoveries list the run's checkpoints over REST; the service client only pretends to load.
 
-## What to make of it
+## How to read it
 
-- The ratios are the message. Times depend on the machine, and on one with few cores the server
-  and the client share them.
-- tinkex is fast because it lists: a page tells of 100 runs. Where a server has no list, or the
-  monitored runs are few among very many, each is asked for by itself, eight at a time; a sweep
-  then takes as long as that many requests do.
-- The SDK is asked with `get_training_run`, since that is what one writes first to look after
-  runs, and what the Elixir original of this monitor does. It has a list of runs too: whoever
-  pages through that by hand needs a hundredth of the requests.
+- Look at the ratios. Times depend on the machine; if it has few cores, the server and the client
+  share them.
+- tinkex is fast because it lists: one page has 100 runs. If a server has no list, or if few of
+  very many runs are monitored, it asks for each run in a request of its own, eight at a time; a
+  sweep then takes as long as that many requests.
+- The SDK variants use `get_training_run`: that is the first way to write it, and the way of the
+  Elixir original of this monitor. The SDK has a list of runs too; a program that reads its pages
+  needs a hundredth of the requests.
 - The SDK's later sweeps are compared, not the first, in which it opens a connection for each run.
-- Without latency a page costs more the more runs there are, for the floor just as for tinkex:
-  the exponents there are the machine's, not the monitor's.
-- The first use of `Monitor` imports the parts that `import tinkex` leaves for later; together
-  they take what stands last in the row on imports.
+- Without latency a page takes longer if there are more runs, for the floor as for tinkex: the
+  exponent at 0 ms is that of the machine, not of the monitor.
+- The first use of `Monitor` imports the parts that `import tinkex` does not need; the last number
+  in the row on imports includes both.
 """

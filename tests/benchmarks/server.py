@@ -1,8 +1,7 @@
-"""The server that everything is measured against: HTTP/1.1 by hand, rows encoded beforehand.
+"""The server for all measurements: a minimal HTTP/1.1 server with rows encoded beforehand.
 
 `python -m tests.benchmarks.server` prints its port and serves until its standard input ends.
-What begins with `/control/` sets it up and tells what it counted; it is neither counted nor
-delayed itself.
+Requests to `/control/` set it up and read its counts; they are neither counted nor delayed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _NOT_FOUND = b'{"detail":"there is no such thing here"}'
 
 
 class Account:
-    """What the server has of one account, and what it was asked."""
+    """The runs of one account on the server, and the counts of its requests."""
 
     def __init__(self):
         self.rows: list[bytes] = []
@@ -37,7 +36,7 @@ class Account:
         Args:
             runs: How many runs there are.
             latency: Seconds before each answer.
-            listing: 0 where the server should know no list of runs.
+            listing: 0 if the server has no list of runs.
             listed: How many of the runs the list has, all by default.
         """
         self.runs = int(runs)
@@ -47,7 +46,7 @@ class Account:
         self.hang = ""
         self.rows.extend(row_of(run_id(i)) for i in range(len(self.rows), self.runs))
         self.corrupted: set[int] = set()
-        #: The runs that recoveries made; the list has them after all others.
+        #: The runs that recoveries made; they come last in the list.
         self.successors: dict[str, bytes] = {}
         self._pages: dict[tuple[int, int], bytes] = {}
         self.do_reset()
@@ -61,7 +60,7 @@ class Account:
         return {}
 
     def do_counts(self):
-        """What was counted since; times in seconds."""
+        """The counts since the last reset; times in seconds."""
         asked = self.first_at is not None and self.last_at is not None
         return {
             "requests": self.lists + self.gets + self.others,
@@ -73,7 +72,7 @@ class Account:
         }
 
     def do_hang(self, run=""):
-        """From now on never answer what is asked of a run, of `all`, or of none."""
+        """From now on never answer requests about this run, or about `all` runs; empty: none."""
         self.hang = run
         return {}
 
@@ -87,18 +86,18 @@ class Account:
         return {"at": time.monotonic()}
 
     def do_succeed(self, of=""):
-        """Make a run anew from a checkpoint of another."""
+        """Make a new run from a checkpoint of another."""
         made = f"{of.rpartition(':')[0]}:{len(self.successors) + 1}"
         self.successors[made] = row_of(made)
         self._pages.clear()
         return {"run_id": made}
 
     def control(self, name, query):
-        """Obey a control request."""
+        """Handle a control request."""
         return json.dumps(getattr(self, f"do_{name}")(**query)).encode()
 
     def answer(self, method, target):
-        """The status and body of an answer, or nothing where it hangs."""
+        """The status and body of an answer; `None` if the request is to hang."""
         if self.first_at is None:
             self.first_at = time.monotonic()
         path, _, query = target.partition("?")
@@ -160,7 +159,7 @@ class Account:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection; what is asked on it is answered in order."""
+    """One connection; its requests are answered in order."""
 
     def __init__(self, account, loop):
         self._account = account

@@ -1,4 +1,4 @@
-"""What tinkex is meant to reach, and whether what was measured reaches it."""
+"""The targets for the performance of tinkex, and whether the results meet them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOW = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One target: what, how much of it, what was measured, and whether that is met."""
+    """One target: what is measured, the wanted value, the measured value, whether it is met."""
 
     what: str
     wanted: str
@@ -25,7 +25,7 @@ class Target:
 
 
 def row_of(found: dict[str, Any], variant: str, runs: int, latency: float) -> dict[str, Any] | None:
-    """What was measured of a variant, if it was."""
+    """The result of a variant, if it was measured."""
     return next(
         (
             row
@@ -37,7 +37,7 @@ def row_of(found: dict[str, Any], variant: str, runs: int, latency: float) -> di
 
 
 def growth(found: dict[str, Any], variant: str, latency: float) -> list[tuple[int, float]]:
-    """Runs and seconds of a variant's sweeps, from 1,000 runs on: fewer are one round trip."""
+    """Runs and seconds of a variant's sweeps, from 1,000 runs on: fewer take one round trip."""
     return [
         (row["runs"], row["wall"])
         for row in found["sweeps"]
@@ -46,7 +46,7 @@ def growth(found: dict[str, Any], variant: str, latency: float) -> list[tuple[in
 
 
 def targets(found: dict[str, Any]) -> list[Target]:
-    """Every target that something was measured for."""
+    """Every target for which there is a result."""
     return [*_ratios(found), *_large(found), *_others(found)]
 
 
@@ -64,9 +64,11 @@ def _ratios(found: dict[str, Any]) -> Iterator[Target]:
     if ours is None or floor is None:
         return
     yield _at_most(
-        "10,000 runs at 10 ms: wall time to the floor's", ours["wall"] / floor["wall"], 1.5
+        "10,000 runs at 10 ms: wall time divided by the floor's", ours["wall"] / floor["wall"], 1.5
     )
-    yield _at_most("10,000 runs at 10 ms: CPU time to the floor's", ours["cpu"] / floor["cpu"], 1.5)
+    yield _at_most(
+        "10,000 runs at 10 ms: CPU time divided by the floor's", ours["cpu"] / floor["cpu"], 1.5
+    )
     for name, words, least in (
         ("sdk", "the SDK, all at once (a later sweep)", 50),
         ("sdk-loop", "the SDK in a loop", 300),
@@ -92,7 +94,7 @@ def _large(found: dict[str, Any]) -> Iterator[Target]:
         if len(ratios) == 2:
             name = "wall time" if kind == "wall" else "CPU time"
             yield Target(
-                what=f"100,000 runs at 10 ms: {name} to the floor's",
+                what=f"100,000 runs at 10 ms: {name} divided by the floor's",
                 wanted=f"at most 20 % above {ratios[0]:.2f}x",
                 found=f"{ratios[1]:.2f}x",
                 met=ratios[1] <= 1.2 * ratios[0],
@@ -100,7 +102,7 @@ def _large(found: dict[str, Any]) -> Iterator[Target]:
     points = growth(found, "tinkex", SLOW)
     if len(points) > 1:
         runs = f"{min(points)[0]:,} to {max(points)[0]:,}"
-        name = f"sweep time grows with the number of runs ({runs}) to the power of"
+        name = f"growth exponent of the sweep time over the number of runs ({runs})"
         yield _at_most(name, exponent(points), 1.05, "{:.2f}")
 
 
@@ -113,13 +115,15 @@ def _others(found: dict[str, Any]) -> Iterator[Target]:
     yield _at_most(what, max(few["requests"]), 5, "{:.0f}")
     during = found["calls_in_sweep"]
     slowest = max(during[name]["p99"] for name in ("monitor_run", "status", "stop_monitoring"))
-    what = f"public methods during a sweep of {during['runs'] - 1:,}, 99th percentile"
+    what = f"a public method during a sweep of {during['runs'] - 1:,}, 99th percentile"
     yield _at_most(what, 1000 * slowest, 1, "{:.2f} ms")
     detection = found["detection"]
     bound = 1.0 + detection["sweep"]["p99"]
     what = "detection at an interval of 1 s, 99th percentile: one interval and one sweep"
     yield _at_most(what, detection["p99"], bound, "{:.2f} s")
-    yield _at_most("idle, of a core", 100 * found["idle"]["fraction"], 0.1, "{:.3f} %")
+    yield _at_most(
+        "CPU between sweeps, of one core", 100 * found["idle"]["fraction"], 0.1, "{:.3f} %"
+    )
     imports = found["imports"]
-    what = "`import tinkex` to importing requests, tenacity and blinker"
+    what = "`import tinkex` divided by importing requests, tenacity and blinker"
     yield _at_most(what, imports["tinkex"] / imports["required"], 1.2)

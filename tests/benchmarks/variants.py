@@ -1,7 +1,7 @@
-"""The ways to poll that are compared, each in a process of its own.
+"""The compared ways to poll, each in its own process.
 
-`python -m tests.benchmarks.variants NAME URL RUNS` gets ready, then makes one sweep for each
-line of its standard input and answers with what it took; at the end it tells its peak memory.
+`python -m tests.benchmarks.variants NAME URL RUNS` prepares, then makes one sweep for each line of
+its standard input and answers with the sweep's times and the highest memory use so far.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .account import KEY, run_id
 
 __all__ = ["VARIANTS", "peak_memory"]
 
-#: How many connections the floor has, and tinkex at most.
+#: The connections of the floor, and the most of tinkex.
 CONNECTIONS = 8
 
 #: How many runs are asked for in one page.
@@ -26,7 +26,7 @@ PAGE_SIZE = 100
 
 
 class Floor:
-    """Nothing but `requests` and `json`: the pages by eight threads with a session each."""
+    """Only `requests` and `json`: eight threads with a session each ask for the pages."""
 
     def __init__(self, url, runs):
         import requests
@@ -38,7 +38,7 @@ class Floor:
         self._pool = ThreadPoolExecutor(CONNECTIONS)
         self._sessions = [requests.Session() for _ in range(CONNECTIONS)]
         for session in self._sessions:
-            session.trust_env = False  # to look for proxies anew each time costs more
+            session.trust_env = False  # a search for proxies at each request takes longer
             session.headers["X-API-Key"] = KEY
 
     def sweep(self):
@@ -59,13 +59,13 @@ class Floor:
 
 
 class Service:
-    """A service client that makes clients which train nothing; the monitor polls for real.
+    """A service client whose clients train nothing; the monitor's polls are real.
 
-    With a `control` the server is told of each new run, and lists it.
+    With a `control`, each new run is also made on the server, which then lists it.
     """
 
     def __init__(self, url, control=None):
-        # They lie where the official client has its own, so that a monitor finds them.
+        # The official client has attributes of these names; a monitor reads them.
         self._api_key = KEY
         self._base_url = url
         self._control = control
@@ -86,14 +86,14 @@ class Service:
 
 
 class Client:
-    """A training client of which no more is asked than the id of its run."""
+    """A training client that has only the id of its run."""
 
     def __init__(self, model_id):
         self.model_id = model_id
 
 
 class Tinkex:
-    """A monitor with everything at its defaults, but that sweeps only when told to."""
+    """A monitor with its defaults, except that it sweeps only on `poll_now()`."""
 
     def __init__(self, url, runs):
         from tinkex import Monitor, Policy
@@ -121,7 +121,7 @@ class _Sdk:
 
 
 class SdkAtOnce(_Sdk):
-    """The official SDK: every run asked for at once, then all answers waited for."""
+    """The official SDK: ask for all runs at once, then wait for all answers."""
 
     def sweep(self):
         """Ask for every run."""
@@ -130,7 +130,7 @@ class SdkAtOnce(_Sdk):
 
 
 class SdkLoop(_Sdk):
-    """The official SDK in the loop that one would write first."""
+    """The official SDK in a simple loop, one run after the other."""
 
     def sweep(self):
         """Ask for every run."""
@@ -142,13 +142,13 @@ VARIANTS = {"floor": Floor, "tinkex": Tinkex, "sdk": SdkAtOnce, "sdk-loop": SdkL
 
 
 def peak_memory():
-    """The most memory that this process has had in use, in bytes."""
+    """The highest memory use of this process so far, in bytes."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             lines = dict(line.split(":", 1) for line in status)
         return int(lines["VmHWM"].split()[0]) * 1024
     except (OSError, KeyError):
-        # In the unit of Linux; a child may inherit the peak of whoever began it.
+        # Linux counts in KiB; a child may inherit the peak of its parent.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -1,4 +1,4 @@
-"""The processes that are measured, seen from the one that measures."""
+"""Starts the measured processes and reads their results."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class _Process:
 
 
 class Worker:
-    """One variant in a process of its own, asked for one sweep after the other.
+    """One variant in its own process, which makes one sweep per request.
 
     Args:
         name: One of `VARIANTS`.
         control: The server, set up for `runs` runs.
         runs: How many it polls.
-        patience: Seconds that a sweep may take.
+        patience: The most seconds that a sweep may take.
     """
 
     def __init__(self, name: str, control: Control, runs: int, *, patience: float) -> None:
@@ -83,7 +83,7 @@ class Worker:
         return self
 
     def sweep(self) -> None:
-        """Have one sweep made, and keep what it took and what the server saw of it."""
+        """Request one sweep; keep its times and the server's counts."""
         self._control("reset")
         self._process.tell()
         found = self._process.answer(self._patience)
@@ -101,12 +101,12 @@ class Worker:
 
 
 def probe(name: str, url: str, *, patience: float = 180.0, **arguments: Any) -> dict[str, Any]:
-    """Run one of the probes in a process of its own, and return what it found."""
+    """Run a probe in its own process and return its result."""
     return _answer_of(_Process("probes", name, url, json.dumps(arguments)), patience)
 
 
 def ceiling(url: str, seconds: float) -> dict[str, Any]:
-    """What the server can do, asked for `seconds` in each way, from one more process."""
+    """Measure the server's limit for `seconds` in each way, from one more process."""
     return _answer_of(_Process("ceiling", url, str(seconds)), 60.0)
 
 

@@ -1,4 +1,4 @@
-"""The command line `tinkex`."""
+"""The command line `tinkex`; each command is a module."""
 
 from .commands import main
 

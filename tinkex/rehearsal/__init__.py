@@ -1,7 +1,7 @@
-"""An embedded server of the Tinker API on which recoveries can be rehearsed.
+"""An embedded server of the Tinker API, to try recoveries without a key or a network.
 
 It needs the extra `rehearsal`. The model behind it is small but real: losses are computed,
-checkpoints lie on disk, and what is broken is broken there.
+checkpoints are files, and a broken checkpoint is a broken file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Curves drawn with characters: panels beside each other that share one vertical axis."""
+"""Line charts in text: panels side by side that share one vertical axis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 __all__ = ["Panel", "draw"]
 
-#: Columns: a chart is never narrower, and panels stand beside each other only from there on.
+#: The least columns of a chart, and of a chart with panels side by side.
 NARROWEST = 30
 BESIDE = 60
 #: Columns between two panels.
@@ -34,7 +34,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """What the corners of a panel stand for."""
+    """The steps and values at the edges of a panel."""
 
     left: int
     right: int
@@ -60,13 +60,13 @@ def draw(
     margin: int = 0,
     plain: bool = False,
 ) -> list[str]:
-    """Draw panels beside each other, or below each other where `width` is small.
+    """Draw panels side by side, or below each other if `width` is small.
 
     Args:
         panels: At least one, each with at least one point; all share the scale.
         width: Columns that may be used.
         height: Rows of each panel, without its title and its axis.
-        margin: Columns for the labels of the vertical axis, at least.
+        margin: The least columns for the labels of the vertical axis.
         plain: ASCII only.
 
     Returns:
@@ -141,7 +141,7 @@ def _box(panel: Panel, scale: _Scale, columns: int, height: int, *, plain: bool)
 
 
 def _footer(scale: _Scale, step: int | None, mark: int | None, columns: int) -> str:
-    """The steps at both ends and at the mark, where there is room for it."""
+    """The steps at both ends, and at the mark if there is room for it."""
     first, last = str(scale.left), str(scale.right)
     footer = first.ljust(columns - len(last)) + last
     if step is None or mark is None:

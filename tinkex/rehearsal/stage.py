@@ -1,4 +1,4 @@
-"""What rehearsals are played on: a server, the official SDK, monitors, and what they said."""
+"""The setup of a rehearsal: a server, clients of the official SDK, monitors, their events."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .web.server import RehearsalServer
 
 __all__ = ["Events", "Stage"]
 
-#: How often rehearsed monitors poll, in seconds, unless told otherwise.
+#: The default poll interval of monitors, in seconds.
 POLL_INTERVAL = 0.1
-#: Seconds that a rehearsed wait may take at most, and the end of a client's session.
+#: The most seconds that a wait may take, and the end of a client's session.
 PATIENCE = 30.0
 CLOSING = 5.0
 
 
 class Events:
-    """A receiver that keeps every event but the sweeps' ends, in the order of delivery.
+    """A receiver that keeps all events in the order of delivery; `swept` is only counted.
 
     Threads: safe from any.
     """
@@ -52,11 +52,11 @@ class Events:
             return [event for event in self._events if event.name in names]
 
     def wait_for(self, name: str, count: int = 1, *, timeout: float = PATIENCE) -> bool:
-        """Wait for so many events of a name; false where they do not come in time."""
+        """Wait for `count` events of a name; false if they do not come in time."""
         return self._wait(lambda: len(self.named(name)) >= count, timeout)
 
     def wait_for_sweeps(self, count: int, *, timeout: float = PATIENCE) -> bool:
-        """Wait for so many more sweeps."""
+        """Wait for `count` more sweeps."""
         with self._changed:
             wanted = self._sweeps + count
         return self._wait(lambda: self._sweeps >= wanted, timeout)
@@ -87,7 +87,7 @@ class Stage:
         self._stack.close()
 
     def service(self, kind: type[Any] | None = None) -> Any:
-        """Open a service client: the official SDK's, unmodified, or one of that `kind`."""
+        """Open a service client: the official SDK's own class, or the class `kind`."""
         made = kind or tinker.ServiceClient
         service = made(base_url=self.server.url, api_key=self.server.api_key)
         self._stack.callback(_end, service)
@@ -96,7 +96,7 @@ class Stage:
     def monitor(self, *receivers: Callable[..., object], **policy: Any) -> Monitor:
         """Start a monitor; the keywords are fields of its policy.
 
-        `events` and `receivers` are told all it says.
+        `events` and `receivers` get all its signals.
         """
         policy = {"enabled": True, "poll_interval": POLL_INTERVAL, "backoff": 0.1, **policy}
         monitor = Monitor(Policy(**policy))
@@ -107,7 +107,7 @@ class Stage:
 
 
 def _end(service: Any) -> None:
-    """Close a service client; older versions of the SDK have only the inner object for it."""
+    """Close a service client; in older versions of the SDK only its holder has `close`."""
     if "status" in inspect.signature(getattr(service, "close", _end)).parameters:
         service.close("success").result(timeout=CLOSING)
     else:

@@ -1,4 +1,4 @@
-"""What the server's own log says of a run and its successors, whatever clients believe."""
+"""The optimizer steps of a run and its successors, from the server's log."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ History = tuple[tuple[int, float], ...]
 
 
 def history(server: RehearsalServer, run_ids: Sequence[str]) -> History:
-    """Read the steps that led to the weights of the last of `run_ids`, a lineage oldest first.
+    """Read the steps that led to the weights of the last of `run_ids`.
 
-    Of each run they are those before the step at which its successor began.
+    The ids are those of one lineage, oldest first. A run's steps count up to the step at which
+    its successor began.
     """
     ends: list[int | None] = [server.run(run_id).start_step for run_id in run_ids[1:]]
     return tuple(
@@ -27,9 +28,9 @@ def history(server: RehearsalServer, run_ids: Sequence[str]) -> History:
 
 
 def largest_difference(one: History, other: History, *, start: int) -> float:
-    """Tell how far two histories of the same steps are apart from step `start` on.
+    """The largest difference of the loss between two histories, from step `start` on.
 
-    `ValueError` where they are not of the same steps.
+    `ValueError` if they do not have the same steps.
     """
     steps = [step for step, _ in one]
     if steps != [step for step, _ in other]:

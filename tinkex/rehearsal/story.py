@@ -1,4 +1,4 @@
-"""The rehearsal: one run left alone, one corrupted half-way and recovered, and both compared."""
+"""`tinkex rehearse`: train a run, train one that is corrupted and recovered, compare both."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .words import in_words, short_id
 
 __all__ = ["FEWEST_STEPS", "Rehearsal", "rehearse"]
 
-#: Below it nothing is left to compare after the recovery.
+#: With fewer steps nothing is left to compare after the recovery.
 FEWEST_STEPS = 4
-#: How many checkpoints are saved in a rehearsal, about.
+#: About how many checkpoints are saved in a rehearsal.
 SAVES = 8
 #: Rows of the two charts.
 LOSS_ROWS = 9
 DIFFERENCE_ROWS = 3
-#: Columns for the labels of both, so that they stand below each other.
+#: Columns for the labels of both charts, so that they are aligned.
 MARGIN = 9
-#: Seconds that the last event may come later than the loop's new client.
+#: How many seconds the last event may come after the loop's new client.
 LAST_WORDS = 5.0
 
 Say = Callable[[str], object]
@@ -38,7 +38,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """How a rehearsal ended; `difference` is `None` where there was nothing to compare."""
+    """The result of a rehearsal; `difference` is `None` if there was nothing to compare."""
 
     passed: bool
     difference: float | None
@@ -47,7 +47,7 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Script:
-    """What is rehearsed: at step `moment` the second run is corrupted."""
+    """The settings of a rehearsal; at step `moment` the second run is corrupted."""
 
     course: Course
     moment: int
@@ -57,7 +57,7 @@ class _Script:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Take:
-    """One training of the course, from the server's log."""
+    """One training of the course: its runs, and their steps from the server's log."""
 
     run_ids: tuple[str, ...]
     steps: History
@@ -74,26 +74,22 @@ def rehearse(
     width: int = 80,
     plain: bool = False,
 ) -> Rehearsal:
-    """Train twice, corrupt the second run half-way, and say what happens as it does.
+    """Train twice, corrupt the second run half-way, and report each event with `say`.
 
     Args:
         say: Called with each line.
         seed: Decides the data and the initial weights.
-        steps: How long to train, at least `FEWEST_STEPS`.
+        steps: How many steps to train, at least `FEWEST_STEPS`.
         weights_only: Recover without the optimizer's state.
         broken: How many of the newest checkpoints do not load.
         width: Columns for the charts.
         plain: ASCII only.
     """
-    script = _Script(
-        course=Course(seed=seed, steps=steps, save_every=max(1, steps // SAVES)),
-        moment=steps // 2,
-        weights_only=weights_only,
-        broken=broken,
-    )
+    course = Course(seed=seed, steps=steps, save_every=max(1, steps // SAVES))
+    script = _Script(course=course, moment=steps // 2, weights_only=weights_only, broken=broken)
     say(f"Rehearsal with tinker {tinker.__version__}, seed {seed}: {steps} steps, twice.")
     say(
-        f"A checkpoint after every {_steps(script.course.save_every)}; "
+        f"A checkpoint after every {_steps(course.save_every)}; "
         f"the second run is corrupted at step {script.moment}."
     )
     say("")
@@ -106,14 +102,14 @@ def rehearse(
     _show_runs(say, first, second)
     resume = second.resume
     if resume is None or [step for step, _ in second.steps] != list(range(steps)):
-        missing = "the server's log has not every step of the recovered run exactly once"
+        missing = "the server's log does not have every step of the recovered run exactly once"
         return Rehearsal(passed=False, difference=None, verdict=missing)
     _show_curves(say, first, second, script.moment, width, plain=plain)
     return _verdict(first, second, resume, weights_only=weights_only)
 
 
 class _Narrator:
-    """Says what happens, with the seconds since it was made.
+    """Says each event in one line, after the seconds since the start.
 
     Threads: safe from any.
     """
@@ -121,7 +117,7 @@ class _Narrator:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._began = time.monotonic()
-        # Guards nothing but the order of the lines.
+        # Guards the output: held while a line is written, so that lines do not mix.
         self._lock = threading.Lock()
         self.recovered = threading.Event()
 
@@ -131,7 +127,7 @@ class _Narrator:
             self._say(f"{time.monotonic() - self._began:6.2f} s  {what:<19}  {words}")
 
     def __call__(self, sender: object, *, event: Event) -> None:
-        """Say what a signal brings."""
+        """Say a signal's event."""
         words = in_words(event)
         if words is not None:
             self.tell(event.name, words)

@@ -1,4 +1,4 @@
-"""The training loops of rehearsals, written with the official SDK as anybody writes them."""
+"""The training loops of rehearsals: ordinary code with the official SDK."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PATIENCE = 30.0
 class Course:
     """What is trained: `seed` decides the data and the initial weights.
 
-    A checkpoint is saved every `save_every` steps; `ahead` says how many steps are submitted
-    before the results of the first of them are waited for.
+    A checkpoint is saved every `save_every` steps. `ahead` is how many further steps are
+    submitted before the loop waits for the results of a step.
     """
 
     seed: int
@@ -45,14 +45,14 @@ def new_client(service: Any, course: Course) -> Any:
 
 
 def train(client: Any, course: Course) -> None:
-    """Train through the whole course without a monitor and without saving."""
+    """Train the whole course without a monitor and without saving."""
     for step in range(course.steps):
         for future in _submit(client, course, step):
             future.result(timeout=PATIENCE)
 
 
 def save_steps(client: Any, course: Course, steps: range) -> str:
-    """Train through a part of the course, save, and return the checkpoint's tinker path."""
+    """Train a part of the course, save, and return the checkpoint's tinker path."""
     for step in steps:
         for future in _submit(client, course, step):
             future.result(timeout=PATIENCE)
@@ -67,7 +67,7 @@ def train_segments(
     *,
     start_step: int = 0,
 ) -> None:
-    """Train through the course in segments; `on_segment` is told of each one."""
+    """Train the course in segments; `on_segment` is called with each one."""
     for segment in run.segments(start_step, max_wait=PATIENCE):
         with segment:
             if on_segment is not None:
@@ -88,7 +88,7 @@ def _train_segment(segment: Segment, course: Course) -> None:
 
 
 def _submit(client: Any, course: Course, step: int) -> tuple[Any, Any]:
-    """Submit a whole step: what was computed, and the update."""
+    """Submit a whole step; return the futures of the gradients and of the update."""
     forward = client.forward_backward(batch(step, course.seed), "cross_entropy")
     update = client.optim_step(tinker.AdamParams(learning_rate=LEARNING_RATE))
     return forward, update

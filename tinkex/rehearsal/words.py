@@ -1,4 +1,4 @@
-"""Events in plain words, one line each, for people who watch a rehearsal."""
+"""One line of text for each event, for the user who watches a rehearsal."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..types import Checkpoint
 
 __all__ = ["in_words", "name_of", "short_id"]
 
-#: How much of a session's id is shown.
+#: How many characters of a session's id are shown.
 ID_LENGTH = 8
-#: The longest sentence, so that a line with the time before it has 80 columns.
+#: The longest sentence, so that a line with the time before it fits in 80 columns.
 LENGTH = 49
 
-#: Where the official SDK's errors hold what the server said.
+#: Finds the server's message in the text of an error of the official SDK.
 _DETAIL = re.compile(r"'detail': '(?:Future failed: )?([^']+)'")
 
 
@@ -46,7 +46,7 @@ def name_of(checkpoint: Checkpoint) -> str:
 
 
 def in_words(event: Event) -> str | None:  # noqa: PLR0912 (one sentence per event)
-    """What an event says; `None` for those that a person does not want to hear of."""
+    """The sentence for an event; `None` for an event that is not shown."""
     match event:
         case Detected():
             return f"{short_id(event.run_id)} is corrupted, says the server"

@@ -1,4 +1,4 @@
-"""The REST module: the part of the Tinker API that tinkex needs, over pooled connections."""
+"""The default `rest_module`: requests to the Tinker API over pooled connections."""
 
 from .client import (
     RestClient,

@@ -1,4 +1,4 @@
-"""The part of the Tinker API that tinkex needs, as functions and as a client of one's own."""
+"""`RestClient`, which asks the Tinker API about runs and checkpoints, and one shared client."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ from urllib.parse import quote
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential, wait_random
 
 from ..config import Config, checked_seconds
-from ..errors import (
-    ApiConnectionError,
-    ApiStatusError,
-    ApiTimeoutError,
-    RestError,
-)
+from ..errors import ApiConnectionError, ApiStatusError, RestError
 from ..types import (
     Checkpoint,
     TinkerPath,
@@ -39,16 +34,16 @@ __all__ = [
     "list_training_runs",
 ]
 
-#: The bound of one call with all its retries where none is given, in seconds.
+#: The default time limit of one call with all its retries, in seconds.
 DEFAULT_TIMEOUT = 20.0
 
-#: How often one request is made at most.
+#: The most tries of one request.
 MAX_TRIES = 3
 
 #: The longest run id or tinker path that is sent, in characters.
 MAX_ID = 512
 
-#: How many pages of a run's checkpoints are read at most.
+#: The most pages of a run's checkpoints that are read.
 MAX_CHECKPOINT_PAGES = 100
 
 _RUNS = "/api/v1/training_runs"
@@ -58,18 +53,16 @@ _BACKOFF = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)
 
 
 class RestClient:
-    """Speaks to the Tinker API, for any number of accounts.
+    """A client of the Tinker API, for any number of accounts.
 
-    Everything here only reads, so what fails for a reason that may pass is tried again. Each
-    method takes the account as `config` and, as `timeout`, the seconds for everything, retries
-    included (`None` means 20). Each raises a `RestError` where no answer came, or none that
-    fits; it holds neither the key nor an error of an HTTP library. A config without a key is a
-    `ConfigError`.
+    All methods only read, so a request that fails for a temporary reason is made again. Each
+    method takes the account as `config`, and as `timeout` the seconds for everything, retries
+    included (`None`: 20). Each raises a `RestError` if no usable answer came; the error holds
+    neither the key nor an error of an HTTP library. A config without a key is a `ConfigError`.
 
     Args:
         max_connections: how many connections to an account are kept open.
-        wait: how the time between two tries is spent: given seconds, it returns true where it
-            was woken because this client is not needed any more.
+        wait: waits the given seconds between two tries; returns true to give up instead.
 
     Threads: every method is safe from any thread.
     """
@@ -94,7 +87,7 @@ class RestClient:
         self._calls: set[Call] = set()
 
     def close(self) -> None:
-        """End the calls under way and all later ones; a second close does nothing."""
+        """End all calls under way with an error, and refuse later ones; may be called twice."""
         with self._lock:
             self._stopped.set()
             self._leave_parent_locked()
@@ -105,22 +98,13 @@ class RestClient:
         for account in accounts.values():
             account.close()
 
-    def cut(self, older_than: float) -> int:
-        """End the calls that began more than `older_than` seconds ago; say how many."""
-        with self._lock:
-            self._leave_parent_locked()
-            calls = [c for c in self._calls if monotonic() - c.started_at > older_than]
-        for call in calls:
-            call.end(ApiTimeoutError(f"{call.where}: cut off after {older_than:g} s"))
-        return len(calls)
-
     def get_training_run(
         self, config: Config, run_id: str, *, timeout: float | None = None
     ) -> TrainingRun:
         """Ask for one run.
 
         Raises:
-            ValueError: `run_id` cannot be an id.
+            ValueError: `run_id` is not a valid id.
         """
         path = f"{_RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
         return TrainingRun.from_json(self._request(config, "GET", path, timeout))
@@ -128,12 +112,12 @@ class RestClient:
     def list_training_runs(
         self, config: Config, *, limit: int = 20, offset: int = 0, timeout: float | None = None
     ) -> TrainingRunPage:
-        """Ask for `limit` of all runs, after the first `offset`; their order is not promised.
+        """Ask for a page: up to `limit` runs, without the first `offset`, in the server's order.
 
-        Servers differ in how many they give at most, and in what they say to more.
+        Servers differ in the largest `limit` that they accept, and in their answer to more.
 
         Raises:
-            ValueError: `limit` or `offset` is no such number.
+            ValueError: `limit` or `offset` is not such a number.
         """
         if not _is_whole(limit, least=1) or not _is_whole(offset, least=0):
             raise ValueError(f"limit should be 1 or more, offset 0 or more: {limit!r}, {offset!r}")
@@ -145,10 +129,10 @@ class RestClient:
     ) -> tuple[Checkpoint, ...]:
         """Ask for all checkpoints of a run, in the server's order.
 
-        A server that gives them in pages, the oldest first, is asked until it has no more.
+        If the server sends them in pages, the oldest first, all pages are read.
 
         Raises:
-            ValueError: `run_id` cannot be an id.
+            ValueError: `run_id` is not a valid id.
         """
         path = f"{_RUNS}/{quoted_id(run_id)}/checkpoints"
         bound = _bound(timeout)
@@ -162,7 +146,7 @@ class RestClient:
             for row in list_of_objects(Checkpoint, answer, "checkpoints"):
                 checkpoint = Checkpoint.from_json(row)
                 found[checkpoint.tinker_path] = checkpoint
-            # A server that knows no paging gives the same ones again, and no new one.
+            # A server without paging sends the same ones again, and no new one.
             if len(found) == known or len(found) >= _total(answer):
                 break
             query = f"?limit=100&offset={len(found)}"
@@ -171,10 +155,12 @@ class RestClient:
     def get_weights_info(
         self, config: Config, tinker_path: str | TinkerPath, *, timeout: float | None = None
     ) -> WeightsInfo:
-        """Ask what a checkpoint was made from; some servers answer even where there is none.
+        """Ask for a checkpoint's base model and LoRA settings.
+
+        Some servers answer even if there is no such checkpoint.
 
         Raises:
-            ValueError: `tinker_path` cannot be a path.
+            ValueError: `tinker_path` is not a valid path.
         """
         path = str(tinker_path) if isinstance(tinker_path, TinkerPath) else tinker_path
         if not _is_sendable(path):
@@ -199,7 +185,7 @@ class RestClient:
             with self._lock:
                 self._calls.discard(call)
         result = object_of(answer, call, account) if isinstance(answer, Answer) else answer
-        # Here, where no other error is being handled, so that none hangs on to this one.
+        # Raised here, where no other error is being handled, so that none is chained to it.
         if isinstance(result, RestError):
             raise result
         return result
@@ -224,7 +210,7 @@ class RestClient:
         return account, call
 
     def _leave_parent_locked(self) -> None:
-        # A forked child must neither speak on its parent's connections nor shut them.
+        # A forked child must neither use its parent's connections nor close them.
         if self._process != os.getpid():
             self._process, self._accounts, self._calls = os.getpid(), {}, set()
 
@@ -246,7 +232,7 @@ def _shared() -> RestClient:
 
 
 def get_training_run(config: Config, run_id: str, *, timeout: float | None = None) -> TrainingRun:
-    """Ask for one run: `RestClient.get_training_run` on a client shared by all."""
+    """Ask for one run: `RestClient.get_training_run` on the shared client."""
     return _shared().get_training_run(config, run_id, timeout=timeout)
 
 
@@ -267,7 +253,7 @@ def list_checkpoints(
 def get_weights_info(
     config: Config, tinker_path: str | TinkerPath, *, timeout: float | None = None
 ) -> WeightsInfo:
-    """Ask what a checkpoint was made from: `RestClient.get_weights_info` on the shared client."""
+    """Ask for a checkpoint's settings: `RestClient.get_weights_info` on the shared client."""
     return _shared().get_weights_info(config, tinker_path, timeout=timeout)
 
 
@@ -284,10 +270,10 @@ def _is_sendable(text: object) -> bool:
 
 
 def quoted_id(run_id: str) -> str:
-    """Quote a run id for a path, from which it cannot reach another one.
+    """Quote a run id for a URL, so that it cannot lead to another path.
 
     Raises:
-        ValueError: it is empty, too long, or has a slash or a control character in it.
+        ValueError: it is empty, too long, or holds a slash or a control character.
     """
     if not _is_sendable(run_id) or run_id in {".", ".."} or "/" in run_id or "\\" in run_id:
         raise ValueError(
@@ -333,5 +319,5 @@ def _is_last(state: RetryCallState) -> bool:
 
 
 def _outcome(state: RetryCallState) -> Any:
-    # Attempts give their errors back as values, so there is always a result.
+    # `_attempt` returns errors as values, so there is always a result.
     return None if state.outcome is None else state.outcome.result()

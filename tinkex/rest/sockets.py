@@ -1,8 +1,8 @@
-"""Sockets whose every wait is bounded by the call that uses them, and that can be cut off.
+"""HTTP connections with a time limit for a whole call, which another thread can end early.
 
-`requests` bounds the wait for each piece of an answer, not for the whole: a server that sends
-a byte now and then holds a caller for ever. Here every single read of a socket is given what
-is left of the call's own bound, and a call can be ended from another thread at any time.
+`requests` limits the wait for each piece of an answer, not for the whole: a server that sends
+one byte now and then holds a caller for ever. Here each read of a socket waits at most for the
+rest of the call's time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["BoundedAdapter", "Call"]
 
 _BUFFER_BYTES = 64 * 1024
 
-# The call for which this thread makes a request: urllib3 passes nothing through to a socket.
+# The call for which this thread makes a request; urllib3 has no way to pass it to a socket.
 _current = threading.local()
 
 
 class Call:
-    """One call of the API while it is under way, its retries included.
+    """One call of the API with its retries, while it is under way.
 
     Threads: the calling thread does the work; `end` may be called from any other.
     """
@@ -40,8 +40,7 @@ class Call:
         self, where: str, *, timeout: float, connect_timeout: float, read_timeout: float
     ) -> None:
         self.where = where
-        self.started_at = monotonic()
-        self._deadline = self.started_at + timeout
+        self._deadline = monotonic() + timeout
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._lock = threading.Lock()
@@ -56,33 +55,33 @@ class Call:
         return self._ended
 
     def left(self) -> float:
-        """Say how many seconds are left; negative where the bound has passed."""
+        """How many seconds are left; negative after the time limit."""
         return self._deadline - monotonic()
 
     def connect_wait(self) -> float:
-        """Say how long connecting may take, in seconds.
+        """How many seconds opening a connection may take.
 
         Raises:
-            TimeoutError: nothing is left.
+            TimeoutError: no time is left.
         """
         return self._at_most(self._connect_timeout)
 
     def read_wait(self) -> float:
-        """Say how long the next single wait for the server may take, in seconds.
+        """How many seconds the next read may wait for the server.
 
         Raises:
-            TimeoutError: nothing is left.
+            TimeoutError: no time is left.
         """
         return self._at_most(self._read_timeout)
 
     def _at_most(self, seconds: float) -> float:
         left = self.left()
         if left <= 0:
-            raise TimeoutError("the bound of the whole call has passed")
+            raise TimeoutError("the time limit of the whole call has passed")
         return min(seconds, left)
 
     def end(self, error: RestError) -> None:
-        """Have the call raise `error`, at once where it waits for the server."""
+        """Make the call raise `error`; a wait for the server ends at once."""
         with self._lock:
             if self._ended is None:
                 self._ended = error
@@ -90,7 +89,7 @@ class Call:
                 _shut(self._socket)
 
     def attach(self, connection: socket.socket, *, spare: bool = False) -> None:
-        """Note the socket on which this call waits; a `spare` is the call's own to close."""
+        """Remember the socket on which this call waits; the call itself closes a `spare` one."""
         with self._lock:
             self._drop_spare_locked()
             self._socket = connection
@@ -100,14 +99,14 @@ class Call:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Have the sockets that this thread uses meanwhile belong to this call."""
+        """In the `with` block, the sockets that this thread uses belong to this call."""
         _current.call = self
         try:
             yield
         finally:
             _current.call = None
             with self._lock:
-                # From here on it may be in the pool, or in use by another call.
+                # From here on the socket may be in the pool, or in use by another call.
                 self._socket = None
                 self._drop_spare_locked()
 
@@ -118,13 +117,13 @@ class Call:
 
 
 def _shut(connection: socket.socket) -> None:
-    # Not the method of a TLS socket: that would turn it into a plain one under its reader.
-    with suppress(OSError):  # it is closed already
+    # Not the TLS socket's own method: that would take TLS away while a reader uses it.
+    with suppress(OSError):  # already closed
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 class _BoundedReader(io.RawIOBase):
-    """Reads a socket, each time for no longer than what is left of the call."""
+    """Reads a socket; each read waits at most for the rest of the call's time."""
 
     def __init__(self, raw: io.RawIOBase, connection: socket.socket, call: Call) -> None:
         self._raw = raw
@@ -144,7 +143,7 @@ class _BoundedReader(io.RawIOBase):
 
 
 class _BoundedResponse(http.client.HTTPResponse):
-    """An answer whose every read, from the status line on, goes through the current call."""
+    """An answer whose reads, from the status line on, have the current call's time limit."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -156,13 +155,13 @@ class _BoundedResponse(http.client.HTTPResponse):
 
 
 class _Reported:
-    """Tells the current call about a new connection before TLS is spoken on it."""
+    """Tells the current call about a new connection before its TLS handshake."""
 
     def _new_conn(self) -> socket.socket:
         connection: socket.socket = super()._new_conn()  # type: ignore[misc]
         call: Call | None = getattr(_current, "call", None)
         if call is not None:
-            # A second handle: wrapping in TLS takes the first one away from its object.
+            # A duplicate: wrapping in TLS detaches the original from this socket object.
             call.attach(connection.dup(), spare=True)
         return connection
 
@@ -187,7 +186,7 @@ _POOLS = {"http": _HttpPool, "https": _HttpsPool}
 
 
 class BoundedAdapter(requests.adapters.HTTPAdapter):
-    """Keeps connections of this module's kind, to proxies too."""
+    """A `requests` adapter that uses the connections of this module, to proxies too."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Prepare the pools of direct connections."""
@@ -195,7 +194,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Prepare the pools of connections by way of a proxy; SOCKS ones stay as they are."""
+        """Prepare the pools of connections through a proxy; those of SOCKS are not changed."""
         manager = super().proxy_manager_for(proxy, **kwargs)
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _POOLS

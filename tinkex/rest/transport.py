@@ -1,4 +1,4 @@
-"""Requests to one account: pooled connections, bounded answers, errors without secrets."""
+"""HTTP requests for one account: pooled connections, size limits, errors without secrets."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from .sockets import BoundedAdapter, Call
 
 __all__ = ["MAX_BODY_BYTES", "Account", "Answer", "object_of", "status_error"]
 
-#: The largest answer that is read, in bytes after decompression.
+#: The largest answer that is accepted, in bytes after decompression.
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
-#: How much of an error's body is read, in bytes; its first words are all that is shown.
+#: How much of an error's body is read, in bytes; only its beginning is shown.
 MAX_ERROR_BYTES = 64 * 1024
 
-#: How many characters of somebody else's text go into a message.
+#: How many characters of a server's text go into a message.
 MAX_DETAIL = 200
 
-#: What is shorter than this many characters is not looked for in texts to hide it.
+#: Secrets with fewer characters are not redacted: they may be parts of normal words.
 MIN_SECRET = 6
 
-#: A key of this many characters is hidden in whole answers too, where it can only be an echo.
+#: Keys of at least this many characters are redacted in answers too: there they are echoes.
 MIN_ECHO = 16
 
-# How much is decompressed at a time, so that a bomb is noticed before it has gone off.
+# How much is decompressed at a time, so that a huge answer is noticed before it fills memory.
 _CHUNK_BYTES = 16 * 1024
 
 _HEADERS = {
@@ -69,12 +69,12 @@ _SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Follow none: a redirect would carry the key to wherever it points."""
+        """Follow no redirect: it would send the key to another place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server answered, whatever the status."""
+    """An HTTP answer of any status."""
 
     status: int
     headers: Mapping[str, str]
@@ -106,9 +106,9 @@ class Account:
             self._session.mount(scheme, BoundedAdapter(pool_maxsize=max_connections))
 
     def send(self, call: Call, method: str, url: str, body: bytes | None) -> Answer | RestError:
-        """Make one request; what goes wrong comes back as a value.
+        """Make one request; errors are returned, not raised.
 
-        An error raised here would hold the library's own error, and that holds the key.
+        A raised error would be chained to the HTTP library's error, which holds the key.
         """
         outer = sys.exception()
         outcome: Answer | RestError
@@ -120,7 +120,7 @@ class Account:
         return call.ended or outcome
 
     def scrub(self, text: str) -> str:
-        """Take every secret out of `text`."""
+        """Replace every secret in `text` by `***`."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
@@ -130,7 +130,7 @@ class Account:
         self._session.close()
 
     def _prepared(self, method: str, url: str, body: bytes | None) -> requests.PreparedRequest:
-        # By hand: what `Session.request` merges anew for each request never changes here.
+        # Built by hand: `Session.request` would merge the same settings again for each request.
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, url, body
         request.headers = self._headers
@@ -155,7 +155,7 @@ class Account:
         try:
             body = _read(response, limit)
         except _FAILURES:
-            # A bad status says more than that its explanation could not be read.
+            # The error status is reported even if its body cannot be read.
             if wanted:
                 raise
         finally:
@@ -165,7 +165,7 @@ class Account:
         return Answer(response.status_code, response.headers, self._clean(body))
 
     def _clean(self, body: bytes) -> bytes:
-        # A long key in an answer is an echo, a short one may be part of an honest word.
+        # A long key in an answer is an echo; a short one may be part of a normal word.
         for secret in self._echoes:
             if secret in body:
                 body = body.replace(secret, b"***")
@@ -175,29 +175,29 @@ class Account:
         if isinstance(error, urllib3.exceptions.DecodeError):
             return ApiResponseError(f"{call.where}: the answer cannot be decompressed")
         if isinstance(error, _TIMEOUTS) or call.left() <= 0:
-            return ApiTimeoutError(f"{call.where}: no whole answer came in time")
+            return ApiTimeoutError(f"{call.where}: no complete answer came in time")
         cause: BaseException = error
         for inner in causes(error):
             if inner is outer:
-                break  # beyond it begins what the caller was handling
+                break  # from here on it is the error that the caller was already handling
             cause = inner
         reason = self.scrub(f"{type(cause).__name__}: {cause}")
         return ApiConnectionError(f"{call.where}: {_shortened(reason)}")
 
 
 def object_of(answer: Answer, call: Call, account: Account) -> dict[str, Any] | ApiResponseError:
-    """Take the JSON object out of an answer, or say why there is none."""
+    """Return the JSON object in an answer, or an error if there is none."""
     found = _parsed(answer.body)
     if isinstance(found, dict):
         return found
     kind = answer.headers.get("Content-Type", "no content type")
-    problem = "is not JSON (is there a proxy between?)" if found is None else "is no JSON object"
-    words = _shortened(account.scrub(f"{kind}: {_words(answer.body)}"))
-    return ApiResponseError(f"{call.where}: the answer {problem}; {words}")
+    problem = "JSON (is a proxy in between?)" if found is None else "a JSON object"
+    begins = _shortened(account.scrub(f"{kind}: {_beginning(answer.body)}"))
+    return ApiResponseError(f"{call.where}: the answer is not {problem}; {begins}")
 
 
 def status_error(answer: Answer, call: Call, account: Account) -> ApiStatusError:
-    """Make the error that stands for an answer whose status is not 2xx."""
+    """Make the error for an answer whose status is not 2xx."""
     if 300 <= answer.status < 400:
         target = answer.headers.get("Location", "nowhere")
         detail = f"redirects are not followed; this one leads to {target}"
@@ -212,9 +212,9 @@ def status_error(answer: Answer, call: Call, account: Account) -> ApiStatusError
 
 
 def _read(response: requests.Response, limit: int) -> bytes:
-    # Older versions of urllib3 do not mind by themselves when an answer ends too early.
+    # Older versions of urllib3 accept an answer that ends too early, unless told not to.
     response.raw.enforce_content_length = True
-    # What is not compressed is read at once, and never more of it than one byte too many.
+    # An uncompressed answer is read at once, up to one byte more than the limit.
     step = _CHUNK_BYTES if "Content-Encoding" in response.headers else limit + 1
     chunks = []
     size = 0
@@ -234,19 +234,18 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _words(body: bytes) -> str:
-    # Twice the length: spaces are still to be taken out.
+def _beginning(body: bytes) -> str:
+    # More than is shown: white space is still to be removed.
     return body[: 4 * MAX_DETAIL].decode("utf-8", "replace")
 
 
 def _detail(body: bytes) -> str:
     found = _parsed(body)
-    if not isinstance(found, dict):
-        return _words(body)
-    for name in ("detail", "message", "error"):
-        if found.get(name):
-            return _explained(found[name])
-    return _words(body)
+    if isinstance(found, dict):
+        for name in ("detail", "message", "error"):
+            if found.get(name):
+                return _explained(found[name])
+    return _beginning(body)
 
 
 def _explained(detail: Any) -> str:
@@ -254,11 +253,8 @@ def _explained(detail: Any) -> str:
         return detail
     if isinstance(detail, Mapping) and isinstance(detail.get("message"), str):
         return str(detail["message"])
-    problems = (
-        [each for each in detail if isinstance(each, Mapping) and "msg" in each]
-        if isinstance(detail, list)
-        else []
-    )
+    rows = detail if isinstance(detail, list) else []
+    problems = [each for each in rows if isinstance(each, Mapping) and "msg" in each]
     if problems:
         return "; ".join(f"{_place(each)}{each['msg']}" for each in problems)
     return json.dumps(detail)
@@ -276,7 +272,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     until = _moment(text)
     if until is None:
         return None
-    # By the server's own clock, where it tells it: ours may be wrong.
+    # Use the server's clock if it sends a date: the local one may be wrong.
     now = _moment(headers.get("Date", "")) or datetime.now(UTC)
     return max((until - now).total_seconds(), 0.0)
 
@@ -295,7 +291,7 @@ def _shortened(text: str) -> str:
 
 
 def _spellings(secrets: list[str]) -> list[str]:
-    # A server may repeat a key as it is, in JSON or in a URL. Very short values are words.
+    # A server may repeat a key as it is, in JSON or in a URL. Very short values are normal words.
     spelt = {
         each
         for secret in secrets

@@ -1,8 +1,7 @@
 """Fakes for deterministic tests: time, REST, the service client and the executor.
 
-With all four there is no thread, no socket and no waiting: `FakeScheduler.advance` fires what
-is due on the thread that calls it. None of them is special to a monitor; anything of the same
-shape works as well.
+With all four there is no thread, no socket and no waiting: `FakeScheduler.advance` calls the
+timers that are due on its caller's thread. A monitor takes any object with the same methods.
 """
 
 from .executor import InlineExecutor

@@ -1,4 +1,4 @@
-"""An executor for tests, which runs each job at once on the thread of the caller."""
+"""`InlineExecutor`, which runs each job at once on the caller's thread."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import ParamSpec, TypeVar
 __all__ = ["InlineExecutor"]
 
 P = ParamSpec("P")
-
-
 T = TypeVar("T")
 
 
@@ -21,7 +19,7 @@ class InlineExecutor(Executor):
         self._closed = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run the job; the future that is returned is done.
+        """Run the job and return a future that is done.
 
         Raises:
             RuntimeError: The executor is shut down.

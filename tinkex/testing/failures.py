@@ -1,4 +1,4 @@
-"""What the fakes share: the errors that their next calls raise."""
+"""A queue of errors that the next calls of a fake raise; all fakes use it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 __all__ = ["MADE", "Failures"]
 
-#: How the ids of runs begin that a `FakeServiceClient` made.
+#: The beginning of the ids of runs that a `FakeServiceClient` made.
 MADE = "fake:"
 
 
@@ -17,7 +17,7 @@ class Failures:
         self._errors: deque[BaseException] = deque()
 
     def add(self, error: BaseException, times: int) -> None:
-        """Have the next `times` calls raise `error`."""
+        """Make the next `times` calls raise `error`."""
         if not isinstance(error, BaseException):
             raise TypeError(f"an exception instance is needed, not {error!r}")
         self._errors.extend([error] * times)

@@ -1,4 +1,4 @@
-"""A REST module for tests, which knows the runs that it was told of."""
+"""`FakeRest`, a REST module for tests; a test sets the runs that it knows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["FakeRest"]
 
 
 class FakeRest:
-    """A `rest_module` that knows the runs that it was told of.
+    """A `rest_module` that knows the runs that a test sets.
 
-    A run that was not set is a 404, but one that a `FakeServiceClient` made is healthy.
+    A run that was not set is a 404, except that runs made by a `FakeServiceClient` are healthy.
     `calls` lists `(function, run_id)` in order.
     """
 
@@ -35,13 +35,13 @@ class FakeRest:
         checkpoints: Iterable[str | Checkpoint | Mapping[str, Any]] | None = None,
         **fields: Any,
     ) -> TrainingRun:
-        """Set what the server says of a run.
+        """Set what the fake server answers for a run.
 
         Args:
             run_id: The run's id.
             corrupted: The server's flag.
             last_checkpoint: A tinker path, a `Checkpoint`, or the API's JSON object.
-            checkpoints: All of its checkpoints, oldest first; the last one where `None`.
+            checkpoints: All its checkpoints, oldest first; `None`: only `last_checkpoint`.
             **fields: Further fields of the API's JSON object.
         """
         last = None if last_checkpoint is None else _checkpoint(last_checkpoint)
@@ -54,11 +54,11 @@ class FakeRest:
         return self._runs[run_id]
 
     def fail(self, error: BaseException, times: int = 1) -> None:
-        """Have the next `times` calls of `get_training_run` raise `error`."""
+        """Make the next `times` calls of `get_training_run` raise `error`."""
         self._failures.add(error, times)
 
     def get_training_run(self, config: object, run_id: str) -> TrainingRun:
-        """Return a run as it was set; see `tinkex.rest.get_training_run`."""
+        """Return the run that was set; see `tinkex.rest.get_training_run`."""
         self.calls.append(("get_training_run", run_id))
         self._failures.raise_next()
         run = self._runs.get(run_id)

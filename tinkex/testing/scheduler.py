@@ -1,4 +1,4 @@
-"""A scheduler for tests, whose time stands still until it is advanced."""
+"""`FakeScheduler`, a scheduler for tests whose time moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["DeadlockError", "FakeScheduler"]
 
 
 class DeadlockError(TinkexError):
-    """Raised by `FakeScheduler.wait` when nothing is pending that could end the wait."""
+    """Raised by `FakeScheduler.wait` when no timer is left that could end the wait."""
 
 
 class FakeScheduler:
-    """A scheduler whose time stands still until it is advanced.
+    """A scheduler whose time moves only by `advance` and `wait`; it starts at 0 seconds.
 
-    Call it as a scheduler, `fake(interval, function)`; it starts at 0 seconds.
+    A monitor calls it as any scheduler: `fake(interval, function)` makes a timer.
 
     Threads: none; use it from one thread.
     """
@@ -39,11 +39,11 @@ class FakeScheduler:
 
     @property
     def pending(self) -> tuple[float, ...]:
-        """When the armed timers are due, in seconds of `now()`, the next first."""
+        """When the armed timers are due, in seconds as `now()` counts them, the next one first."""
         return tuple(due for due, _, timer in sorted(self._armed) if timer.armed)
 
     def advance(self, seconds: float) -> None:
-        """Move time on, stepping to each due timer in order, also to those armed meanwhile.
+        """Move time forward and fire each timer when it is due, also those armed meanwhile.
 
         Raises:
             ValueError: `seconds` is negative or not finite.
@@ -56,21 +56,21 @@ class FakeScheduler:
         self._now = max(self._now, until)
 
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Step from timer to timer until `predicate()` holds; say whether it does.
+        """Fire timer after timer until `predicate()` is true; return whether it is.
 
         Args:
             predicate: Asked before each step.
-            timeout: The most seconds to move on; `None`: no bound.
+            timeout: The most seconds to move forward; `None`: no limit.
 
         Raises:
-            DeadlockError: Nothing is pending that could make it true.
+            DeadlockError: No timer is left that could make it true.
         """
         until = math.inf if timeout is None else self._now + timeout
         while not predicate():
             if self._fire_next(until):
                 continue
             if self._now < until and not self.pending:
-                raise DeadlockError(f"{self!r} waits for what nothing pending can bring about")
+                raise DeadlockError(f"{self!r} has no timer left that could end this wait")
             self._now = max(self._now, until)
             return predicate()
         return True
@@ -93,7 +93,7 @@ class FakeScheduler:
 
 
 class _FakeTimer:
-    """A timer of a `FakeScheduler`, of the shape of `threading.Timer`."""
+    """A timer of a `FakeScheduler`, with the methods of `threading.Timer`."""
 
     def __init__(
         self, scheduler: FakeScheduler, interval: float, function: Callable[[], object]

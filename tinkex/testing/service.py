@@ -1,4 +1,4 @@
-"""A service client for tests, and the training clients that it makes."""
+"""`FakeServiceClient` and the `FakeTrainingClient` objects that it makes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["FakeServiceClient", "FakeTrainingClient"]
 class FakeTrainingClient:
     """A training client that trains nothing; `model_id` is its run's id.
 
-    `calls` lists `(method, first argument)` in order; each method returns a done future, as
-    those of the official SDK return futures.
+    `calls` lists `(method, first argument)` in order. As in the official SDK, each method
+    returns a future; here it is already done.
     """
 
     def __init__(self, model_id: str, path: str | None = None) -> None:
@@ -27,7 +27,7 @@ class FakeTrainingClient:
         self._failures = Failures()
 
     def fail(self, error: BaseException, times: int = 1) -> None:
-        """Have the futures of the next `times` calls hold `error`."""
+        """Make the futures of the next `times` calls hold `error`."""
         self._failures.add(error, times)
 
     def forward_backward(self, data: Any, loss_fn: str = "cross_entropy") -> Future[Any]:
@@ -35,11 +35,11 @@ class FakeTrainingClient:
         return self._answer("forward_backward", data, {"loss_fn": loss_fn})
 
     def optim_step(self, params: Any = None) -> Future[Any]:
-        """Pretend to apply them."""
+        """Pretend to apply the gradients."""
         return self._answer("optim_step", params, None)
 
     def save_state(self, name: str, user_metadata: Mapping[str, str] | None = None) -> Future[Any]:
-        """Pretend to save; the result is the checkpoint."""
+        """Pretend to save; the future's result is a `Checkpoint`."""
         path = f"tinker://{self.model_id}/weights/{name}"
         metadata = dict(user_metadata) if user_metadata else None
         return self._answer(
@@ -62,23 +62,23 @@ class FakeTrainingClient:
 
 
 class FakeServiceClient:
-    """A service client whose clients are made at once, or fail as they were told to.
+    """A service client that makes fake clients at once, or raises the errors given to `fail`.
 
     `created` lists `(path, with_optimizer)` of each client made, `clients` the clients,
-    `metadata` what they were to carry as `user_metadata`.
+    `metadata` the `user_metadata` given for each.
     """
 
     def __init__(self) -> None:
         self.created: list[tuple[str, bool]] = []
         self.clients: list[FakeTrainingClient] = []
         self.metadata: list[Mapping[str, str]] = []
-        # They lie where the official client has its own, so that a monitor finds them.
+        # The official client has attributes of these names; a monitor reads them.
         self._api_key = "tml-fake"
         self._base_url = "https://tinker.invalid"
         self._failures = Failures()
 
     def fail(self, error: BaseException, times: int = 1) -> None:
-        """Have the next `times` creations raise `error`."""
+        """Make the next `times` creations raise `error`."""
         self._failures.add(error, times)
 
     def create_training_client_from_state(

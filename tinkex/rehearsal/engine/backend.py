@@ -1,4 +1,4 @@
-"""Futures and order: each run's requests are applied strictly by their sequence number."""
+"""`Backend`, which applies each run's requests in order of their numbers, and keeps futures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .training import LoadWeights, Operation, Outcome, Trainer
 
 __all__ = ["BASE_MODEL", "Backend", "Pending"]
 
-#: The model that the server says it has; any other name is taken just as well.
+#: The model that the server says it has; it accepts any other name too.
 BASE_MODEL = "tinkex/rehearsal-bigram"
-#: Answered futures that are remembered; older ones are as good as unknown.
+#: The most futures that are remembered; older ones are unknown.
 FUTURES_KEPT = 10_000
 
 
 @dataclass(slots=True, kw_only=True)
 class Pending:
-    """A request that was taken; `outcome` is `None` until it was applied."""
+    """The future of an accepted request; `outcome` is `None` until it was applied."""
 
     request_id: str
     run_id: str
@@ -33,7 +33,7 @@ class Pending:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settle(self, outcome: Outcome | None) -> None:
-        """Give the outcome to whoever waits; `None` leaves them waiting."""
+        """Set the outcome and wake all waits for it; with `None` they wait on."""
         if outcome is not None:
             self.outcome = outcome
             self.settled.set()
@@ -41,7 +41,7 @@ class Pending:
 
 @dataclass(slots=True)
 class _Queue:
-    """A run's requests: what came too early, and the future of each sequence number."""
+    """A run's requests: the early ones in `waiting`, the id of each number's future in `taken`."""
 
     due: int = 1
     waiting: dict[int, tuple[Operation, Pending]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class _Queue:
 
 
 class Backend:
-    """Takes requests, applies them in order, and keeps their futures.
+    """Accepts requests, applies them in order, and keeps their futures.
 
     Threads: all of it belongs to the server's thread; only `State` is shared.
     """
@@ -71,7 +71,7 @@ class Backend:
         lora_config: Mapping[str, Any],
         user_metadata: Mapping[str, str] | None,
     ) -> Pending:
-        """Make a run with fresh weights; the same number again means the same run."""
+        """Make a run with fresh weights; the same number again returns the same future."""
         run_id = f"{session_id}:train:{number}"
         if known := self._known(run_id, 0):
             return known
@@ -97,7 +97,7 @@ class Backend:
         base_model: str | None,
         user_metadata: Mapping[str, str] | None,
     ) -> Pending:
-        """Make a run and load a checkpoint into it; a failed load leaves an empty run behind."""
+        """Make a run and load a checkpoint into it; if that fails, an empty run stays."""
         run_id = f"{session_id}:train:{number}"
         if run_id not in self._queues:
             with self._state.changed:
@@ -114,7 +114,7 @@ class Backend:
         return self.submit(owner, run_id, 0, load)
 
     def submit(self, owner: str, run_id: str, sequence: int | None, work: Operation) -> Pending:
-        """Take a request and apply all that is due now; a repeated one has the same future.
+        """Accept a request and apply all requests that are due; a repeated one has one future.
 
         `Refusal` if the run is unknown, or the request is refused before it has a future.
         """
@@ -128,7 +128,7 @@ class Backend:
             return known
         pending = self._promise(run, sequence)
         if sequence < queue.due:
-            # A create by load, or a refused request that is sent again.
+            # The load of a new run, or a refused request that is sent again.
             pending.settle(self._trainer.perform(run, sequence, work))
         else:
             queue.waiting[sequence] = (work, pending)

@@ -1,4 +1,4 @@
-"""Training data of a small synthetic language, the same for the same seed and step."""
+"""Batches of a small synthetic language; the same seed and step give the same batch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["BATCH_SIZE", "SEQUENCE_LENGTH", "batch", "mean_loss", "sentences"]
 BATCH_SIZE = 8
 #: Predicted tokens in a sequence.
 SEQUENCE_LENGTH = 32
-#: Decides the language itself; batches differ by their own seed and step.
+#: The seed of the language itself; batches differ by their own seed and step.
 LANGUAGE_SEED = 64
-#: How often each of a token's followers comes; about 0.94 nats of entropy.
+#: The probability of each follower of a token; about 0.94 nats of entropy.
 FOLLOWER_ODDS = (0.7, 0.15, 0.1, 0.05)
 
 
 def batch(step: int, seed: int = 0, *, size: int = BATCH_SIZE) -> list[tinker.Datum]:
     """Make the batch of `step`: `size` sequences for `forward_backward(…, "cross_entropy")`."""
-    # The only import of the SDK here: the server itself does without this module.
+    # Imported here, since the server itself needs no SDK.
     import tinker  # noqa: PLC0415
 
     return [
@@ -51,7 +51,7 @@ def sentences(step: int, seed: int = 0, *, size: int = BATCH_SIZE) -> NDArray[np
 
 
 def mean_loss(output: Any) -> float:
-    """Tell the mean loss per weighted token of a `ForwardBackwardOutput` of this server."""
+    """The mean loss per weighted token of a `ForwardBackwardOutput` of this server."""
     metrics = output.metrics
     return float(metrics["loss:sum"]) / float(metrics["weights:sum"])
 

@@ -18,7 +18,7 @@ __all__ = [
     "ModelState",
 ]
 
-#: Size of the vocabulary; a greater token id is folded into it.
+#: Size of the vocabulary; larger token ids are taken modulo this size.
 VOCABULARY = 64
 #: Standard deviation of the initial weights.
 INITIAL_SPREAD = 0.1
@@ -30,7 +30,7 @@ Tokens = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One sequence: the tokens seen, those to predict, and how much each of them counts."""
+    """One sequence: input tokens, target tokens, and the weight of each target."""
 
     tokens: Tokens
     targets: Tokens
@@ -58,7 +58,7 @@ class AdamSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossReport:
-    """What a forward pass found: the log-probability of each target, and the sums."""
+    """The result of a forward pass: the log-probability of each target, and the sums."""
 
     logprobs: tuple[Floats, ...]
     loss_sum: float
@@ -67,7 +67,7 @@ class LossReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelState:
-    """Everything that training depends on; two models of equal state go on equally.
+    """Everything that training depends on; two models of equal state train equally.
 
     `steps` counts the optimizer steps in the history of the weights, `adam_steps` those since
     the moments were zero.
@@ -89,7 +89,7 @@ class LanguageModel:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        # Made at the first need: a server may hold thousands of runs that never train.
+        # Made at first use: a server may hold thousands of runs that never train.
         self._state: ModelState | None = None
         self._gradient: Floats | None = None
         self._loss_sum = 0.0
@@ -97,7 +97,7 @@ class LanguageModel:
 
     @property
     def state(self) -> ModelState:
-        """The present state; its arrays are never written to again."""
+        """The current state; its arrays are never changed."""
         if self._state is None:
             random = np.random.default_rng(self._seed)
             self._state = ModelState(
@@ -116,7 +116,7 @@ class LanguageModel:
         return 0 if state is None else state.steps
 
     def restore(self, state: ModelState, *, optimizer: bool) -> None:
-        """Go on from `state`; without its optimizer's part the moments begin at zero."""
+        """Continue from `state`; without `optimizer` the moments begin at zero."""
         if not optimizer:
             zeros = np.zeros_like(state.weights)
             state = ModelState(
@@ -141,7 +141,7 @@ class LanguageModel:
         return LossReport(logprobs=logprobs, loss_sum=loss_sum, weight_sum=weight_sum)
 
     def apply(self, adam: AdamSettings) -> float:
-        """Apply the gathered gradient, forget it, and return the mean loss it came from."""
+        """Apply the accumulated gradient, clear it, and return the mean loss it came from."""
         old = self.state
         count = old.adam_steps + 1
         gradient = self._clipped(adam.grad_clip_norm)

@@ -1,4 +1,4 @@
-"""The values that the rehearsal server shows: runs, checkpoints, applied steps, refusals."""
+"""Values that the server returns to Python callers, and `Refusal`, its HTTP errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 __all__ = ["AppliedStep", "CheckpointInfo", "FailureMode", "Refusal", "RunInfo"]
 
-#: How the training calls of a corrupted run end: with an error, or never.
+#: The training calls of a corrupted run fail with an error, or never end.
 FailureMode = Literal["fail", "hang"]
 
 
@@ -19,7 +19,7 @@ class AppliedStep:
 
     `sequence` is the number of the request within the run, `step` the index of this step in
     the history of these weights: it goes on counting after a restore. `loss` is the mean loss
-    per weighted token of what was accumulated (NaN where nothing was).
+    per weighted token of the accumulated batches (NaN if there were none).
     """
 
     run_id: str
@@ -45,8 +45,8 @@ class CheckpointInfo:
 class RunInfo:
     """A run as the server knows it.
 
-    `failure` says how its training calls end where it was corrupted; `created_from` is the
-    tinker path that was loaded last, `with_optimizer` whether with the optimizer's state, and
+    `failure` tells how the training calls of a corrupted run end; `created_from` is the tinker
+    path that was loaded last, `with_optimizer` whether with the optimizer's state, and
     `start_step` the index of the first optimizer step of this run.
     """
 
@@ -64,11 +64,11 @@ class RunInfo:
     checkpoints: tuple[CheckpointInfo, ...] = field(default=())
 
 
-class Refusal(Exception):  # noqa: N818 - an answer of the API, not a fault of the program
+class Refusal(Exception):  # noqa: N818 - an answer of the API, not an error of the program
     """Raised when a request is answered with an HTTP error status.
 
     `early` refusals answer the request itself, the others the retrieval of its future.
-    `plain` ones have a plain-text body, as real servers send for what they do not expect.
+    `plain` ones have a plain-text body, as real servers send for unexpected errors.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Runs and checkpoints as the server keeps them, and how the API and Python see them."""
+"""The server's runs and checkpoints, with their JSON for the API and values for Python."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .records import CheckpointInfo, FailureMode, RunInfo
 
 __all__ = ["SAMPLER", "TRAINING", "Checkpoint", "Run", "isoformat", "now"]
 
-#: The two kinds of checkpoints, as they stand in a tinker path.
+#: The two kinds of checkpoints, as written in a tinker path.
 TRAINING = "weights"
 SAMPLER = "sampler_weights"
 _TYPES = {TRAINING: "training", SAMPLER: "sampler"}
 
 
 def now() -> datetime:
-    """Tell the time as the server stamps it."""
+    """The current time, in UTC."""
     return datetime.now(UTC)
 
 
@@ -44,20 +44,20 @@ class Checkpoint:
 
     @property
     def tinker_path(self) -> str:
-        """The path that names it to clients."""
+        """The path that clients use as its name."""
         return f"tinker://{self.run_id}/{self.kind}/{self.name}"
 
     @property
     def expired(self) -> bool:
-        """Whether its time is over."""
+        """Whether `expires_at` has passed."""
         return self.expires_at is not None and self.expires_at <= now()
 
     def keep_for(self, seconds: float | None) -> None:
-        """Let it expire `seconds` from now, or never."""
+        """Make it expire `seconds` from now, or never."""
         self.expires_at = None if seconds is None else now() + timedelta(seconds=seconds)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the API's JSON object; without metadata the field is left out."""
+        """Return the API's JSON object; without metadata the field is left out."""
         answer: dict[str, Any] = {
             "checkpoint_id": self.name,
             "checkpoint_type": _TYPES[self.kind],
@@ -72,7 +72,7 @@ class Checkpoint:
         return answer
 
     def info(self) -> CheckpointInfo:
-        """Give the value that Python callers see."""
+        """Return the value for Python callers."""
         return CheckpointInfo(
             tinker_path=self.tinker_path,
             checkpoint_type=_TYPES[self.kind],
@@ -86,7 +86,7 @@ class Checkpoint:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """A training run; `model` belongs to the server's thread, the rest to the state's lock."""
+    """A training run; the state's lock guards it, except `model` (the server's thread only)."""
 
     run_id: str
     owner: str
@@ -110,7 +110,7 @@ class Run:
         return next((one for one in reversed(self.checkpoints.values()) if one.kind == kind), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the API's JSON object."""
+        """Return the API's JSON object."""
         training, sampler = self.newest(TRAINING), self.newest(SAMPLER)
         return {
             "training_run_id": self.run_id,
@@ -126,7 +126,7 @@ class Run:
         }
 
     def info(self) -> RunInfo:
-        """Give the value that Python callers see."""
+        """Return the value for Python callers."""
         return RunInfo(
             run_id=self.run_id,
             owner=self.owner,

@@ -1,4 +1,4 @@
-"""What the server's thread and its Python callers share: sessions, runs, the step log, traps."""
+"""`State`, the server's memory: sessions, runs, the step log, planned corruptions; one lock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Session", "State", "Trap"]
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """A client's session; `finished` ones take no more runs."""
+    """A client's session; a `finished` one accepts no more runs."""
 
     session_id: str
     owner: str
@@ -26,7 +26,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trap:
-    """Corrupts a run when it is about to apply optimizer step `step`; `None` means any run."""
+    """A planned corruption, before a run applies step `step`; a `run_id` of `None`: any run."""
 
     run_id: str | None
     step: int
@@ -36,10 +36,10 @@ class Trap:
 
 
 class State:
-    """The memory of the server.
+    """The memory that the server's thread and its Python callers share.
 
-    Threads: `changed` is the lock; hold it around every use of what it guards, and never over
-    a file or a socket. Methods take it themselves (it is re-entrant).
+    Threads: `changed` is the lock; hold it around every use of what it guards, and never during
+    file or socket work. Methods take it themselves (it is re-entrant).
     """
 
     def __init__(self, *, seed: int | None, unknown_run_status: int) -> None:
@@ -60,7 +60,7 @@ class State:
             return session
 
     def session_of(self, owner: str, session_id: str) -> Session:
-        """Find a session; somebody else's is as good as missing."""
+        """Find a session; that of another owner is not found."""
         with self.changed:
             session = self.sessions.get(session_id)
             if session is None or session.owner != owner:
@@ -75,7 +75,7 @@ class State:
             self.changed.notify_all()
 
     def run_of(self, owner: str, run_id: str) -> Run:
-        """Find a run; a forgotten one, or somebody else's, is unknown."""
+        """Find a run; a forgotten one, or one of another owner, is not found."""
         with self.changed:
             run = self.runs.get(run_id)
             if run is None or run.forgotten or run.owner != owner:
@@ -91,14 +91,14 @@ class State:
             return mine
 
     def unknown_run(self) -> Refusal:
-        """Make the answer to a request about a run that is not known."""
+        """Make the answer to a request about an unknown run."""
         status = self._unknown_run_status
         if status >= 500:
             return Refusal(status, "Internal Server Error", early=True, plain=True)
         return Refusal(status, "Model not found", early=True)
 
     def known_run(self, run_id: str) -> Run:
-        """Find a run for a Python caller, whoever owns it."""
+        """Find a run for a Python caller, of any owner."""
         with self.changed:
             try:
                 return self.runs[run_id]
@@ -106,7 +106,7 @@ class State:
                 raise KeyError(f"no run {run_id!r} on this server") from None
 
     def checkpoint(self, tinker_path: str) -> Checkpoint:
-        """Find a checkpoint for a Python caller, whoever owns it."""
+        """Find a checkpoint for a Python caller, of any owner."""
         with self.changed:
             for run in self.runs.values():
                 if tinker_path in run.checkpoints:
@@ -114,7 +114,7 @@ class State:
         raise KeyError(f"no checkpoint {tinker_path!r} on this server")
 
     def log(self, step: AppliedStep) -> None:
-        """Write down an optimizer step that was applied."""
+        """Add an optimizer step that was applied to the log."""
         with self.changed:
             self._steps.append(step)
             self.changed.notify_all()
@@ -130,12 +130,12 @@ class State:
             return tuple(run.info() for run in self.runs.values())
 
     def set_trap(self, trap: Trap) -> None:
-        """Arm a trap; it goes off once."""
+        """Add a planned corruption; it happens once."""
         with self.changed:
             self._traps.append(trap)
 
     def spring(self, run_id: str, step: int) -> Trap | None:
-        """Take out the oldest trap that waits for `run_id` at `step`, if there is one."""
+        """Remove and return the oldest trap for `run_id` at `step`, if there is one."""
         with self.changed:
             for trap in self._traps:
                 if trap.step == step and trap.run_id in (None, run_id):
@@ -144,7 +144,7 @@ class State:
             return None
 
     def disable(self, run_id: str, *, break_newest: int, mode: FailureMode) -> tuple[str, ...]:
-        """Let a run's calls fail from now on; return the tinker paths that are to be broken."""
+        """Make a run's calls fail from now on; return the tinker paths to break."""
         with self.changed:
             run = self.known_run(run_id)
             run.failure = mode
@@ -155,12 +155,12 @@ class State:
             return tuple(one.tinker_path for one in victims)
 
     def flag(self, run_id: str) -> None:
-        """Have the API say of a run that it is corrupted, for good."""
+        """Make the API say, for good, that a run is corrupted."""
         with self.changed:
             self.known_run(run_id).corrupted = True
             self.changed.notify_all()
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float) -> bool:
-        """Wait until `predicate` holds, up to `timeout` seconds."""
+        """Wait until `predicate()` is true, up to `timeout` seconds."""
         with self.changed:
             return self.changed.wait_for(predicate, timeout)

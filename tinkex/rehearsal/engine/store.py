@@ -1,4 +1,4 @@
-"""Checkpoints on disk: one file each, written whole or not at all, and breakable."""
+"""`CheckpointStore`, which saves checkpoints as files, loads them, and can damage them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _PREFIX = "tinker://"
 class CheckpointStore:
     """Reads and writes the state of models under `directory`, by tinker path.
 
-    Without a directory it makes a temporary one when it needs it, and deletes it at `close`.
+    A file is written whole or not at all. Without a directory a temporary one is made at first
+    use and deleted at `close`.
 
     Threads: safe from any; files of different paths are independent of each other.
     """
 
     def __init__(self, directory: Path | None) -> None:
         self._given = directory
-        # A leaf: held only while the temporary directory is made or given up.
+        # No other lock is taken while this one is held.
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._own: Path | None = None
@@ -57,7 +58,7 @@ class CheckpointStore:
         return path.stat().st_size
 
     def read(self, tinker_path: str) -> ModelState:
-        """Load a state back from disk; `Refusal` where the file is missing or damaged."""
+        """Load a state from disk; `Refusal` if the file is missing or damaged."""
         try:
             with np.load(self.file_of(tinker_path), allow_pickle=False) as arrays:
                 adam_steps, steps = (int(count) for count in arrays["counts"])
@@ -75,7 +76,7 @@ class CheckpointStore:
             raise Refusal(422, detail) from error
 
     def truncate(self, tinker_path: str) -> None:
-        """Cut the file to half its length, so that loading it fails for real."""
+        """Cut the file to half its length, so that loading it fails."""
         path = self.file_of(tinker_path)
         with path.open("r+b") as stream:
             stream.truncate(path.stat().st_size // 2)
@@ -85,9 +86,9 @@ class CheckpointStore:
         self.file_of(tinker_path).unlink(missing_ok=True)
 
     def file_of(self, tinker_path: str) -> Path:
-        """Tell where the checkpoint of `tinker_path` lies on disk."""
+        """The file of a checkpoint."""
         run_id, kind, name = tinker_path.removeprefix(_PREFIX).split("/")
-        # A colon cannot stand in a file name everywhere.
+        # Some systems allow no colon in a file name.
         return self._root() / run_id.replace(":", "_") / kind / f"{name}.npz"
 
     def _root(self) -> Path:

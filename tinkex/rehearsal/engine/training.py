@@ -1,4 +1,4 @@
-"""The requests of a training client, and what each of them does to a run."""
+"""`Trainer`, which applies a training client's requests to a run, and the requests as values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PATH = re.compile(r"tinker://([^/]+)/(weights|sampler_weights)/([^/]+)\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardBackward:
-    """Compute the loss of a batch; with `backward` gather its gradient too."""
+    """Compute the loss of a batch; with `backward` accumulate its gradient too."""
 
     batch: tuple[Example, ...]
     loss_fn: str
@@ -39,14 +39,14 @@ class ForwardBackward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimStep:
-    """Apply the gathered gradient."""
+    """Apply the accumulated gradient."""
 
     adam: AdamSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveWeights:
-    """Save a checkpoint; `kind` is its segment in the tinker path."""
+    """Save a checkpoint; `kind` is the middle part of its tinker path."""
 
     kind: str
     name: str | None
@@ -57,7 +57,7 @@ class SaveWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadWeights:
-    """Go on from a checkpoint, with the optimizer's state or without."""
+    """Load a checkpoint, with the optimizer's state or without."""
 
     path: str
     optimizer: bool
@@ -65,11 +65,11 @@ class LoadWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnloadModel:
-    """Give the run up; its checkpoints stay."""
+    """End the run; its checkpoints stay."""
 
 
 Operation = ForwardBackward | OptimStep | SaveWeights | LoadWeights | UnloadModel
-#: What became of a request: JSON, a loss report (which has two encodings), or an error.
+#: The result of a request: JSON, a loss report (which has two encodings), or an error.
 Outcome = Mapping[str, Any] | LossReport | Refusal
 
 
@@ -95,7 +95,7 @@ class Trainer:
 
     def corrupt(self, run_id: str, *, break_newest: int, flag: bool, mode: FailureMode) -> None:
         """Corrupt a run and break its newest files; safe from any thread."""
-        # Saves end first, then the files break, then it shows: who sees it finds them broken.
+        # In this order no save comes later, and a client that sees the flag finds broken files.
         for path in self._state.disable(run_id, break_newest=break_newest, mode=mode):
             self._store.truncate(path)
         if flag:
@@ -166,7 +166,7 @@ class Trainer:
         checkpoint.size_bytes = self._store.write(path, saved)
         with self._state.changed:
             self._check_alive(run)
-            # Out and in again: a replaced checkpoint is the newest.
+            # Removed and inserted again: a replaced checkpoint becomes the newest.
             run.checkpoints.pop(path, None)
             run.checkpoints[path] = checkpoint
             self._state.changed.notify_all()
@@ -204,5 +204,5 @@ class Trainer:
         return {"model_id": run.run_id, "type": "unload_model"}
 
 
-class _NoAnswer(Exception):  # noqa: N818 - tells that no answer will come, not that one failed
+class _NoAnswer(Exception):  # noqa: N818 - not an error: no answer is to be sent
     """Raised inside `perform` for a run whose calls hang."""

@@ -1,4 +1,4 @@
-"""The scenarios of faults by name, and what playing one comes to."""
+"""The table of fault scenarios by name, and `play`, which runs one of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from .claims import ClaimError
 
 __all__ = ["SCENARIOS", "Result", "Scenario", "play"]
 
-#: Called with a seed, it raises a `ClaimError` where something is not as it must be, and returns
-#: its figures.
+#: A function that takes a seed and returns its figures as text, or raises a `ClaimError`.
 Scenario = Callable[[int], str]
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
@@ -35,7 +34,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of a scenario: `reason` has its figures, or why it failed."""
+    """The result of a scenario; `reason` has its figures, or why it failed."""
 
     name: str
     passed: bool
@@ -44,12 +43,12 @@ class Result:
 
 
 def play(name: str, *, seed: int = 0, scenarios: Mapping[str, Scenario] = SCENARIOS) -> Result:
-    """Play the scenario of this name; whatever goes wrong in it is in the result."""
+    """Play the scenario of this name; an error in it is in the result, not raised."""
     began = time.monotonic()
     try:
         reason, passed = scenarios[name](seed), True
     except ClaimError as error:
         reason, passed = str(error), False
-    except Exception as error:  # whatever it is, the other scenarios are to be played
+    except Exception as error:  # the other scenarios must still be played
         reason, passed = f"{type(error).__name__}: {error}", False
     return Result(name=name, passed=passed, reason=reason, seconds=time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""What scenarios claim of what happened; a claim that does not hold ends the scenario."""
+"""Checks that scenarios make; one that does not hold ends the scenario with `ClaimError`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["ClaimError", "check_equal", "check_history", "check_holds"]
 
 
 class ClaimError(Exception):
-    """Raised when something did not happen as it was claimed; its text says what."""
+    """Raised when a check does not hold; its message says which."""
 
 
 def check_holds(condition: bool, claim: str) -> None:
-    """Raise a `ClaimError` of these words where the condition is false."""
+    """Raise a `ClaimError` with this claim if the condition is false."""
     if not condition:
         raise ClaimError(f"not so: {claim}")
 
 
 def check_equal(what: str, found: object, expected: object) -> None:
-    """Raise a `ClaimError` where two values differ."""
+    """Raise a `ClaimError` if two values differ."""
     if found != expected:
         raise ClaimError(f"{what}: {found!r}, but it must be {expected!r}")
 
@@ -31,9 +31,9 @@ def check_equal(what: str, found: object, expected: object) -> None:
 def check_history(
     server: RehearsalServer, run: MonitoredRun, whole: History, *, generations: int
 ) -> None:
-    """Claim that a lineage led to what an uninterrupted run led to.
+    """Check that a recovered run has the same losses as an uninterrupted one, `whole`.
 
-    The server's log must tell the same (step, loss) pairs, bit for bit, with no step twice
+    The server's log must have the same (step, loss) pairs, bit for bit, with no step twice
     and none missing, and must agree with the handle on where each generation began.
     """
     lineage = run.lineage

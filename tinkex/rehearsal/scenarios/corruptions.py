@@ -1,4 +1,4 @@
-"""Scenarios in which runs are corrupted, and what must become of them."""
+"""Scenarios in which runs are corrupted, with checks of how they are recovered."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = [
     "two_newest_broken",
 ]
 
-#: The long course: so many steps, corrupted so often.
+#: The steps of the long course, and how often it is corrupted.
 STEPS = 105
 TIMES = 20
-#: How many incidents a run is allowed where the budget is not what is rehearsed.
+#: An incident budget that is never used up.
 PLENTY = 100
-#: Seconds between two polls where they alone find a run that hangs.
+#: Seconds between two polls, for scenarios in which only polls find a run that hangs.
 QUICK_POLLS = 0.05
 
 
@@ -46,7 +46,7 @@ def flag_alone_comes(seed: int) -> str:
 
 
 def _often_corrupted(seed: int, *, flag: bool, mode: FailureMode) -> str:
-    """Corrupt a run whose loop submits a step ahead; half of the times its newest save breaks."""
+    """Corrupt a run whose loop submits one step ahead; half of the times also its newest save."""
     course = Course(seed=seed, steps=STEPS, ahead=1)
     mishaps = _mishaps(course)
     with Stage() as stage:
@@ -73,7 +73,7 @@ def _often_corrupted(seed: int, *, flag: bool, mode: FailureMode) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mishap:
-    """A corruption: when, whether the newest checkpoint breaks, and where the loop goes on."""
+    """A corruption: its step, whether the newest checkpoint breaks, where the loop continues."""
 
     step: int
     breaks: bool
@@ -83,7 +83,7 @@ class _Mishap:
 def _mishaps(course: Course) -> list[_Mishap]:
     """Draw the corruptions of a course; exactly half of them break the newest checkpoint."""
     random = Random(course.seed)
-    # Before that there are no two checkpoints, of which one could break.
+    # From here on there are two checkpoints, so one may break.
     possible = range(2 * course.save_every, course.steps)
     while True:
         mishaps = _fates(sorted(random.sample(possible, TIMES)), course.save_every)
@@ -92,12 +92,12 @@ def _mishaps(course: Course) -> list[_Mishap]:
 
 
 def _fates(moments: list[int], every: int) -> list[_Mishap]:
-    """Decide what breaks, and foretell where the loop must go on."""
+    """Decide which checkpoints break, and compute where the loop must continue."""
     saved = [0]
     mishaps: list[_Mishap] = []
     for place, moment in enumerate(moments):
         own = list(range(saved[-1] + every, moment + 1, every))
-        # A run that was corrupted before its first save has none of its own to break.
+        # A run that is corrupted before its first save has no checkpoint to break.
         breaks = bool(own) and 2 * sum(one.breaks for one in mishaps) <= place
         saved += own[:-1] if breaks else own
         mishaps.append(_Mishap(step=moment, breaks=breaks, back_to=saved[-1]))
@@ -116,13 +116,15 @@ def two_newest_broken(seed: int) -> str:
         ends = [event.name for event in stage.events.named("detected", "completed", "exhausted")]
         check_equal("incidents", ends, ["detected", "completed"])
         empty = play.left_over()
-        check_holds(len(empty) <= 2, "at most two runs came to nothing")
-        check_holds(set(play.run.lineage[0].orphans) <= empty, "no orphan is told of that is none")
+        check_holds(len(empty) <= 2, "at most two runs are left over")
+        check_holds(
+            set(play.run.lineage[0].orphans) <= empty, "each reported orphan is an empty run"
+        )
     return f"3 attempts, on at step 14 of 30, 16 steps lost; {len(empty)} empty runs left behind"
 
 
 def expired_newest(seed: int) -> str:
-    """The newest checkpoint has expired: it is not even tried."""
+    """The newest checkpoint has expired: it is not tried."""
     with Stage() as stage:
         play = Play(stage, Course(seed=seed, steps=28))
         play.begin(range(7), range(7, 14))
@@ -152,12 +154,12 @@ def corrupted_again_and_again(seed: int) -> str:
         check_equal("incidents counted", error.incidents, allowed)
         check_equal("state", str(play.run.state), "exhausted")
         check_equal("recoveries", len(stage.events.named("completed")), allowed)
-        check_holds(stage.events.wait_for("exhausted"), "its end is told")
+        check_holds(stage.events.wait_for("exhausted"), "exhausted is signalled")
         told = [type(event.error) for event in stage.events.named("exhausted")]
         check_equal("exhausted by", told, [IncidentBudgetError])
-        check_holds(stage.events.wait_for_sweeps(3), "the monitor goes on")
+        check_holds(stage.events.wait_for_sweeps(3), "the monitor continues")
         check_equal("clients made", play.clients_made, allowed)
-    return f"{allowed} recoveries allowed, {allowed} clients made, then the run was left alone"
+    return f"{allowed} recoveries allowed, {allowed} clients made, then no further one"
 
 
 def _end_of(play: Play) -> IncidentBudgetError:
@@ -167,4 +169,4 @@ def _end_of(play: Play) -> IncidentBudgetError:
         if isinstance(error.error, IncidentBudgetError):
             return error.error
         raise
-    raise ClaimError("the loop came to its end although each successor was corrupted")
+    raise ClaimError("the loop finished although each successor was corrupted")

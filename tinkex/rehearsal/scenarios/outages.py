@@ -1,4 +1,4 @@
-"""Scenarios in which the account is refused, or the server answers late, wrongly or not at all."""
+"""Scenarios in which the account is refused, or the server answers late, wrongly or never."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = [
     "sdk_retries",
 ]
 
-#: Runs of one account.
+#: How many runs the account has.
 RUNS = 4
 #: How many sweeps an account stays refused.
 REFUSED_SWEEPS = 5
 
-#: What goes wrong with the polls of one run each.
+#: The fault of each run's polls.
 POLL_FAULTS: Mapping[str, Mapping[str, Any]] = {
     "429": {"kind": "status", "status": 429, "retry_after": 0.2, "times": 2},
     "500": {"kind": "status", "status": 500, "times": 3},
@@ -37,13 +37,13 @@ POLL_FAULTS: Mapping[str, Mapping[str, Any]] = {
     "hang": {"kind": "hang", "times": 1},
 }
 
-#: Where a poll of one run goes, and where a checkpoint is loaded.
+#: The routes of a poll of one run, and of the load of a checkpoint.
 POLL = "GET /api/v1/training_runs/{}"
 LOAD = "POST /api/v1/load_weights"
 
 
 def account_refused(seed: int) -> str:
-    """The account is at 402 with every call for a while; all of its runs are corrupted."""
+    """Every call is answered with 402 for a while; all runs of the account are corrupted."""
     with Stage() as stage:
         play = Play(stage, Course(seed=seed, steps=14), runs=RUNS)
         play.begin(range(7))
@@ -58,8 +58,8 @@ def account_refused(seed: int) -> str:
 
 
 def creations_refused(seed: int) -> str:
-    """The account may read, but at 402 makes no training clients for a while."""
-    # By itself the SDK would sleep on a 402 for an hour; so short it sleeps once, for 5 s.
+    """Reads work, but making a training client is answered with 402 for a while."""
+    # By default the SDK sleeps on a 402 for an hour; with this setting it sleeps once, for 5 s.
     config = {"billing_exception_max_pause_duration_sec": 0}
     with Stage(client_config=config) as stage:
         play = Play(stage, Course(seed=seed, steps=14), runs=RUNS)
@@ -83,7 +83,7 @@ def creations_refused(seed: int) -> str:
 
 def _hold(stage: Stage) -> None:
     check_holds(stage.events.wait_for("paused"), "the account is paused")
-    check_holds(stage.events.wait_for_sweeps(REFUSED_SWEEPS), "the monitor goes on meanwhile")
+    check_holds(stage.events.wait_for_sweeps(REFUSED_SWEEPS), "the monitor continues meanwhile")
     check_equal("recovered meanwhile", stage.events.named("completed"), [])
 
 
@@ -96,7 +96,7 @@ def _check_recovered(stage: Stage, play: Play) -> None:
 
 
 def polls_go_wrong(seed: int) -> str:
-    """Polls meet 429, 500, delays, cut connections, garbage, and on one run no answer at all."""
+    """Polls get 429, 500, late answers, cut connections, garbage, and for one run no answer."""
     with Stage() as stage:
         play = Play(stage, Course(seed=seed, steps=14), runs=len(POLL_FAULTS))
         play.begin(range(7))
@@ -114,7 +114,7 @@ def polls_go_wrong(seed: int) -> str:
         completed = stage.events.named("completed")
         check_equal("recovered last", completed[-1].run_id, hanging)
         ahead = (completed[-1].time - completed[-2].time).total_seconds()
-        check_holds(ahead > 1.0, "the run whose poll hangs holds up no other")
+        check_holds(ahead > 1.0, "the run whose poll hangs delays no other")
         play.finish(7)
         check_equal("clients made", play.clients_made, len(play.runs))
     met = ", ".join(f"{name} {count}x" for name, count in hits.items())
@@ -122,7 +122,7 @@ def polls_go_wrong(seed: int) -> str:
 
 
 def sdk_retries(seed: int) -> str:
-    """Loading is answered with 500 once: the SDK asks again, no attempt is used up."""
+    """A load is answered with 500 once: the SDK itself tries again, no attempt is used up."""
     with Stage() as stage:
         play = Play(stage, Course(seed=seed, steps=14))
         play.begin(range(7))
@@ -136,7 +136,7 @@ def sdk_retries(seed: int) -> str:
 
 
 def load_fails(seed: int) -> str:
-    """The SDK gives up on a load with 500 twice: the same checkpoint is tried again, later."""
+    """The SDK gives up on a load with 500, twice: the same checkpoint is tried again later."""
     with Stage() as stage:
         play = Play(stage, Course(seed=seed, steps=14), kind=_Failing)
         play.begin(range(7))
@@ -152,12 +152,12 @@ def load_fails(seed: int) -> str:
 
 
 class _Failing(tinker.ServiceClient):
-    """A service client whose first two loads fail as they do when the SDK gives up on them."""
+    """A service client whose first two loads raise the SDK's error for HTTP 500."""
 
     failures = 2
 
     def create_training_client_from_state_with_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """Fail, or do what the official one does."""
+        """Raise the error twice, then make a client as usual."""
         if self.failures > 0:
             self.failures -= 1
             request = httpx.Request("POST", "http://127.0.0.1/api/v1/load_weights")

@@ -1,4 +1,4 @@
-"""What most scenarios begin with: runs that are monitored, and one that nothing ever happens to."""
+"""`Play`, the setup of most scenarios: monitored runs and an uninterrupted one to compare."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Play"]
 
 
 class Play:
-    """A course that was trained once without a break, and monitored runs to train it again.
+    """Trains a course once without interruption, and has monitored runs to train it again.
 
     Args:
-        stage: Where it is played.
-        course: What is trained; `whole` is how it goes where nothing happens.
+        stage: The server, the clients and the monitor.
+        course: What is trained; `whole` is its history without interruption.
         runs: How many runs are monitored.
         kind: The class of the service client; `None`: the official one.
         **policy: Fields of the monitor's policy.
@@ -45,7 +45,7 @@ class Play:
         self.runs: tuple[MonitoredRun, ...] = tuple(
             monitor.monitor_run(client.model_id, service, client=client) for client in clients
         )
-        #: How many runs there are on the server before anything happens.
+        #: How many runs the server has at the start.
         self.made = stage.server.training_clients_created
 
     @property
@@ -55,11 +55,11 @@ class Play:
 
     @property
     def clients_made(self) -> int:
-        """How many runs were made on the server since everything was set up."""
+        """How many runs were made on the server since the start."""
         return self.stage.server.training_clients_created - self.made
 
     def begin(self, *parts: range) -> None:
-        """Train all runs through these parts of the course, each with a checkpoint at its end."""
+        """Train these parts of the course on all runs; save a checkpoint after each part."""
         for run in self.runs:
             for steps in parts:
                 path = save_steps(run.client, self.course, steps)
@@ -71,10 +71,10 @@ class Play:
             self.stage.server.corrupt(run.run_id, **options)
 
     def finish(self, start_step: int = 0, *, generations: int = 2) -> list[ResumePoint]:
-        """Train all runs to the end and claim that they come to what they must.
+        """Train all runs to the end and check their losses.
 
         Returns:
-            What each recovery went on from.
+            The resume point of each recovery.
         """
         resumes: list[ResumePoint] = []
 
@@ -88,6 +88,6 @@ class Play:
         return resumes
 
     def left_over(self) -> set[str]:
-        """The runs on the server that came to nothing: made since, and of no lineage."""
+        """The ids of the runs made since the start that belong to no lineage."""
         used = {generation.run_id for run in self.runs for generation in run.lineage}
         return {info.run_id for info in self.stage.server.runs()[self.made :]} - used

@@ -1,4 +1,4 @@
-"""The routes that tell what there is: runs, their checkpoints, sessions."""
+"""The routes that list and describe sessions, runs and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .wire import read_json
 
 __all__ = ["CatalogRoutes"]
 
-#: Rows of a page where the request does not say, of runs and of checkpoints.
+#: Rows of a page if the request has no limit, for runs and for checkpoints.
 RUNS_PAGE = 20
 CHECKPOINTS_PAGE = 100
 #: A request for more rows than this is refused.
@@ -30,7 +30,7 @@ _Row = TypeVar("_Row")
 
 
 class CatalogRoutes:
-    """The handlers that read, and the table that names them.
+    """The handlers of these routes, and the table of the routes.
 
     Threads: all handlers run on the server's thread.
     """
@@ -87,7 +87,7 @@ class CatalogRoutes:
         with self._state.changed:
             run = self._state.run_of(owner_of(request), request.path_params["run_id"])
             saved = list(run.checkpoints.values())
-            # Oldest first and in pages: the newest may be on a later one.
+            # Oldest first and in pages: the newest checkpoint may be on a later page.
             page, cursor = _page(request, saved, default=CHECKPOINTS_PAGE, most=MOST_CHECKPOINTS)
             rows = [one.to_json() for one in page]
         return JSONResponse({"checkpoints": rows, "cursor": cursor})
@@ -105,7 +105,7 @@ class CatalogRoutes:
         body = await read_json(request)
         run_id = body.text("tinker_path").removeprefix("tinker://").split("/")[0]
         run = self._state.run_of(owner_of(request), run_id)
-        # Told from the run alone: a checkpoint that does not exist is described as well.
+        # From the run alone: as real servers do, this describes missing checkpoints too.
         config = run.lora_config
         parts = ("train_unembed", "train_mlp", "train_attn")
         return JSONResponse(

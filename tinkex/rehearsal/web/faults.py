@@ -1,4 +1,4 @@
-"""Faults that can be added to the server: answers that are wrong, late, cut off or missing."""
+"""Faults that callers add to the server: answers that are wrong, late, cut off or missing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _GARBAGE = "<html><body>502 Bad Gateway</body></html>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What goes wrong with matching requests.
+    """A wrong answer to all requests that match `route`.
 
-    `route` is a glob on "METHOD /path" (`*` crosses slashes), such as
+    `route` is a glob on "METHOD /path" (`*` matches slashes too), such as
     "GET /api/v1/training_runs/*". Kinds: "status" answers `status` with `body` (default: a
     JSON detail), `headers` and `retry_after` (seconds); "hang" answers nothing for `seconds`
     (default: until the server closes), then cuts the connection; "slow" waits `seconds`, then
-    answers as usual; "cut" drops the connection at once; "lost" does what was asked and drops
+    answers as usual; "cut" drops the connection at once; "lost" handles the request and drops
     the connection instead of answering; "garbage" answers 200 with `body`
-    (default: HTML). `times` is how many requests it hits, `None` all.
+    (default: HTML). `times` is how many requests it hits; `None`: all.
     """
 
     route: str
@@ -38,18 +38,18 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(FaultKind):
-            raise ValueError(f"fault kind {self.kind!r} is none of {get_args(FaultKind)}")
+            raise ValueError(f"fault kind {self.kind!r} is not one of {get_args(FaultKind)}")
         if self.kind == "slow" and self.seconds is None:
             raise ValueError("a slow fault needs seconds")
         if self.times is not None and self.times < 1:
             raise ValueError(f"times must be at least 1 or None, not {self.times}")
 
     def matches(self, line: str) -> bool:
-        """Whether it concerns the request of this "METHOD /path"."""
+        """Whether it applies to a request of this "METHOD /path"."""
         return fnmatchcase(line, self.route)
 
     def answer(self) -> tuple[int, dict[str, str], str]:
-        """Give status, headers and body of the wrong answer."""
+        """Return status, headers and body of the wrong answer."""
         headers = dict(self.headers or {})
         if self.retry_after is not None:
             headers["retry-after"] = f"{self.retry_after:g}"
@@ -62,7 +62,7 @@ class Fault:
 
 
 class FaultHandle:
-    """A fault in force; `remove()` ends it."""
+    """An active fault; `remove()` ends it."""
 
     def __init__(self, book: FaultBook, fault: Fault) -> None:
         self.fault = fault
@@ -74,12 +74,12 @@ class FaultHandle:
         return self._book.hits_of(self)
 
     def remove(self) -> None:
-        """End the fault; doing it again is fine. Requests that hang already go on hanging."""
+        """End the fault; may be called twice. Requests that already hang continue to hang."""
         self._book.remove(self)
 
 
 class FaultBook:
-    """The faults in force; the first that matches a request takes it.
+    """The active faults; the first that matches a request is used.
 
     Threads: safe from any.
     """
@@ -91,7 +91,7 @@ class FaultBook:
         self._active: list[FaultHandle] = []
 
     def add(self, fault: Fault) -> FaultHandle:
-        """Put `fault` in force, behind those that are."""
+        """Make `fault` active, after the other ones."""
         handle = FaultHandle(self, fault)
         with self._lock:
             self._active.append(handle)
@@ -110,7 +110,7 @@ class FaultBook:
             return self._hits[handle]
 
     def take(self, line: str) -> Fault | None:
-        """Find the fault for a request and count the hit."""
+        """Return the fault for a request, and count the hit."""
         with self._lock:
             for handle in self._active:
                 if handle.fault.matches(line):

@@ -1,4 +1,4 @@
-"""What stands before the routes: connections, the count of requests, faults and API keys."""
+"""`Gate`, the ASGI layer before the routes: it counts requests, adds faults and checks keys."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .faults import Fault, FaultBook
 
 __all__ = ["Connections", "Gate", "owner_of"]
 
-#: Where in a request's scope the gate leaves the owner of its key.
+#: The name in a request's scope under which the gate stores the owner of its key.
 _OWNER = "tinkex.owner"
-#: What needs no key.
+#: The paths that need no key.
 _OPEN = frozenset({"/api/v1/healthz"})
 
 
 class Connections:
     """The TCP connections that clients opened.
 
-    Threads: `count` is safe from any; all else belongs to the server's thread.
+    Threads: `count` is safe from any; the rest is for the server's thread only.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Connections:
         self._open.pop(_peer(transport), None)
 
     def cut(self, client: tuple[str, int]) -> None:
-        """Drop the connection of `client` without a word."""
+        """Drop the connection of `client` without an answer."""
         if transport := self._open.get(client):
             transport.abort()
 
@@ -145,7 +145,7 @@ class Gate:
             case "cut":
                 pass
         self._connections.cut(scope["client"])
-        # Only then does the server know that nobody waits for an answer.
+        # If this returned before uvicorn knows of the disconnect, it would answer with 500.
         while (await receive())["type"] != "http.disconnect":
             pass
 
@@ -163,12 +163,12 @@ class Gate:
 
 
 def owner_of(request: Request) -> str:
-    """Tell who made `request`, by its key."""
+    """The owner of the key with which `request` was made."""
     return str(request.scope[_OWNER])
 
 
 async def _unheard(message: Message) -> None:
-    """Take an answer and tell nobody."""
+    """Take an answer and do not send it."""
 
 
 def _key_refused(*, missing: bool) -> Response:

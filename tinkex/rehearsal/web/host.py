@@ -1,4 +1,4 @@
-"""The thread on which uvicorn serves an application, from listening to the last connection."""
+"""`Host`, which runs uvicorn on a thread of its own."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ JOIN_TIMEOUT = 5.0
 
 
 class Host:
-    """Serves `app` on loopback; `closing` is set on its loop when it is about to stop.
+    """Serves `app` on loopback; `closing` is set on its event loop before it stops.
 
-    Threads: `start` and `stop` from any thread, one after the other.
+    Threads: `start` and `stop` from any thread, not at the same time.
     """
 
     def __init__(
         self, app: ASGIApp, *, port: int, protocol: type[H11Protocol], closing: asyncio.Event
     ) -> None:
         self._closing = closing
-        # With the protocol named: else asyncio leaves Nagle's algorithm on, 40 ms an answer.
+        # The protocol is given, else asyncio leaves Nagle's algorithm on: 40 ms per answer.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,14 +63,14 @@ class Host:
         return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
-        """Begin to serve, and return once it does; `RuntimeError` where it does not."""
+        """Start, and return when it serves; `RuntimeError` if it does not."""
         self._thread.start()
         if not self._server.serving.wait(START_TIMEOUT) or self._server.loop is None:
             self.stop()
             raise RuntimeError("the rehearsal server did not start; its log says why")
 
     def stop(self) -> None:
-        """Stop serving: what hangs is ended first, then connections, then the thread."""
+        """Stop serving: first end hanging requests, then connections, then the thread."""
         self._server.should_exit = True
         if self._server.loop is not None and self._thread.is_alive():
             self._server.loop.call_soon_threadsafe(self._closing.set)
@@ -84,12 +84,12 @@ class Host:
         try:
             self._server.run(sockets=[self._socket])
         finally:
-            # A start that fails is not waited for to the end.
+            # After a failed start, `start` must not wait until its timeout.
             self._server.serving.set()
 
 
 class _PromptServer(uvicorn.Server):
-    """A uvicorn server that tells when it serves, on which loop, and stops without polling."""
+    """A uvicorn server with an event for "it serves"; it stops without polling."""
 
     def __init__(self, closing: asyncio.Event, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -98,12 +98,12 @@ class _PromptServer(uvicorn.Server):
         self.loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then let the starter go on."""
+        """Start, then wake `Host.start`."""
         await super().startup(sockets)
         self.loop = asyncio.get_running_loop()
         self.serving.set()
 
     async def main_loop(self) -> None:
-        """Serve until it is told to close; uvicorn itself looks ten times a second."""
+        """Serve until `closing` is set; uvicorn's own loop checks ten times a second."""
         await self.on_tick(0)
         await self._closing.wait()

@@ -1,4 +1,4 @@
-"""The routes of sessions and training: from HTTP to the backend and back."""
+"""The routes of sessions and training: they pass HTTP requests to the backend."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .wire import adam_settings, forward_request, loss_response, read_json, refu
 
 __all__ = ["FutureStyle", "TrainingRoutes"]
 
-#: How long a client waits for one answer about a future that is still open, in seconds.
+#: How long a request for an open future waits for its result, in seconds.
 LONG_POLL = 20.0
-#: How often clients ask for the dynamic flags again, in seconds.
+#: The interval at which clients ask for the dynamic flags again, in seconds.
 REFRESH_INTERVAL = 300
-#: How a failed future is told: with an HTTP status, or as an answer with an `error` in it.
+#: The answer for a failed future: an HTTP error status, or 200 with an `error` in the body.
 FutureStyle = Literal["status", "answer"]
 
 
 class TrainingRoutes:
-    """The handlers of sessions and training, and the table that names them.
+    """The handlers of sessions and training, and the table of the routes.
 
     Threads: all handlers run on the server's thread.
     """

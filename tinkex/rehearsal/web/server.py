@@ -1,4 +1,4 @@
-"""The embedded server: its life, and what callers do to it and ask of it from Python."""
+"""`RehearsalServer`, the embedded server: start, stop, and its functions for Python callers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .wire import refusal_response
 
 __all__ = ["RehearsalServer"]
 
-#: The key and its owner where none are given.
+#: The default key and its owner.
 DEFAULT_KEYS: Mapping[str, str] = MappingProxyType({"tml-rehearsal": "owner"})
 
 
@@ -39,9 +39,9 @@ class RehearsalServer:
     `directory` is where checkpoints lie; by default a temporary one, deleted at `close`.
     `api_keys` maps keys to the owners of their runs. `create_model_via_load_weights` and
     `proto_compress_fwdbwd` are flags that clients read at start, `client_config` holds further
-    ones. `unknown_run_status` 404 answers with JSON, 500 with plain text. `failed_futures`
-    says how a failed request is told: by an HTTP "status", or an "answer" with an error in it.
-    With a `seed` the session ids repeat from server to server.
+    ones. `unknown_run_status` 404 answers with JSON, 500 with plain text. `failed_futures` is
+    the answer for a failed request: an HTTP "status", or an "answer" with an error in it.
+    With a `seed`, each server makes the same session ids.
 
     Threads: every method is safe from any thread. Requests are served on one daemon thread,
     `tinkex-rehearsal`, on which the model is trained too.
@@ -78,14 +78,14 @@ class RehearsalServer:
         self._connections = Connections()
         self._closing = asyncio.Event()
         self._gate = self._build()
-        # Held over start and stop, so that nobody sees half of either.
+        # Held during the whole of start and stop, so that they do not overlap.
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._host: Host | None = None
         self._closed = False
 
     def start(self) -> Self:
-        """Listen, and return the server itself; a second start is a no-op."""
+        """Listen, and return the server itself; a second start does nothing."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("this rehearsal server was closed; make a new one")
@@ -97,7 +97,7 @@ class RehearsalServer:
         return self
 
     def close(self) -> None:
-        """Stop serving, end what hangs, delete a directory of its own; idempotent."""
+        """Stop, end hanging requests, delete the temporary directory; may be called twice."""
         with self._lock:
             host, self._host, self._closed = self._host, None, True
             if host is not None:
@@ -119,7 +119,7 @@ class RehearsalServer:
 
     @property
     def url(self) -> str:
-        """The base URL, once the server was started."""
+        """The base URL; known after the start."""
         if self._port == 0:
             raise RuntimeError("the rehearsal server has no URL before start()")
         return f"http://{HOST}:{self._port}"
@@ -131,7 +131,7 @@ class RehearsalServer:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment variables that lead clients here."""
+        """The environment variables that make clients use this server."""
         return {"TINKER_BASE_URL": self.url, "TINKER_API_KEY": self.api_key}
 
     # What goes wrong
@@ -160,22 +160,22 @@ class RehearsalServer:
         flag: bool = True,
         mode: FailureMode = "fail",
     ) -> None:
-        """Corrupt a run when it is about to apply optimizer step `step`, which it then does not.
+        """Corrupt a run just before it applies optimizer step `step`; the step is not applied.
 
-        It happens once: a successor passes the same step. `None` means whichever run comes to
-        that step first, so it can be said before there is one.
+        It happens once: a successor passes the same step. `None` means the first run that comes
+        to that step, so it can be called before there is a run.
         """
         trap = Trap(run_id=run_id, step=step, break_newest=break_newest, flag=flag, mode=mode)
         self._state.set_trap(trap)
 
     def forget(self, run_id: str) -> None:
-        """Delete a run: the API does not know it any more, nor its checkpoints."""
+        """Delete a run: the API does not know it or its checkpoints any more."""
         with self._state.changed:
             self._state.known_run(run_id).forgotten = True
             self._state.changed.notify_all()
 
     def expire(self, tinker_path: str) -> None:
-        """Let a checkpoint have expired a second ago; it stays in the listings."""
+        """Set a checkpoint's expiry to one second ago; it stays in the lists."""
         with self._state.changed:
             self._state.checkpoint(tinker_path).keep_for(-1.0)
 
@@ -186,7 +186,7 @@ class RehearsalServer:
         self._store.truncate(tinker_path)
 
     def add_fault(self, fault: Fault) -> FaultHandle:
-        """Put a fault in force until its `times` are over or its handle is removed."""
+        """Make a fault active until it hit `times` requests or its handle is removed."""
         return self._faults.add(fault)
 
     # What happened
@@ -212,7 +212,7 @@ class RehearsalServer:
 
     @property
     def requests(self) -> Counter[str]:
-        """How many requests came, by "METHOD /route/template"; the ones in faults count too."""
+        """How many requests came, by "METHOD /route/template"; those with faults count too."""
         return self._gate.requests()
 
     @property
@@ -221,10 +221,10 @@ class RehearsalServer:
         return self._connections.count
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float) -> bool:
-        """Wait until `predicate` holds, asked anew after each step, save, run and corruption.
+        """Wait until `predicate()` is true; it is called after each step, save, run and corruption.
 
-        It is called with the server's state locked, so it must be quick. Returns whether it
-        came to hold within `timeout` seconds.
+        The server's state is locked during the call, so it must be quick. Returns whether it
+        was true within `timeout` seconds.
         """
         return self._state.wait_for(predicate, timeout)
 

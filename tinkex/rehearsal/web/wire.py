@@ -1,4 +1,4 @@
-"""Bodies in and out: JSON as the API writes it, protobuf as newer clients send and ask for it."""
+"""Reads request bodies and writes answers, in JSON or, for newer clients, in protobuf."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 
 #: The media type of protobuf bodies.
 PROTOBUF = "application/x-protobuf"
-#: What the API calls the records of a loss function's output.
+#: The API's name for the records of a loss function's output.
 OUTPUT_TYPE = "ArrayRecord"
 
 _WIDTHS: Mapping[int, type[np.generic]] = {1: np.float32, 2: np.int64, 3: np.int32}
 
 
 class Body:
-    """A JSON object of which each field is asked for by its name and type."""
+    """A JSON object whose fields are read by name and type; a wrong type is a `Refusal`."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.fields = fields
@@ -98,7 +98,7 @@ def adam_settings(body: Body) -> AdamSettings:
 
 
 def loss_response(report: LossReport, request: Request) -> Response:
-    """Answer with a loss report, in protobuf where the client asks for it."""
+    """Answer with a loss report, in protobuf if the client asks for it."""
     metrics = {"loss:sum": report.loss_sum, "weights:sum": report.weight_sum}
     if PROTOBUF in request.headers.get("accept", ""):
         return Response(_to_protobuf(report, metrics), media_type=PROTOBUF)
@@ -124,7 +124,7 @@ def refusal_response(refusal: Refusal) -> Response:
 async def _plain_body(request: Request) -> bytes:
     body = await request.body()
     if request.headers.get("content-encoding", "") == "zstd":
-        # It comes with the SDK, and only a client that has it sends this.
+        # Installed with the SDK; only its clients send this encoding.
         import zstandard  # noqa: PLC0415
 
         # Unlike decompress() this needs no content size in the frame's header.
@@ -158,7 +158,7 @@ def _from_json(fields: Mapping[str, Any]) -> tuple[str, int | None, ForwardBackw
 
 
 def _from_protobuf(body: bytes) -> tuple[str, int | None, ForwardBackward]:
-    # The SDK brings the messages; a server without it speaks JSON.
+    # The message classes are the SDK's; a server without the SDK supports only JSON.
     from tinker.proto import tinker_public_pb2 as messages  # noqa: PLC0415
 
     message = messages.ForwardBackwardRequest.FromString(body)

@@ -1,0 +1,60 @@
+"""`tinkex serve`: run the embedded server of the Tinker API until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from .console import FAILED, complain, say, whole
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="run the embedded server alone",
+        description="Serves the Tinker API on 127.0.0.1 until Ctrl-C, with a small model.",
+    )
+    parser.add_argument("--port", type=whole, default=0, help="to listen on (default: a free one)")
+    parser.add_argument("--directory", help="where checkpoints lie (default: a temporary one)")
+    parser.set_defaults(command=_serve)
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from ..rehearsal import RehearsalServer  # noqa: PLC0415 (an extra)
+
+    with _ended_by_signals() as ended:
+        try:
+            server = RehearsalServer(given.directory, port=given.port).start()
+        except (OSError, OverflowError) as error:
+            complain(f"cannot listen on port {given.port}: {error}")
+            return FAILED
+        with server:
+            say("# A rehearsal server of the Tinker API; Ctrl-C ends it.")
+            for name, value in server.environ.items():
+                say(f"export {name}={value}")
+            ended.wait()
+    return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; the handlers from before are put back at the end."""
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
