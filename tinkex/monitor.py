@@ -202,7 +202,6 @@ class Monitor:
             client=client,
             make_handle=lambda record: MonitoredRun(parts, record),
         )
-        parts.controller.begin_anew(record)
         self._pace()
         return cast("MonitoredRun", record.handle)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -68,7 +69,8 @@ class Event:
     """What all events have in common.
 
     `run_id` is the id of the corrupted run (`None` where an event is not about one run),
-    `metadata` what was given to `monitor_run`, `time` an aware UTC time.
+    `metadata` what was given to `monitor_run`, `time` an aware UTC time. `name` is its signal's:
+    that of its class in lower case, with underscores.
     """
 
     name: ClassVar[str]
@@ -77,12 +79,13 @@ class Event:
     metadata: Mapping[str, Any]
     time: datetime
 
+    def __init_subclass__(cls) -> None:
+        cls.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detected(Event):
     """Sent when a poll saw `corrupted: true`."""
-
-    name: ClassVar[str] = "detected"
 
     checkpoint: Checkpoint | None
     run: TrainingRun
@@ -92,16 +95,12 @@ class Detected(Event):
 class PollError(Event):
     """Sent when a run's polls begin to fail, then at most once a minute until one succeeds."""
 
-    name: ClassVar[str] = "poll_error"
-
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Event):
     """Sent when an attempt began; `attempt` counts from 1 within an incident."""
-
-    name: ClassVar[str] = "started"
 
     attempt: int
     strategy: Any
@@ -110,8 +109,6 @@ class Started(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSelected(Event):
     """Sent when an attempt has chosen what to restore."""
-
-    name: ClassVar[str] = "checkpoint_selected"
 
     attempt: int
     strategy: Any
@@ -122,8 +119,6 @@ class CheckpointSelected(Event):
 class ClientCreated(Event):
     """Sent when the new training client exists and has loaded."""
 
-    name: ClassVar[str] = "client_created"
-
     attempt: int
     checkpoint: Checkpoint
     client: Any = field(repr=False)
@@ -133,8 +128,6 @@ class ClientCreated(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed(Event):
     """Sent when a run is recovered; `duration` is in seconds since the incident began."""
-
-    name: ClassVar[str] = "completed"
 
     attempt: int
     checkpoint: Checkpoint
@@ -147,8 +140,6 @@ class Completed(Event):
 class Failed(Event):
     """Sent when an attempt failed; the next comes in `retry_in` seconds, none where `None`."""
 
-    name: ClassVar[str] = "failed"
-
     attempt: int
     error: BaseException
     retry_in: float | None
@@ -158,8 +149,6 @@ class Failed(Event):
 class Exhausted(Event):
     """Sent when no attempt is left; `attempt` says how many there were."""
 
-    name: ClassVar[str] = "exhausted"
-
     attempt: int
     error: BaseException
 
@@ -167,8 +156,6 @@ class Exhausted(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept(Event):
     """Sent when a sweep ended: how many runs, requests, errors, and seconds it took."""
-
-    name: ClassVar[str] = "swept"
 
     runs: int
     requests: int
@@ -183,8 +170,6 @@ class Unprotected(Event):
     `since` is since when, `checkpoint` the one that is about to expire, if any.
     """
 
-    name: ClassVar[str] = "unprotected"
-
     since: datetime
     checkpoint: Checkpoint | None
 
@@ -193,16 +178,12 @@ class Unprotected(Event):
 class Missing(Event):
     """Sent once when a run cannot be found any more."""
 
-    name: ClassVar[str] = "missing"
-
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paused(Event):
     """Sent when the recoveries of an account wait until the account works again."""
-
-    name: ClassVar[str] = "paused"
 
     error: BaseException
     runs: tuple[str, ...]
@@ -211,8 +192,6 @@ class Paused(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed(Event):
     """Sent when a paused account works again; `error` is what had paused it."""
-
-    name: ClassVar[str] = "resumed"
 
     error: BaseException
     runs: tuple[str, ...]

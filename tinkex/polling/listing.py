@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..config import Config
 from ..errors import ApiResponseError, ApiStatusError
 from ..ports import PAGE_SIZE
@@ -23,6 +25,7 @@ PAGE_COST = 2
 LEARN_EVERY = 3600.0
 
 
+@dataclass(slots=True)
 class AccountView:
     """What sweeps have learnt of an account. Guarded by the sweeper's lock.
 
@@ -31,24 +34,13 @@ class AccountView:
     last list brought nothing at all.
     """
 
-    __slots__ = (
-        "depth",
-        "is_doubtful",
-        "learnt_at",
-        "page_size",
-        "refused_until",
-        "slow_until",
-        "total",
-    )
-
-    def __init__(self) -> None:
-        self.page_size = PAGE_SIZE
-        self.total: int | None = None
-        self.depth: int | None = None
-        self.is_doubtful = False
-        self.learnt_at = float("-inf")
-        self.refused_until = float("-inf")
-        self.slow_until = float("-inf")
+    page_size: int = PAGE_SIZE
+    total: int | None = None
+    depth: int | None = None
+    is_doubtful: bool = False
+    learnt_at: float = float("-inf")
+    refused_until: float = float("-inf")
+    slow_until: float = float("-inf")
 
     def should_list(self, runs: int, workers: int, now: float) -> bool:
         """Whether to begin with a page. So few runs that they fit one round are just asked for."""
@@ -83,20 +75,6 @@ class Listing:
 
     `unseen` are the runs that no page has shown yet, `error` why pages could not be had.
     """
-
-    __slots__ = (
-        "_asked",
-        "_deepest",
-        "_is_over",
-        "_landed",
-        "_last_full",
-        "_open",
-        "_worth",
-        "config",
-        "error",
-        "unseen",
-        "view",
-    )
 
     def __init__(self, view: AccountView, config: Config | None, records: list[Record]) -> None:
         self.view = view

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..config import Config
 from ..runs.record import Record
@@ -22,19 +22,17 @@ class SweepEnd:
     duration: float
 
 
+@dataclass(slots=True, eq=False)
 class Sweep:
     """The state of one sweep, guarded by the sweeper's lock."""
 
-    __slots__ = ("began", "ended", "errors", "listings", "polls", "requests", "runs")
-
-    def __init__(self, began: float, *, ended: bool = False) -> None:
-        self.polls: deque[Poll] = deque()
-        self.listings: list[Listing] = []
-        self.runs = 0
-        self.began = began
-        self.requests = 0
-        self.errors = 0
-        self.ended = ended
+    began: float
+    ended: bool = False
+    polls: deque[Poll] = field(default_factory=deque)
+    listings: list[Listing] = field(default_factory=list)
+    runs: int = 0
+    requests: int = 0
+    errors: int = 0
 
     def take(self) -> Poll | Page | None:
         """The next request, pages first."""
@@ -49,16 +47,14 @@ class Sweep:
         self.listings.clear()
 
 
+@dataclass(slots=True, eq=False)
 class Poll:
-    """One run to ask for. Its `run_id` is that of the generation that the sweep meant."""
+    """One run to ask for; `run_id` is the generation that the sweep meant."""
 
-    __slots__ = ("began", "record", "run_id", "sweep")
-
-    def __init__(self, sweep: Sweep, record: Record) -> None:
-        self.sweep = sweep
-        self.record = record
-        self.run_id = record.run_id
-        self.began = 0.0
+    sweep: Sweep
+    record: Record
+    run_id: str
+    began: float = 0.0
 
     @property
     def config(self) -> Config | None:
@@ -66,14 +62,16 @@ class Poll:
         return self.record.config
 
 
+@dataclass(slots=True, eq=False)
 class Page:
     """One page to ask for."""
 
-    __slots__ = ("began", "config", "listing", "number", "sweep")
+    sweep: Sweep
+    listing: Listing
+    number: int
+    began: float = 0.0
 
-    def __init__(self, sweep: Sweep, listing: Listing, number: int) -> None:
-        self.sweep = sweep
-        self.listing = listing
-        self.config = listing.config
-        self.number = number
-        self.began = 0.0
+    @property
+    def config(self) -> Config | None:
+        """The account it asks."""
+        return self.listing.config

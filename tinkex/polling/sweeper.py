@@ -106,7 +106,7 @@ class Sweeper:
 
     def poll(self, record: Record) -> Callable[[], bool]:
         """Poll one run now, outside any sweep; what is returned tells whether that is done."""
-        poll = Poll(Sweep(self._clock.monotonic(), ended=True), record)
+        poll = Poll(Sweep(self._clock.monotonic(), ended=True), record, record.run_id)
         with self._lock:
             self._single.append(poll)
         self._work()
@@ -161,7 +161,7 @@ class Sweeper:
         else:
             # Those that failed last time come last: they are the ones that may hang.
             due.sort(key=lambda record: record.failed_at is not None)
-            sweep.polls.extend(Poll(sweep, record) for record in due)
+            sweep.polls.extend(Poll(sweep, record, record.run_id) for record in due)
 
     def _next(self) -> Poll | Page | None:
         with self._lock:
@@ -326,7 +326,7 @@ class Sweeper:
         left = page.listing.left_over()
         if page.listing.error is None:
             polls = self._single if page.sweep.ended else page.sweep.polls
-            polls.extend(Poll(page.sweep, record) for record in left)
+            polls.extend(Poll(page.sweep, record, record.run_id) for record in left)
         return left
 
     # The end

@@ -11,7 +11,6 @@ from ..policy import Policy
 from ..ports import RestPort, ServicePort
 from ..runs.changes import (
     AttemptFailed,
-    BegunAnew,
     Change,
     Flagged,
     GaveUp,
@@ -185,10 +184,6 @@ class Controller:
         return self._runs.apply(record, change, publish=publish)
 
     # Commands
-
-    def begin_anew(self, record: Record) -> None:
-        """Poll an exhausted run again, with its budget given back."""
-        self._runs.apply(record, BegunAnew())
 
     def stop(self, record: Record) -> None:
         """Stop a run for good; what an attempt under way brings is not adopted."""

@@ -70,7 +70,7 @@ class Holds(Generic[T]):
         runs_of: The ids of an account's runs.
         release: Takes the incidents that may go on.
 
-    Threads: every method is safe from any thread; nothing is called under the lock.
+    Threads: every method is safe from any thread; under the lock only memory is touched.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Holds(Generic[T]):
         self._release = release
         self._lock = threading.Lock()
         # Guarded by _lock: _accounts, with all that is in them. The dispatcher's lock may be
-        # held around it, and the publisher's is taken within, so that `paused` and `resumed`
-        # come in the order in which the breaker opened and closed.
+        # held around it; the run map's and the publisher's are taken within, so that `paused`
+        # and `resumed` come in the order in which the breaker opened and closed.
         self._accounts: dict[Config | None, _Account[T]] = {}
 
     # What opens and closes a breaker
@@ -101,20 +101,15 @@ class Holds(Generic[T]):
         polls_fail: bool,
     ) -> None:
         """Hold an account for a reason; `paused` is published where it was not held before."""
-        runs: tuple[str, ...] | None = None
-        while True:
-            with self._lock:
-                known = self._accounts.setdefault(account, _Account())
-                held = known.holds.get(reason)
-                if held is not None:
-                    held.polls_fail = held.polls_fail or polls_fail
-                    return
-                if runs is not None:
-                    known.holds[reason] = _Hold(error, polls_fail)
-                    if len(known.holds) == 1:
-                        self._queue_locked(Paused, account, error, runs)
-                    break
-            runs = self._runs_of(account)
+        with self._lock:
+            known = self._accounts.setdefault(account, _Account())
+            held = known.holds.get(reason)
+            if held is not None:
+                held.polls_fail = held.polls_fail or polls_fail
+                return
+            known.holds[reason] = _Hold(error, polls_fail)
+            if len(known.holds) == 1:
+                self._queue_locked(Paused, account, error)
         self._publisher.flush()
 
     def poll_succeeded(self, account: Config | None) -> None:
@@ -151,37 +146,27 @@ class Holds(Generic[T]):
         self._release(probes)
 
     def _lift(self, account: Config | None, *, by_poll: bool) -> None:
-        runs: tuple[str, ...] | None = None
-        while True:
-            with self._lock:
-                known = self._accounts.get(account)
-                holds = known.holds if known else {}
-                over = [reason for reason, held in holds.items() if held.polls_fail is by_poll]
-                if known is None or not over:
-                    return
-                if runs is not None:
-                    error = [holds.pop(reason).error for reason in over][-1]
-                    if holds:
-                        return
-                    released = (*known.waiting,)
-                    known.waiting.clear()
-                    known.probes.clear()
-                    self._queue_locked(Resumed, account, error, runs)
-                    break
-            runs = self._runs_of(account)
+        with self._lock:
+            known = self._accounts.get(account)
+            holds = known.holds if known else {}
+            over = [reason for reason, held in holds.items() if held.polls_fail is by_poll]
+            if known is None or not over:
+                return
+            error = [holds.pop(reason).error for reason in over][-1]
+            if holds:
+                return
+            released = (*known.waiting,)
+            known.waiting.clear()
+            known.probes.clear()
+            self._queue_locked(Resumed, account, error)
         self._publisher.flush()
         self._release(released)
 
     def _queue_locked(
-        self,
-        kind: type[Paused | Resumed],
-        account: Config | None,
-        error: BaseException,
-        runs: tuple[str, ...],
+        self, kind: type[Paused | Resumed], account: Config | None, error: BaseException
     ) -> None:
-        event = kind(
-            run_id=None, metadata=NO_METADATA, time=self._clock.utc(), error=error, runs=runs
-        )
+        now, runs = self._clock.utc(), self._runs_of(account)
+        event = kind(run_id=None, metadata=NO_METADATA, time=now, error=error, runs=runs)
         self._publisher.queue(("account", account), (event,))
 
     # Incidents

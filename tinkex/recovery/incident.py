@@ -13,7 +13,7 @@ from ..runs.changes import AttemptStep, Change
 from ..runtime.publisher import Notice, Publisher
 from ..runtime.scheduler import Clock, Timer
 from ..runtime.waits import Waits
-from ..signals import CheckpointSelected, ClientCreated, Completed, Event, Started
+from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
 from ..types import Checkpoint
 from .attempt import AttemptReport, AttemptTask, RecoveryRequest
 from .holds import Breaker, Holds
@@ -21,7 +21,10 @@ from .retry import Tally
 
 __all__ = ["Attempt", "Dropped", "Incident", "Owner", "Take"]
 
-E = TypeVar("E", bound=Event)
+#: The events of an attempt.
+E = TypeVar(
+    "E", bound=Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
+)
 
 #: Takes a change of an incident and returns what it gives rise to, `None` where it is refused.
 #: Publishes that where the second argument says so.

@@ -214,47 +214,17 @@ class RestClient:
         if self._process != os.getpid():
             self._process, self._accounts, self._calls = os.getpid(), {}, set()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process its connections are of no use: there it stands for the shared client.
+        return _shared_client, ()
+
     def _sleep(self, seconds: float) -> None:
         if self._wait(seconds):
             raise ApiConnectionError(_CLOSED)
 
 
-_shared_lock = threading.Lock()
-_shared_client: RestClient | None = None
-
-
-def _shared() -> RestClient:
-    global _shared_client  # noqa: PLW0603
-    with _shared_lock:
-        if _shared_client is None:
-            _shared_client = RestClient()
-        return _shared_client
-
-
-def get_training_run(config: Config, run_id: str, *, timeout: float | None = None) -> TrainingRun:
-    """Ask for one run: `RestClient.get_training_run` on the shared client."""
-    return _shared().get_training_run(config, run_id, timeout=timeout)
-
-
-def list_training_runs(
-    config: Config, *, limit: int = 20, offset: int = 0, timeout: float | None = None
-) -> TrainingRunPage:
-    """Ask for one page of all runs: `RestClient.list_training_runs` on the shared client."""
-    return _shared().list_training_runs(config, limit=limit, offset=offset, timeout=timeout)
-
-
-def list_checkpoints(
-    config: Config, run_id: str, *, timeout: float | None = None
-) -> tuple[Checkpoint, ...]:
-    """Ask for a run's checkpoints: `RestClient.list_checkpoints` on the shared client."""
-    return _shared().list_checkpoints(config, run_id, timeout=timeout)
-
-
-def get_weights_info(
-    config: Config, tinker_path: str | TinkerPath, *, timeout: float | None = None
-) -> WeightsInfo:
-    """Ask for a checkpoint's settings: `RestClient.get_weights_info` on the shared client."""
-    return _shared().get_weights_info(config, tinker_path, timeout=timeout)
+def _shared_client() -> RestClient:
+    return _shared
 
 
 def _bound(timeout: float | None) -> float:
@@ -321,3 +291,12 @@ def _is_last(state: RetryCallState) -> bool:
 def _outcome(state: RetryCallState) -> Any:
     # `_attempt` returns errors as values, so there is always a result.
     return None if state.outcome is None else state.outcome.result()
+
+
+#: The client that all callers of these functions share.
+_shared = RestClient()
+
+get_training_run = _shared.get_training_run
+list_training_runs = _shared.list_training_runs
+list_checkpoints = _shared.list_checkpoints
+get_weights_info = _shared.get_weights_info

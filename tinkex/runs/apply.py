@@ -247,16 +247,11 @@ def _updated(record: Record, change: changes.Updated, _: Moment) -> Result:
     record.config = change.config
     record.metadata = change.metadata or record.metadata
     record.client = record.client if change.client is None else change.client
-    return ()
-
-
-def _begun_anew(record: Record, _: changes.BegunAnew, __: Moment) -> Result:
-    if record.state is not RunState.EXHAUSTED:
-        return None
-    _give_budget_back(_history(record))
-    _forget_polls(record)
-    record.error = None
-    _move(record, RunState.HEALTHY)
+    if record.state is RunState.EXHAUSTED:
+        _give_budget_back(_history(record))
+        _forget_polls(record)
+        record.error = None
+        _move(record, RunState.HEALTHY)
     return ()
 
 
@@ -311,7 +306,6 @@ _APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
     changes.Recovered: _recovered,
     changes.Orphaned: _orphaned,
     changes.Updated: _updated,
-    changes.BegunAnew: _begun_anew,
     changes.Stopped: _stopped,
     changes.CauseNoted: _cause_noted,
     changes.Reached: _reached,

@@ -18,7 +18,6 @@ from .checkpoints import Cursor
 __all__ = [
     "AttemptFailed",
     "AttemptStep",
-    "BegunAnew",
     "CauseNoted",
     "Change",
     "Flagged",
@@ -141,17 +140,15 @@ class Orphaned(Change):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updated(Change):
-    """`monitor_run` was called again; `client` is `None` where it is not of the live run."""
+    """`monitor_run` was called again: an exhausted run begins anew, with its budget given back.
+
+    `client` is `None` where it is not of the live run.
+    """
 
     service: Any
     config: Config | None
     metadata: Mapping[str, Any]
     client: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BegunAnew(Change):
-    """An exhausted run is polled again, with its budget given back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

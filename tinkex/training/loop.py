@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import MonitorStoppedError, RecoveryExhaustedError, in_words
-from ..runs.changes import Reached, SaveBegan, Saved
+from ..runs.changes import Change, Reached, Saved
 from ..runs.checkpoints import Cursor
 from ..runs.record import Record
 from ..runs.run_map import RunMap
@@ -145,26 +145,21 @@ class Loop:
         is_dead = state.is_pending or state is RunState.EXHAUSTED or self.record.is_dead
         return is_dead or self.record.run_id != run_id
 
-    def reach(self, run_id: str, step: int, *, unfinished: bool = False) -> None:
-        """Note the next step of the loop on a generation; it only moves forward."""
-        self._runs.apply(self.record, Reached(run_id=run_id, step=step, unfinished=unfinished))
+    def note(self, change: Change) -> None:
+        """Note a step that was reached, or a save that began."""
+        self._runs.apply(self.record, change)
 
     def report(self, run_id: str, error: BaseException, *, is_its_own: bool) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
         begun = self._confirmation.report(self.record, error, run_id, is_its_own=is_its_own)
         return begun or self.record.state is RunState.EXHAUSTED
 
-    def expect(self, name: str, cursor: Cursor) -> None:
-        """Note where the loop stands while a checkpoint is being saved."""
-        path = f"tinker://{self.record.run_id}/weights/{name}"
-        self._runs.apply(self.record, SaveBegan(path=path, cursor=cursor))
-
     def save(
         self, path: str, cursor: Cursor, user_metadata: Mapping[str, str] | None = None
     ) -> Checkpoint:
         """Note where the loop stood when a checkpoint was saved."""
         saved = replace(Checkpoint.from_path(path), user_metadata=user_metadata)
-        self._runs.apply(self.record, Saved(checkpoint=saved, cursor=cursor))
+        self.note(Saved(checkpoint=saved, cursor=cursor))
         return saved
 
     def record_checkpoint(self, path: str, cursor: Cursor) -> Checkpoint:
@@ -183,7 +178,7 @@ class Loop:
         if parsed.run_id not in lineage and not is_source:
             raise ValueError(f"{path!r} is not of this lineage: {', '.join(lineage)}")
         if parsed.run_id == lineage[-1]:
-            self.reach(parsed.run_id, cursor.step)
+            self.note(Reached(run_id=parsed.run_id, step=cursor.step))
         return self.save(path, cursor)
 
 

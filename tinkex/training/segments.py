@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ResumePointUnknownError, SegmentSupersededError, causes
+from ..runs.changes import Reached, SaveBegan
 from ..runs.checkpoints import Cursor
 from ..service import is_sdk_error, saved_path, takes_option
 from ..types import Checkpoint
@@ -140,7 +141,8 @@ class Segment:
             self._progress.submitted(step)
             self._note()
         # The answer may be lost with the run, and the checkpoint be there all the same.
-        self._run.expect(name, cursor)
+        path = f"tinker://{self._outlook.run_id}/weights/{name}"
+        self._run.note(SaveBegan(path=path, cursor=cursor))
         try:
             saved = save(name, **options)
         except Exception as error:
@@ -186,7 +188,8 @@ class Segment:
 
     def _note(self) -> None:
         progress = self._progress
-        self._run.reach(self._outlook.run_id, progress.step, unfinished=progress.is_uncertain)
+        run_id, unfinished = self._outlook.run_id, progress.is_uncertain
+        self._run.note(Reached(run_id=run_id, step=progress.step, unfinished=unfinished))
 
     def _is_superseded(self) -> bool:
         return self._run.is_superseded(self._outlook.run_id)
