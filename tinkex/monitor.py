@@ -190,7 +190,7 @@ class Monitor:
             )
         checked_run_id(run_id)
         parts = self._parts
-        parts.services.check(service)
+        parts.owner.services.check(service)
         known = dict(checked_metadata(metadata))
         client = known.pop("training_client", None) if client is None else client
         config = config_for(service, parts.rest.module, self._config, self._rest_client_fun)

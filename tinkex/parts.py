@@ -16,8 +16,6 @@ from .ports import RestModule, RestPort, ServiceModule, ServicePort
 from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
 from .recovery.executor import RecoveryExecutor
-from .recovery.holds import Holds
-from .recovery.incident import Incident, Owner
 from .runs.record import Record
 from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
@@ -39,13 +37,8 @@ RESULTS_AT_ONCE = 64
 class Parts:
     """What a monitor and the handles of its runs work with.
 
-    Args:
-        sender: The monitor, as receivers of its signals get it.
-        policy: The monitor's.
-        rest_module, service_client_module, scheduler, poll_workers: See `Monitor`; checked.
-        executor: Where attempts are submitted.
-        owns_executor: The executor was made for this monitor and ends with it.
-        on_sweep_end: Called when a sweep has ended.
+    The arguments are those of `Monitor`, checked. `sender` is the monitor, as receivers of its
+    signals get it; an executor that the monitor owns ends with it.
 
     Threads: safe from any thread; no attribute is changed later.
     """
@@ -79,11 +72,6 @@ class Parts:
         self.waits = Waits(self.clock)
         self.publisher = Publisher(sender, inline=inline, on_idle=self.waits.notify)
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits)
-        self._dispatcher = executor.dispatcher
-        holds: Holds[Incident] = Holds(
-            self.clock, self.publisher, self.runs.of_account, self._dispatcher.release
-        )
-        self.owner = Owner(self.publisher, self.waits, holds)
         self._close.append(self.runs.close)
         if rest_module is None or rest_module is default_rest:
             client = default_rest.RestClient(
@@ -94,20 +82,13 @@ class Parts:
             self._close.append(client.close)
         else:
             polls = self.rest = RestPort(rest_module)
-        rest, self.services = executor.ports(
-            self.rest, ServicePort(service_client_module or default_services)
+        services = ServicePort(service_client_module or default_services)
+        self.owner = executor.owner_for(
+            self.publisher, self.waits, self.clock, self.rest, services, self.runs.of_account
         )
-        self.controller = Controller(
-            policy,
-            self.runs,
-            self._dispatcher,
-            rest=rest,
-            services=self.services,
-            clock=executor.clock(self.clock),
-            owner=self.owner,
-            holds=holds,
-        )
-        self.detection = Detection(self.runs, holds, self.controller)
+        self._dispatcher = executor.dispatcher
+        self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
+        self.detection = Detection(self.runs, self.owner.holds, self.controller)
         self.sweeper = Sweeper(
             polls,
             self.clock,

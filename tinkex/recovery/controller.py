@@ -8,70 +8,32 @@ from functools import partial
 
 from ..errors import AlreadyPendingError, IncidentBudgetError, MonitorStoppedError, TinkexError
 from ..policy import Policy
-from ..ports import RestPort, ServicePort
-from ..runs.changes import (
-    AttemptFailed,
-    Change,
-    Flagged,
-    GaveUp,
-    Recovered,
-    Requested,
-    Stopped,
-)
+from ..runs.changes import AttemptFailed, Change, Flagged, GaveUp, Recovered, Requested, Stopped
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
 from ..runtime.publisher import Notice
-from ..runtime.scheduler import Clock
 from ..signals import Completed, Exhausted
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
-from .holds import Holds
-from .incident import Dropped, Incident, Owner
+from .incident import Dropped, Owner
 
 __all__ = ["Controller"]
 
 
 class Controller:
-    """Begins incidents for the runs of a monitor and applies their changes.
-
-    Args:
-        policy: The monitor's.
-        runs: The run map.
-        dispatcher: Where incidents begin.
-        rest: Lists checkpoints.
-        services: Makes training clients.
-        clock: Waits out backoffs.
-        owner: The monitor, as incidents know it.
-        holds: The breakers of its accounts.
+    """Begins incidents for the runs of a monitor, their `owner`, and applies their changes.
 
     Threads: every method is safe from any thread, and none waits for anything.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        runs: RunMap,
-        dispatcher: Dispatcher,
-        *,
-        rest: RestPort,
-        services: ServicePort,
-        clock: Clock,
-        owner: Owner,
-        holds: Holds[Incident],
-    ) -> None:
+    def __init__(self, policy: Policy, runs: RunMap, dispatcher: Dispatcher, owner: Owner) -> None:
         self._policy = policy
-        # Callbacks are called here: they need not travel with each attempt.
-        self._attempts_policy = replace(policy, on_recovery=None, on_failure=None)
         self._runs = runs
         self._dispatcher = dispatcher
-        self._rest = rest
-        self._services = services
-        self._clock = clock
         self._owner = owner
-        self._holds = holds
 
     # What begins an incident
 
@@ -87,7 +49,7 @@ class Controller:
 
         Args:
             record: The run.
-            cause: Why: then the policy's budget counts. `None`: a caller asked for it.
+            cause: The error of its training loop; `None`: a caller asks, whatever the budget.
             run_id: Only if this is still the live generation.
 
         Raises:
@@ -104,29 +66,22 @@ class Controller:
         return self._begin(record, about, None)
 
     def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> Future[Completed]:
+        take = partial(self._take, record)
+        request, owner = self._request(record, run), self._owner
         try:
             self._check_budget(record, run_id)
-            incident = self._dispatcher.begin(
-                self.request(record, run),
-                record.metadata,
-                self._clock,
-                self._owner,
-                partial(self._take, record),
-                joining=True,
-            )
+            return self._dispatcher.begin(
+                request, record.metadata, owner, take, joining=True
+            ).future
         except TinkexError as error:
+            now = owner.clock.utc()
             event = Exhausted(
-                run_id=run_id,
-                metadata=record.metadata,
-                time=self._clock.utc(),
-                attempt=0,
-                error=error,
+                run_id=run_id, metadata=record.metadata, time=now, attempt=0, error=error
             )
             self._runs.apply(record, GaveUp(run_id=run_id, event=event))
             refused: Future[Completed] = Future()
             refused.set_exception(error)
             return refused
-        return incident.future
 
     def _check_budget(self, record: Record, run_id: str) -> None:
         policy = self._policy
@@ -134,18 +89,16 @@ class Controller:
         if before >= policy.max_incidents:
             raise IncidentBudgetError(run_id, before, policy.incident_window)
 
-    # What an incident works with
-
-    def request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
-        """What a recovery of the run needs, as data."""
+    def _request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
         with self._runs.lock:
             return RecoveryRequest(
                 run_id=record.run_id,
                 root_id=record.root_id,
                 service=record.service,
-                policy=self._attempts_policy,
-                rest=self._rest,
-                services=self._services,
+                # Callbacks are called here: they need not travel with each attempt.
+                policy=replace(self._policy, on_recovery=None, on_failure=None),
+                rest=self._owner.rest,
+                services=self._owner.services,
                 config=record.config,
                 run=run,
                 run_ids=record.run_ids,
@@ -156,16 +109,16 @@ class Controller:
 
     def next_task(self, record: Record) -> AttemptTask:
         """The attempt that a recovery would begin with now."""
-        request = self.request(record, None)
+        request = self._request(record, None)
         return AttemptTask(
             request=request,
             number=1,
             with_optimizer=request.policy.restore_optimizer,
             broken=self._dispatcher.broken(request.run_id),
-            now=self._clock.utc(),
+            now=self._owner.clock.utc(),
         )
 
-    # What an incident tells
+    # What an incident tells, and what ends it
 
     def _take(self, record: Record, change: Change, publish: bool) -> tuple[Notice, ...] | None:
         """Apply a change of an incident; `None` where its result is not wanted any more."""
@@ -175,15 +128,13 @@ class Controller:
             return None
         # Of the account an attempt tells also where its run does not wait for it any more.
         if isinstance(change, AttemptFailed) and change.is_held:
-            self._holds.hold(record.config, change.event.error, polls_fail=False)
+            self._owner.holds.hold(record.config, change.event.error, polls_fail=False)
         elif isinstance(change, Recovered) or (
             isinstance(change, AttemptFailed | GaveUp)
             and classify(change.event.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)
         ):
-            self._holds.attempt_went_on(record.config)
+            self._owner.holds.attempt_went_on(record.config)
         return self._runs.apply(record, change, publish=publish)
-
-    # Commands
 
     def stop(self, record: Record) -> None:
         """Stop a run for good; what an attempt under way brings is not adopted."""

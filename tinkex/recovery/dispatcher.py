@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
-from ..runtime.scheduler import Clock
 from ..signals import Started
 from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
 from .incident import Attempt, Dropped, Incident, Owner, Take
@@ -58,7 +57,6 @@ class Dispatcher:
         self,
         request: RecoveryRequest,
         metadata: Mapping[str, Any],
-        clock: Clock,
         owner: Owner,
         take: Take,
         *,
@@ -69,8 +67,7 @@ class Dispatcher:
         Args:
             request: What to recover.
             metadata: Carried by its events.
-            clock: Waits out backoffs.
-            owner: Who begins it.
+            owner: Who begins it, with what it works with.
             take: Told each change; may refuse `Recovered`.
             joining: Where another owner has an incident of this run, be told its changes too.
 
@@ -78,7 +75,7 @@ class Dispatcher:
             AlreadyPendingError: There is one for this run already.
             MonitorStoppedError: Closed.
         """
-        incident = Incident(request, metadata, clock, owner, take)
+        incident = Incident(request, metadata, owner, take)
         with self._lock:
             if self._closed or owner.closing:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
@@ -105,7 +102,7 @@ class Dispatcher:
         self._pump()
 
     def _release_later(self, incident: Incident, delay: float) -> None:
-        timer = incident.clock.call_later(delay, lambda: self.release((incident,)))
+        timer = incident.owner.clock.call_later(delay, lambda: self.release((incident,)))
         with self._lock:
             incident.timer = timer
             is_stale = incident.settled
@@ -250,7 +247,7 @@ class Dispatcher:
             self._cancel(incident)
             self._ended(attempt, None)
             return
-        attempt.timer = incident.clock.call_later(
+        attempt.timer = incident.owner.clock.call_later(
             request.policy.attempt_timeout, lambda: self._time_out(attempt)
         )
         job: Any = None
@@ -335,5 +332,5 @@ class Dispatcher:
     def _settle_locked(self, incident: Incident) -> None:
         incident.settled = True
         incident.current = None
-        incident.leave_holds()
+        incident.owner.holds.forget(incident.account, incident)
         self._incidents.pop(incident.request.run_id, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import partial
@@ -35,7 +35,8 @@ from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
 from .dispatcher import JOIN_GRACE, Dispatcher
-from .incident import Owner
+from .holds import Holds
+from .incident import Incident, Owner
 
 __all__ = ["RecoveryExecutor"]
 
@@ -85,7 +86,7 @@ class RecoveryExecutor:
         # Guarded by _lock: _own_pool, _own_scheduler and _owner, made when first needed.
         self._own_pool: DaemonPool | None = None
         self._own_scheduler: ThreadScheduler | None = None
-        self._owner: tuple[Owner, Clock] | None = None
+        self._owner: Owner | None = None
         #: The incidents under way, for monitors.
         self.dispatcher = Dispatcher(self._pool, max_concurrent)
 
@@ -132,17 +133,16 @@ class RecoveryExecutor:
         checked = as_policy(policy)
         if not checked.enabled:
             raise RecoveryDisabledError(f"run {run_id!r}: the policy has enabled=False")
-        owner, clock = self._own_owner()
-        rest, services = self.ports(RestPort(default_rest), ServicePort(default_services))
-        services.check(service)
+        owner = self._own_owner()
+        owner.services.check(service)
         request = RecoveryRequest(
             run_id=checked_run_id(run_id),
             root_id=run_id,
             service=service,
             policy=replace(checked, on_recovery=None, on_failure=None),
-            rest=rest,
-            services=services,
-            config=config_for(service, rest.module, config),
+            rest=owner.rest,
+            services=owner.services,
+            config=config_for(service, owner.rest.module, config),
             run=run,
             run_ids=(run_id,),
             known=() if last_checkpoint is None else (as_checkpoint(last_checkpoint),),
@@ -157,7 +157,7 @@ class RecoveryExecutor:
             return notices
 
         told = checked_metadata(metadata)
-        return self.dispatcher.begin(request, told, self.clock(clock), owner, take).future
+        return self.dispatcher.begin(request, told, owner, take).future
 
     def shutdown(self, wait: bool = True, *, timeout: float = 5.0) -> None:
         """Take no more recoveries and end those that wait; threads of our own are ended.
@@ -168,7 +168,7 @@ class RecoveryExecutor:
             timeout: Seconds. Attempts that are still under way then are abandoned.
         """
         self.dispatcher.close()
-        owner, _ = self._own_owner()
+        owner = self._own_owner()
         with self._lock:
             pool, scheduler = self._own_pool, self._own_scheduler
         joins = [owner.publisher.join, self.join]
@@ -185,18 +185,31 @@ class RecoveryExecutor:
         if pool is not None:
             pool.join(timeout)
 
-    # What monitors use
+    def owner_for(
+        self,
+        publisher: Publisher,
+        waits: Waits,
+        clock: Clock,
+        rest: RestPort,
+        services: ServicePort,
+        runs_of: Callable[[Config | None], tuple[str, ...]] | None = None,
+    ) -> Owner:
+        """Make an owner of incidents; what was handed in here goes before the caller's.
 
-    def ports(self, rest: RestPort, services: ServicePort) -> tuple[RestPort, ServicePort]:
-        """The modules that were handed in here, else those of the caller."""
-        return (
-            RestPort(self._rest_module) if self._rest_module is not None else rest,
-            ServicePort(self._services) if self._services is not None else services,
+        `runs_of` gives an account's runs; without it no poll tells when an account works again.
+        """
+        holds: Holds[Incident] = Holds(
+            clock, publisher, runs_of or (lambda _: ()), self.dispatcher.release
         )
-
-    def clock(self, default: Clock) -> Clock:
-        """The clock of the scheduler that was handed in here, else the caller's."""
-        return Clock(self._scheduler) if self._scheduler else default
+        return Owner(
+            publisher=publisher,
+            waits=waits,
+            clock=clock if self._scheduler is None else Clock(self._scheduler),
+            rest=rest if self._rest_module is None else RestPort(self._rest_module),
+            services=services if self._services is None else ServicePort(self._services),
+            holds=holds,
+            can_pause=runs_of is not None,
+        )
 
     def _pool(self) -> Executor:
         if self._given_pool is not None:
@@ -207,8 +220,8 @@ class RecoveryExecutor:
                 self._own_pool = DaemonPool(2 * self._max_concurrent, "tinkex-recovery")
             return self._own_pool
 
-    def _own_owner(self) -> tuple[Owner, Clock]:
-        """What is published, and timed, for recoveries that were asked for here."""
+    def _own_owner(self) -> Owner:
+        """The owner of recoveries that were asked for here."""
         with self._lock:
             if self._owner is None:
                 scheduler = self._scheduler
@@ -218,5 +231,6 @@ class RecoveryExecutor:
                 waits = Waits(clock)
                 inline = self._scheduler is not None
                 publisher = Publisher(self, inline=inline, on_idle=waits.notify)
-                self._owner = Owner(publisher, waits), clock
+                rest, services = RestPort(default_rest), ServicePort(default_services)
+                self._owner = self.owner_for(publisher, waits, clock, rest, services)
             return self._owner

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ..config import Config
 from ..policy import Specific
+from ..ports import RestPort, ServicePort
 from ..runs.changes import AttemptStep, Change
 from ..runtime.publisher import Notice, Publisher
 from ..runtime.scheduler import Clock, Timer
@@ -16,7 +17,7 @@ from ..runtime.waits import Waits
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
 from ..types import Checkpoint
 from .attempt import AttemptReport, AttemptTask, RecoveryRequest
-from .holds import Breaker, Holds
+from .holds import Holds
 from .retry import Tally
 
 __all__ = ["Attempt", "Dropped", "Incident", "Owner", "Take"]
@@ -33,27 +34,29 @@ Take = Callable[[Change, bool], tuple[Notice, ...] | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped(Change):
-    """Whoever began the incident ended it. Only told to those that joined it."""
+    """The owner of the incident ended it. Only told to those that joined it."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Owner:
-    """Who begins incidents: a monitor, or an executor that was asked directly.
+    """Who begins incidents, a monitor or an executor that is asked directly, and its tools.
 
-    `holds` is `None` where no poll tells of the accounts. `closing` is set when the owner
-    stops: nothing new is begun for it.
+    `can_pause`: polls tell when an account works again, so incidents may wait for it.
+    `closing` is set when the owner stops: nothing new is begun for it.
     """
 
     publisher: Publisher
     waits: Waits
-    holds: Holds[Incident] | None = None
+    clock: Clock
+    rest: RestPort
+    services: ServicePort
+    holds: Holds[Incident]
+    can_pause: bool
     closing: bool = False
 
 
 class Incident:
-    """The state of one incident.
-
-    `takes` are of the one that began the incident and of those that joined it.
+    """The state of one incident; `takes` are of its owner and of those that joined it.
 
     Threads: `request`, `attempt`, `tally`, `broken`, `history` and `with_optimizer` are touched
     only by the thread that ended the current attempt; `takes`, `current`, `timer` and `settled`
@@ -61,27 +64,19 @@ class Incident:
     """
 
     def __init__(
-        self,
-        request: RecoveryRequest,
-        metadata: Mapping[str, Any],
-        clock: Clock,
-        owner: Owner,
-        take: Take,
+        self, request: RecoveryRequest, metadata: Mapping[str, Any], owner: Owner, take: Take
     ) -> None:
         self.request = request
         self.metadata = metadata
-        self.clock = clock
         self.owner = owner
         self.takes = [take]
         self.future: Future[Completed] = Future()
         self.future.set_running_or_notify_cancel()
-        self.began = clock.monotonic()
+        self.began = owner.clock.monotonic()
         self.attempt = 0
         self.with_optimizer = request.policy.restore_optimizer
         self.tally = Tally(
-            seed=request.run_id,
-            can_pause=owner.holds is not None,
-            with_optimizer=self.with_optimizer,
+            seed=request.run_id, can_pause=owner.can_pause, with_optimizer=self.with_optimizer
         )
         self.broken: frozenset[str] = frozenset()
         self.history: list[str] = []
@@ -96,23 +91,17 @@ class Incident:
 
     def admit(self) -> bool:
         """Ask the account's breaker for the next attempt; where it says no, the incident waits."""
-        holds = self.owner.holds
-        return holds is None or holds.admit(self.account, self)
+        return self.owner.holds.admit(self.account, self)
 
-    def is_held(self) -> bool:
-        """Whether the account is held."""
-        holds = self.owner.holds
-        return holds is not None and holds.breaker(self.account) is not Breaker.CLOSED
-
-    def leave_holds(self) -> None:
-        """Wait for the account no more."""
-        if self.owner.holds is not None:
-            self.owner.holds.forget(self.account, self)
+    def elapsed(self) -> float:
+        """Seconds since the incident began."""
+        return self.owner.clock.monotonic() - self.began
 
     def tell(self, change: Change) -> tuple[Notice, ...] | None:
-        """Tell a change to all that want to know; return the first answer of one that takes it.
+        """Tell a change to the owner, which publishes it, and to those that joined.
 
-        The one that began the incident publishes it, those that joined it do not.
+        Returns:
+            The first answer of one that takes it.
         """
         answers = [take(change, not number) for number, take in enumerate(self.takes)]
         return next((each for each in answers if each is not None), None)
@@ -122,15 +111,15 @@ class Attempt:
     """One attempt of an incident, guarded by the dispatcher's lock."""
 
     def __init__(self, incident: Incident) -> None:
-        request = incident.request
         self.incident = incident
         self.number = incident.attempt
+        self.strategy: str | Specific = incident.request.policy.checkpoint_strategy
         self.task = AttemptTask(
-            request=request,
+            request=incident.request,
             number=self.number,
             with_optimizer=incident.with_optimizer,
             broken=incident.broken,
-            now=incident.clock.utc(),
+            now=incident.owner.clock.utc(),
             on_selected=self._selected,
             is_wanted=self.is_current,
         )
@@ -145,18 +134,13 @@ class Attempt:
         if self.is_current():
             self.tell(CheckpointSelected, strategy=self.strategy, checkpoint=checkpoint)
 
-    @property
-    def strategy(self) -> str | Specific:
-        """The checkpoint strategy, as events carry it."""
-        return self.task.request.policy.checkpoint_strategy
-
     def event(self, kind: type[E], **fields: Any) -> E:
         """An event of this attempt, about the corrupted run."""
         incident = self.incident
         return kind(
             run_id=incident.request.run_id,
             metadata=incident.metadata,
-            time=incident.clock.utc(),
+            time=incident.owner.clock.utc(),
             attempt=self.number,
             **fields,
         )

@@ -14,6 +14,7 @@ from ..service import secrets_of, without_secrets
 from ..signals import ClientCreated, Completed, Exhausted, Failed
 from .attempt import AttemptReport, find_orphans
 from .error_kinds import Failure, Kind, classify
+from .holds import Breaker
 from .incident import Attempt, Incident
 from .retry import Action, Decision, decide
 
@@ -39,7 +40,6 @@ def conclude(
     Returns:
         The seconds until the incident's next attempt; `None` where none is to begin now.
     """
-    incident = attempt.incident
     try:
         if report.has_client:
             _recovered(attempt, report)
@@ -47,14 +47,14 @@ def conclude(
         return _failed(attempt, report, settle)
     except Exception as unforeseen:
         # No run may be left in the middle of an incident that nothing carries on.
-        logger.exception("run %s: its attempt could not be dealt with", incident.request.run_id)
-        settle(incident)
+        run_id = attempt.task.request.run_id
+        logger.exception("run %s: its attempt could not be dealt with", run_id)
+        settle(attempt.incident)
         _tell_give_up(attempt, unforeseen)
         return None
 
 
 def _recovered(attempt: Attempt, report: AttemptReport) -> None:
-    """Hand over the new client: the handle first, then `completed`, then the callback."""
     incident = attempt.incident
     made = {
         "checkpoint": report.checkpoint,
@@ -62,8 +62,7 @@ def _recovered(attempt: Attempt, report: AttemptReport) -> None:
         "successor_id": report.successor_id,
     }
     attempt.tell(ClientCreated, **made)
-    took = incident.clock.monotonic() - incident.began
-    completed = attempt.event(Completed, **made, duration=took)
+    completed = attempt.event(Completed, **made, duration=incident.elapsed())
     change = Recovered(
         run_id=completed.run_id,
         event=completed,
@@ -89,11 +88,11 @@ def _failed(
     # What came from outside the attempt's own work, such as an executor, is not yet checked.
     error = without_secrets(raised, secrets_of(request.service, request.config))
     decision = _decide(incident, report, error)
-    if decision.action is Action.PAUSE:
+    is_held = decision.action is Action.PAUSE
+    if is_held:
         incident.attempt -= 1
-        _tell_failed(attempt, report, error, decision.delay, is_held=True)
-        return 0.0 if incident.admit() else None  # admitted: the account works again by now
-    incident.history.append(f"attempt {attempt.number}: {in_words(error)}")
+    else:
+        incident.history.append(f"attempt {attempt.number}: {in_words(error)}")
     if decision.action is Action.GIVE_UP:
         if settle(incident):
             _tell_give_up(attempt, error)
@@ -103,24 +102,14 @@ def _failed(
     elif decision.action is Action.DROP_OPTIMIZER:
         incident.with_optimizer = False
         incident.broken = frozenset()
-    _tell_failed(attempt, report, error, decision.delay)
-    return decision.delay
-
-
-def _tell_failed(
-    attempt: Attempt,
-    report: AttemptReport,
-    error: BaseException,
-    delay: float,
-    *,
-    is_held: bool = False,
-) -> None:
-    event = attempt.event(Failed, error=error, retry_in=delay)
-    attempt.incident.tell(
-        AttemptFailed(
-            run_id=event.run_id, event=event, checkpoint=report.checkpoint, is_held=is_held
-        )
+    event = attempt.event(Failed, error=error, retry_in=decision.delay)
+    change = AttemptFailed(
+        run_id=request.run_id, event=event, checkpoint=report.checkpoint, is_held=is_held
     )
+    incident.tell(change)
+    if is_held:
+        return 0.0 if incident.admit() else None  # admitted: the account works again by now
+    return decision.delay
 
 
 def _tell_give_up(attempt: Attempt, error: BaseException) -> None:
@@ -139,13 +128,14 @@ def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> 
     if report.successor_id is not None:
         return Decision(action=Action.GIVE_UP)
     failure = classify(error, loading=report.loading)
-    if incident.is_held() and failure.kind in _MAY_BE_A_REFUSAL:
+    is_held = incident.owner.holds.breaker(incident.account) is not Breaker.CLOSED
+    if is_held and failure.kind in _MAY_BE_A_REFUSAL:
         failure = Failure(kind=Kind.ACCOUNT)
     incident.tally = replace(
         incident.tally.after(failure),
         rungs_left=report.rungs_left,
         with_optimizer=incident.with_optimizer,
-        elapsed=incident.clock.monotonic() - incident.began,
+        elapsed=incident.elapsed(),
     )
     try:
         return decide(incident.request.policy, failure, incident.tally, error)
@@ -169,14 +159,11 @@ def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
 
 def tell_orphan(incident: Incident, report: AttemptReport) -> None:
     """Tell of a client that is not waited for any more."""
-    if report.successor_id is not None:
-        logger.warning(
-            "run %s: an attempt that was given up made run %s after all; nothing uses it",
-            incident.request.run_id,
-            report.successor_id,
-        )
-        orphan = Orphaned(of=incident.request.run_id, successor_id=report.successor_id)
-        incident.tell(orphan)
+    run_id, orphan = incident.request.run_id, report.successor_id
+    if orphan is not None:
+        given_up = "run %s: an attempt that was given up made run %s after all; nothing uses it"
+        logger.warning(given_up, run_id, orphan)
+        incident.tell(Orphaned(of=run_id, successor_id=orphan))
 
 
 def stopped(incident: Incident) -> MonitorStoppedError:
