@@ -82,9 +82,13 @@ class Parts:
             self._close.append(client.close)
         else:
             polls = self.rest = RestPort(rest_module)
-        services = ServicePort(service_client_module or default_services)
         self.owner = executor.owner_for(
-            self.publisher, self.waits, self.clock, self.rest, services, self.runs.of_account
+            publisher=self.publisher,
+            waits=self.waits,
+            clock=self.clock,
+            rest=self.rest,
+            services=ServicePort(service_client_module or default_services),
+            runs_of=self.runs.of_account,
         )
         self._dispatcher = executor.dispatcher
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)

@@ -187,6 +187,7 @@ class RecoveryExecutor:
 
     def owner_for(
         self,
+        *,
         publisher: Publisher,
         waits: Waits,
         clock: Clock,
@@ -231,6 +232,11 @@ class RecoveryExecutor:
                 waits = Waits(clock)
                 inline = self._scheduler is not None
                 publisher = Publisher(self, inline=inline, on_idle=waits.notify)
-                rest, services = RestPort(default_rest), ServicePort(default_services)
-                self._owner = self.owner_for(publisher, waits, clock, rest, services)
+                self._owner = self.owner_for(
+                    publisher=publisher,
+                    waits=waits,
+                    clock=clock,
+                    rest=RestPort(default_rest),
+                    services=ServicePort(default_services),
+                )
             return self._owner
