@@ -19,19 +19,30 @@ if TYPE_CHECKING:
     from .monitor import Monitor
     from .policy import Policy, Specific
     from .recovery.executor import RecoveryExecutor
+    from .runs.checkpoints import Candidate, LeftOut, Plan
+    from .runs.state import Generation, RunState
+    from .runs.status import RunStatus, StatusTable
     from .shortcuts import watch
-    from .training.segments import ResumePoint, Segment
+    from .training.segments import ResumePoint, Segment, Segments
 
 __all__ = [
+    "Candidate",
     "Checkpoint",
     "Config",
+    "Generation",
+    "LeftOut",
     "Monitor",
     "MonitoredRun",
+    "Plan",
     "Policy",
     "RecoveryExecutor",
     "ResumePoint",
+    "RunState",
+    "RunStatus",
     "Segment",
+    "Segments",
     "Specific",
+    "StatusTable",
     "TinkerPath",
     "TrainingRun",
     "__version__",
@@ -48,13 +59,21 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 #: Names that are imported at first use, and their modules: a program that only uses the REST
 #: functions does not wait for the import of the monitor.
 _LATER = {
+    "Candidate": "runs.checkpoints",
+    "Generation": "runs.state",
+    "LeftOut": "runs.checkpoints",
     "Monitor": "monitor",
     "MonitoredRun": "handle",
+    "Plan": "runs.checkpoints",
     "Policy": "policy",
     "RecoveryExecutor": "recovery.executor",
     "ResumePoint": "training.segments",
+    "RunState": "runs.state",
+    "RunStatus": "runs.status",
     "Segment": "training.segments",
+    "Segments": "training.segments",
     "Specific": "policy",
+    "StatusTable": "runs.status",
     "watch": "shortcuts",
 }
 
