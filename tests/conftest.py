@@ -11,6 +11,22 @@ from support.world import World
 
 from tinkex import signals
 
+#: What takes the longest comes first.
+FIRST = ("long", "scenario", "large")
+
+
+def pytest_addoption(parser, pluginmanager):
+    """Let the options of pyproject.toml stand where pytest-xdist is missing or left out."""
+    if not pluginmanager.hasplugin("xdist"):
+        for option in ("--numprocesses", "--maxprocesses", "--dist", "--maxschedchunk"):
+            parser.addoption(option, help="only with pytest-xdist")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin the longest tests first, whatever the order, so that none is left at the end."""
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, FIRST)))
+
 
 @pytest.fixture
 def world():

@@ -195,6 +195,7 @@ def test_serve_says_that_a_port_cannot_be_had(capsys):
     assert "cannot listen on port 99999" in capsys.readouterr().err
 
 
+@pytest.mark.scenario
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name):
     result = play(name, seed=1)
