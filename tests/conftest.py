@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 
 import pytest
@@ -18,8 +19,14 @@ FIRST = ("long", "scenario", "large")
 def pytest_addoption(parser, pluginmanager):
     """Let the options of pyproject.toml stand where pytest-xdist is missing or left out."""
     if not pluginmanager.hasplugin("xdist"):
-        for option in ("--numprocesses", "--maxprocesses", "--dist", "--maxschedchunk"):
+        for option in ("--numprocesses", "--dist", "--maxschedchunk"):
             parser.addoption(option, help="only with pytest-xdist")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One worker more than there are cores: many tests wait for a server, and need none."""
+    return min(len(os.sched_getaffinity(0)) + 1, 4) if hasattr(os, "sched_getaffinity") else None
 
 
 @pytest.hookimpl(trylast=True)

@@ -118,6 +118,7 @@ def test_the_work_for_runs_that_are_corrupted_at_once_grows_with_their_number(ma
     assert many < 1.1 * (1_000 / 100) * few
 
 
+@pytest.mark.large
 @POOLS
 def test_five_thousand_runs_that_are_corrupted_at_once_are_all_recovered(make_pool):
     _, events = dispatch(5_000, make_pool())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from concurrent.futures.process import BrokenProcessPool
 from time import monotonic
@@ -285,22 +284,6 @@ def test_an_exhausted_run_is_not_forgotten_and_can_be_begun_anew(bench):
     assert handle.client is made.service.clients[0]
 
 
-def test_a_deleted_run_is_told_of_once_and_then_polled_slowly(bench):
-    made = bench()
-    handle = made.monitor.monitor_run(RUN, made.service)
-
-    made.time.advance(30.0)
-    polls_before = len(made.rest.calls)
-    made.time.advance(600.0)
-
-    assert handle.state == "missing"
-    assert made.told.names_of(RUN)[:2] == ["poll_error", "missing"]
-    assert len(made.told.of("missing", RUN)) == 1
-    assert polls_before == 3
-    assert len(made.rest.calls) - polls_before <= 6
-    assert len(made.told.of("poll_error", RUN)) <= 7
-
-
 def test_a_corrupted_run_is_detected_once_while_its_recovery_is_pending(bench):
     executor = HeldExecutor()
     made = bench(executor=executor)
@@ -387,52 +370,3 @@ def test_a_last_checkpoint_of_the_wrong_type_is_a_poll_error_of_that_run_alone(b
     assert isinstance(made.told.of("poll_error", RUN)[0].error, ApiResponseError)
     assert made.told.names_of(OTHER)[-1] == "completed"
     assert len(made.monitor.status()) == 22
-
-
-# Many at once
-
-
-class CountingId(str):
-    """A run id that counts how often it is compared with another one."""
-
-    __slots__ = ()
-    compared = 0
-
-    __hash__ = str.__hash__
-
-    def __eq__(self, other):
-        CountingId.compared += 1
-        return str.__eq__(self, other)
-
-
-def work_of_dispatching(make, number):
-    """Calls and comparisons that it takes to begin the recoveries of so many runs at once."""
-    made = make(executor=HeldExecutor())
-    for index in range(number):
-        run_id = CountingId(f"{index}:train:0")
-        made.rest.set_run(run_id, corrupted=True)
-        made.monitor.monitor_run(run_id, made.service)
-    calls = 0
-
-    def count(frame, event, argument):
-        nonlocal calls
-        calls += event in ("call", "c_call")
-
-    CountingId.compared = 0
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        made.monitor.poll_now()
-    finally:
-        sys.setprofile(before)
-    assert len(made.told.of("detected")) == number
-    return calls, CountingId.compared
-
-
-def test_the_work_of_dispatching_grows_with_the_number_of_runs_and_not_its_square(bench):
-    few_calls, few_compared = work_of_dispatching(bench, 100)
-
-    many_calls, many_compared = work_of_dispatching(bench, 800)
-
-    assert many_calls < 10 * few_calls
-    assert many_compared < 10 * max(few_compared, 100)

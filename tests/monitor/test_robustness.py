@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
-from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 from support.sites import EVERY, Site, Tenant, account_of, ids
 from support.world import OTHER, RUN, weights
 
-from tinkex import Checkpoint, Policy, RecoveryExecutor
+from tinkex import RecoveryExecutor
 from tinkex.errors import ApiPermissionError, ApiStatusError
-from tinkex.runs.checkpoints import Cursor, plan_recovery
 from tinkex.testing import FakeServiceClient, InlineExecutor
 
 
@@ -133,43 +131,6 @@ def test_a_monitor_that_a_receiver_stops_blocks_no_other_on_the_same_executor(wo
     world.fake.advance(10)
 
     assert len(run.lineage) == 2
-
-
-def at(hours):
-    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hours)
-
-
-def saved(name, run_id=RUN, **fields):
-    return Checkpoint.from_json({"tinker_path": weights(name, run_id), **fields})
-
-
-@pytest.mark.parametrize(
-    ("checkpoints", "steps", "order"),
-    [
-        (["c1", "c2", "c3"], {}, ["c3", "c2", "c1"]),
-        (["c1", "c2", "c3"], {"c1": 5}, ["c3", "c2", "c1"]),
-        (["c20", "c10"], {"c20": 20, "c10": 10}, ["c20", "c10"]),
-        (["b", "latest"], {"b": 7, "latest": 9}, ["latest", "b"]),
-    ],
-    ids=["as listed", "one step known", "by step", "saved again"],
-)
-def test_the_newest_is_told_without_a_clock_of_ours(checkpoints, steps, order):
-    plan = plan_recovery(
-        Policy(enabled=True),
-        map(saved, checkpoints),
-        recorded={weights(name): Cursor(step=step) for name, step in steps.items()},
-        now=at(0),
-    )
-
-    assert [c.checkpoint.checkpoint_id for c in plan.candidates] == order
-
-
-def test_what_the_live_run_saved_is_newer_than_what_came_before_whatever_the_times_say():
-    listed = [saved("new", OTHER), saved("old", RUN, time=at(5).isoformat())]
-
-    plan = plan_recovery(Policy(enabled=True), listed, recorded={}, lineage=(OTHER, RUN), now=at(0))
-
-    assert [c.checkpoint.checkpoint_id for c in plan.candidates] == ["new", "old"]
 
 
 def test_a_save_whose_answer_is_lost_is_known_by_its_step(world):

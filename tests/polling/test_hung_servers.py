@@ -185,6 +185,7 @@ def test_an_attempt_that_hangs_in_a_listing_is_cut_off_by_stop(site, monitor_of,
     assert our_threads() == []
 
 
+@pytest.mark.long
 def test_a_poll_takes_no_longer_than_its_bound(site, monitor_of):
     site.hanging.add(RUN)
     told = Recorder()

@@ -252,37 +252,3 @@ def test_a_poll_error_does_not_show_the_key(world):
     assert "tml-fake" not in str(run.status().last_error)
     assert event.error.__cause__ is None
     assert event.error.__context__ is None
-
-
-def test_a_run_that_cannot_be_found_is_missing_is_told_once_and_polled_slowly(watched):
-    run = watched.monitor().monitor_run(RUN, watched.service)
-
-    watched.fake.advance(400)
-
-    assert run.state == "missing"
-    event = watched.events.one("missing")
-    assert event.run_id == RUN
-    assert event.error.status == 404
-    assert watched.rest.times == [10.0, 20.0, 30.0, 130.0, 230.0, 330.0]
-
-
-def test_a_missing_run_that_is_seen_again_is_healthy_and_polled_as_before(watched):
-    run = watched.monitor().monitor_run(RUN, watched.service)
-    watched.fake.advance(35)
-    assert run.state == "missing"
-
-    watched.rest.set_run(RUN)
-    watched.fake.advance(115)
-
-    assert run.state == "healthy"
-    assert watched.rest.times[-3:] == [130.0, 140.0, 150.0]
-
-
-def test_a_missing_run_that_turns_out_corrupted_is_recovered(watched):
-    watched.monitor().monitor_run(RUN, watched.service)
-    watched.fake.advance(35)
-
-    watched.corrupt()
-    watched.fake.advance(100)
-
-    assert watched.events.names[-5:] == RECOVERY

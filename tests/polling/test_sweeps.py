@@ -21,6 +21,7 @@ from tinkex.types import TrainingRunPage
 # The cheaper way
 
 
+@pytest.mark.large
 def test_five_runs_of_an_account_with_fifty_thousand_cost_five_requests(world):
     site = Site(ids(50_000))
     monitor, _ = watch(world, site, ids(50_000)[::10_000])
@@ -44,6 +45,7 @@ def test_three_hundred_runs_that_are_all_there_are_cost_three_pages(world):
     assert_each_is_recovered(world, site, runs[::97])
 
 
+@pytest.mark.large
 def test_pages_end_as_soon_as_every_run_was_seen(world):
     site = Site(ids(5000))
     monitor, _ = watch(world, site, ids(150))
@@ -54,6 +56,7 @@ def test_pages_end_as_soon_as_every_run_was_seen(world):
     assert_all_are_polled(world, site, monitor)
 
 
+@pytest.mark.large
 def test_where_runs_stand_far_down_a_long_list_they_are_asked_for_one_by_one(world):
     site = Site(ids(5000))
     monitor, _ = watch(world, site, ids(5000)[-20:])
@@ -65,6 +68,7 @@ def test_where_runs_stand_far_down_a_long_list_they_are_asked_for_one_by_one(wor
     assert_all_are_polled(world, site, monitor)
 
 
+@pytest.mark.large
 def test_runs_that_drift_down_a_long_list_do_not_drag_the_pages_along(world):
     site = Site(ids(20_000))
     monitor, _ = watch(world, site, ids(20))

@@ -1,4 +1,4 @@
-"""Warnings in time: runs that could not be restored, and runs that cannot be found."""
+"""Warnings in time: runs that could not be restored are told of before they must be."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.loops import begin
-from support.world import OTHER, RUN, weights
-
-from tinkex.errors import ApiConnectionError, ApiStatusError
+from support.world import RUN, weights
 
 DAY = 86_400.0
 
@@ -16,9 +14,6 @@ DAY = 86_400.0
 def sweeps(world, count, *, every=10.0):
     for _ in range(count):
         world.fake.advance(every)
-
-
-# Unprotected
 
 
 def test_a_healthy_run_is_warned_about_once_it_has_gone_too_long_without_a_checkpoint(world):
@@ -82,81 +77,3 @@ def test_a_checkpoint_that_expires_within_that_time_is_warned_about(world, recor
     assert [event.checkpoint.tinker_path for event in world.events.of("unprotected")] == (
         [weights("a")] if warned else []
     )
-
-
-# Missing
-
-
-def test_a_run_that_is_not_found_three_times_in_a_row_is_missing_and_said_to_be_once(world):
-    run, _ = begin(world)
-    world.rest.fail(ApiStatusError.of(404), times=999)
-    sweeps(world, 2)
-    before = run.state
-
-    sweeps(world, 100)
-
-    assert before == "failing"
-    assert run.state == "missing"
-    assert world.events.one("missing").run_id == RUN
-
-
-def test_a_missing_run_is_polled_slowly_and_comes_back(world):
-    run, _ = begin(world)
-    world.rest.fail(ApiStatusError.of(404), times=5)
-    sweeps(world, 3)
-    world.rest.calls.clear()
-
-    sweeps(world, 50)
-
-    assert 2 <= len(world.rest.calls) <= 35
-    assert run.state == "healthy"
-    assert len(world.events.of("missing")) == 1
-
-
-def test_a_success_between_two_misses_makes_them_two(world):
-    run, _ = begin(world)
-
-    for _ in range(4):
-        world.rest.fail(ApiStatusError.of(404), times=2)
-        sweeps(world, 3)
-
-    assert run.state == "healthy"
-    assert world.events.of("missing") == []
-
-
-class Fails:
-    """A rest module that answers for some runs and fails for the others."""
-
-    def __init__(self, error, *failing):
-        self.error = error
-        self.failing = failing
-
-    def get_training_run(self, config, run_id):
-        if run_id in self.failing:
-            raise self.error
-        return {"training_run_id": run_id}
-
-
-def two_runs(world, rest):
-    monitor = world.monitor(options={"rest_module": rest})
-    return [monitor.monitor_run(run_id, world.service) for run_id in (RUN, OTHER)]
-
-
-@pytest.mark.parametrize("error", [ApiStatusError.of(500), ApiConnectionError("cut")], ids=repr)
-def test_a_run_that_fails_alone_is_missing(world, error):
-    run, other = two_runs(world, Fails(error, RUN))
-
-    sweeps(world, 6)
-
-    assert (run.state, other.state) == ("missing", "healthy")
-    assert world.events.one("missing").run_id == RUN
-
-
-@pytest.mark.parametrize("error", [ApiStatusError.of(500), ApiConnectionError("cut")], ids=repr)
-def test_no_run_is_missing_where_the_whole_account_fails(world, error):
-    runs = two_runs(world, Fails(error, RUN, OTHER))
-
-    sweeps(world, 20)
-
-    assert [run.state for run in runs] == ["failing", "failing"]
-    assert world.events.of("missing") == []

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.loops import SdkError, begin, train
-from support.world import RUN, weights
+from support.world import ATTEMPT, FAILED_ATTEMPT, RUN, StatusError, weights
 
+from tinkex import Checkpoint, Policy, RecoveryExecutor, Specific
 from tinkex.errors import (
     ApiConnectionError,
     ApiStatusError,
@@ -16,7 +17,7 @@ from tinkex.errors import (
     IncidentBudgetError,
     RecoveryExhaustedError,
 )
-from tinkex.testing import FakeRest, FakeServiceClient
+from tinkex.testing import FakeRest, FakeServiceClient, InlineExecutor
 
 NAMES = ("000010", "000020", "000030", "000040", "000050")
 
@@ -53,7 +54,7 @@ class RefusedError(Exception):
     category = "server"
 
 
-def recover(world, trouble=None, *names, executor=None, fields=None, **policy):
+def climb(world, trouble=None, *names, executor=None, fields=None, **policy):
     """Corrupt a run that has these checkpoints, and give the recovery what time it needs."""
     world.service = Ladder(trouble)
     run, _ = begin(world, executor=executor, **policy)
@@ -71,31 +72,47 @@ def tried(world):
 
 
 def test_the_newest_checkpoint_is_tried_first(world):
-    run = recover(world)
+    run = climb(world)
 
     assert tried(world) == ["000050"]
     assert run.lineage[-1].checkpoint == weights("000050")
+    event = world.events.one("checkpoint_selected")
+    assert event.checkpoint.tinker_path == weights("000050")
+    assert (event.strategy, event.attempt) == ("latest", 1)
+
+
+def test_a_specific_strategy_tries_that_one_alone(world):
+    run = climb(world, checkpoint_strategy=weights("000020"))
+
+    assert world.service.tried == [("000020", True)]
+    for name in ("started", "checkpoint_selected"):
+        assert world.events.one(name).strategy == Specific(weights("000020"))
+    assert run.state == "healthy"
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
 def test_a_rung_that_is_refused_is_left_at_once_for_the_one_below(world, status):
-    run = recover(world, {"000050": always(status), "000040": always(status)})
+    run = climb(world, {"000050": always(status), "000040": always(status)})
 
     assert tried(world) == ["000050", "000040", "000030"]
+    selected = world.events.of("checkpoint_selected")
+    assert [event.checkpoint.checkpoint_id for event in selected] == tried(world)
     assert [event.retry_in for event in world.events.of("failed")] == [0.0, 0.0]
+    assert world.events.names == ["detected", *FAILED_ATTEMPT * 2, *ATTEMPT, "completed"]
+    assert world.events.one("completed").attempt == 3
     assert run.state == "healthy"
     assert world.fake.now() == 10.0
 
 
 def test_a_load_that_fails_is_left_at_once_for_the_one_below(world):
-    recover(world, {"000050": [RefusedError("Error while deserializing header")] * 9})
+    climb(world, {"000050": [RefusedError("Error while deserializing header")] * 9})
 
     assert tried(world) == ["000050", "000040"]
     assert world.events.one("failed").retry_in == 0.0
 
 
 def test_broken_rungs_count_in_fallback_checkpoints_only(world):
-    run = recover(
+    run = climb(
         world, {name: always(422) for name in NAMES[1:]}, max_attempts=1, fallback_checkpoints=4
     )
 
@@ -105,31 +122,40 @@ def test_broken_rungs_count_in_fallback_checkpoints_only(world):
 
 @pytest.mark.parametrize("fallback", [0, 1, 3])
 def test_no_more_rungs_are_tried_than_the_policy_allows(world, fallback):
-    run = recover(world, {name: always(422) for name in NAMES}, fallback_checkpoints=fallback)
+    run = climb(world, {name: always(422) for name in NAMES}, fallback_checkpoints=fallback)
 
     assert tried(world) == [*reversed(NAMES)][: fallback + 1]
     assert run.state == "exhausted"
-    assert world.events.one("exhausted").attempt == fallback + 1
+    assert world.events.names[-2:] == ["failed", "exhausted"]
+    exhausted = world.events.one("exhausted")
+    assert (exhausted.attempt, exhausted.error.status) == (fallback + 1, 422)
 
 
 @pytest.mark.parametrize(
     "error",
-    [ApiStatusError.of(500), ApiStatusError.of(502), ApiTimeoutError("x"), ApiConnectionError("x")],
+    [
+        ApiStatusError.of(500),
+        ApiStatusError.of(502),
+        ApiTimeoutError("x"),
+        ApiConnectionError("x"),
+        TimeoutError("x"),
+    ],
     ids=repr,
 )
 def test_what_may_pass_is_tried_again_on_the_same_rung_up_to_max_attempts(world, error):
-    run = recover(world, {"000050": [error] * 99}, max_attempts=4)
+    run = climb(world, {"000050": [error] * 99}, max_attempts=4)
     world.fake.advance(600.0)
 
     assert tried(world) == ["000050"] * 4
     assert run.state == "exhausted"
     assert all(event.retry_in > 0 for event in world.events.of("failed")[:-1])
+    assert type(world.events.one("exhausted").error) is type(error)
 
 
 def test_the_attempts_are_counted_afresh_on_each_rung(world):
     two = always(500, 2)
     trouble = {"000050": [*two, *always(422)], "000040": [*two, *always(422)], "000030": two}
-    run = recover(world, trouble, max_attempts=3)
+    run = climb(world, trouble, max_attempts=3)
     world.fake.advance(600.0)
 
     assert tried(world) == [*["000050"] * 3, *["000040"] * 3, *["000030"] * 3]
@@ -138,7 +164,7 @@ def test_the_attempts_are_counted_afresh_on_each_rung(world):
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_server_that_asks_for_patience_is_waited_for_and_not_counted(world, status):
-    run = recover(world, {"000050": always(status, 20)}, max_attempts=1)
+    run = climb(world, {"000050": always(status, 20)}, max_attempts=1)
     world.fake.advance(3000.0)
 
     assert tried(world) == ["000050"] * 21
@@ -147,7 +173,7 @@ def test_a_server_that_asks_for_patience_is_waited_for_and_not_counted(world, st
 
 def test_as_long_as_the_server_asks_for_is_waited(world):
     patience = ApiStatusError.of(429, retry_after=200.0)
-    recover(world, {"000050": [patience]}, max_attempts=1)
+    climb(world, {"000050": [patience]}, max_attempts=1)
 
     world.fake.advance(199.0)
     before = tried(world)
@@ -189,6 +215,27 @@ def test_a_run_with_sampler_checkpoints_only_cannot_be_restored(world):
     assert isinstance(error, CheckpointMissingError)
     assert path in str(error)
     assert world.service.created == []
+
+
+def test_a_run_without_a_checkpoint_is_exhausted_with_what_to_do(world, recover):
+    world.rest.set_run(RUN, corrupted=True)
+
+    error = recover().exception(0)
+
+    assert world.events.names == ["started", "failed", "exhausted"]
+    assert isinstance(error, CheckpointMissingError)
+    assert error.run_id == RUN
+    assert "save_state" in str(error)
+
+
+def test_a_run_whose_only_checkpoint_expired_says_which_and_when(world, recover):
+    expired = {"tinker_path": weights("a"), "expires_at": "2001-02-03T00:00:00Z"}
+    world.rest.set_run(RUN, corrupted=True, last_checkpoint=expired)
+
+    error = recover().exception(0)
+
+    assert weights("a") in str(error)
+    assert "2001-02-03" in str(error)
 
 
 # Where a server cannot list
@@ -235,24 +282,100 @@ def test_a_rest_module_without_a_list_will_do(world):
     assert world.service.created == [(weights("a"), True)]
 
 
+def test_a_server_that_cannot_list_leaves_what_the_poll_saw(world):
+    path = world.corrupt()
+
+    class Rest:
+        @staticmethod
+        def get_training_run(config, run_id):
+            return world.rest.get_training_run(config, run_id)
+
+        @staticmethod
+        def list_checkpoints(config, run_id):
+            raise ApiStatusError.of(404, "no such route")
+
+    monitor = world.monitor(options={"rest_module": Rest})
+    monitor.monitor_run(RUN, world.service)
+    world.fake.advance(10)
+
+    assert world.events.one("completed").checkpoint.tinker_path == path
+
+
+def test_a_listing_that_fails_for_now_is_tried_again_where_nothing_else_is_known(world):
+    class Rest(FakeRest):
+        failures = 1
+
+        def list_checkpoints(self, config, run_id):
+            if self.failures:
+                self.failures -= 1
+                raise ApiStatusError.of(502, "for now")
+            return (Checkpoint.from_path(weights("a")),)
+
+    executor = RecoveryExecutor(InlineExecutor(), rest_module=Rest(), scheduler=world.fake)
+    future = executor.recover(RUN, world.service, Policy(enabled=True))
+    world.fake.advance(10)
+
+    assert world.events.names == ["started", "failed", *ATTEMPT, "completed"]
+    assert future.result(0).checkpoint.tinker_path == weights("a")
+
+
+# Earlier generations and earlier incidents
+
+
+def test_the_checkpoints_of_earlier_generations_are_fallen_back_to(world):
+    world.corrupt(RUN, "a", "b")
+    monitor = world.monitor()
+    run = monitor.monitor_run(RUN, world.service)
+    world.fake.advance(10)
+    second = run.run_id
+    world.corrupt(second, "c")
+    world.service.fail(StatusError(404), times=2)
+    world.events.clear()
+
+    world.fake.advance(10)
+
+    assert [e.checkpoint.tinker_path for e in world.events.of("checkpoint_selected")] == [
+        weights("c", second),
+        weights("b"),
+        weights("a"),
+    ]
+
+
+def test_a_checkpoint_that_did_not_load_once_is_not_tried_again_by_a_later_incident(world):
+    world.corrupt(RUN, "a", "b")
+    world.service.fail(StatusError(404))
+    monitor = world.monitor()
+    run = monitor.monitor_run(RUN, world.service)
+    world.fake.advance(10)
+    assert world.service.created == [(weights("a"), True)]
+
+    world.rest.set_run(run.run_id, corrupted=True)
+    world.fake.advance(10)
+
+    assert world.service.created == [(weights("a"), True), (weights("a"), True)]
+
+
 # The optimizer
 
 
 def test_the_optimizer_is_not_dropped_where_nobody_allowed_it(world):
-    run = recover(world, {name: always(422) for name in NAMES})
+    run = climb(world, {name: always(422) for name in NAMES})
 
     assert run.state == "exhausted"
     assert all(with_optimizer for _, with_optimizer in world.service.tried)
+    assert world.service.created == []
 
 
 def test_where_it_is_allowed_the_optimizer_is_dropped_last_and_said_to_be(world):
     trouble = {"000020": [ApiStatusError.of(422)], "000010": [ApiStatusError.of(422)]}
-    run = recover(world, trouble, *NAMES[:2], allow_weights_only=True)
+    run = climb(world, trouble, *NAMES[:2], allow_weights_only=True)
     run.record_checkpoint(weights("000020"), step=20)
 
     segment = next(run.segments())
 
     assert world.service.tried == [("000020", True), ("000010", True), ("000020", False)]
+    assert world.service.created == [(weights("000020"), False)]
+    assert world.events.one("completed").attempt == 3
     assert segment.resume.optimizer_restored is False
 
 

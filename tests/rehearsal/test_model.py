@@ -1,3 +1,5 @@
+"""The model that rehearsals train: exact, in whatever pieces, and kept whole in checkpoints."""
+
 from __future__ import annotations
 
 import math

@@ -22,9 +22,15 @@ def checkpoint(name, *, hours_ago=None, run_id=RUN, kind="weights", **fields):
     return Checkpoint.from_json({"tinker_path": path(name, run_id, kind), "time": made, **fields})
 
 
-def plan(checkpoints, *, recorded=None, broken=(), tried=0, **policy):
+def plan(checkpoints, *, recorded=None, broken=(), tried=0, lineage=(), **policy):
     return plan_recovery(
-        Policy(**policy), checkpoints, recorded=recorded or {}, broken=broken, tried=tried, now=NOW
+        Policy(**policy),
+        checkpoints,
+        recorded=recorded or {},
+        broken=broken,
+        tried=tried,
+        lineage=lineage,
+        now=NOW,
     )
 
 
@@ -66,10 +72,6 @@ def test_a_path_that_is_known_twice_is_one_candidate_and_the_last_counts():
 
     assert names(planned) == ["a", "b"]
     assert planned.candidates[0].checkpoint.size_bytes == 7
-
-
-def test_without_times_those_saved_later_come_first():
-    assert names(plan([checkpoint(name) for name in "abc"])) == ["c", "b", "a"]
 
 
 def test_of_two_saved_at_the_same_time_the_one_with_the_later_step_comes_first():
@@ -197,6 +199,31 @@ def test_a_specific_checkpoint_that_did_not_load_has_no_stand_in():
     )
 
     assert planned.candidates == ()
+
+
+# Without a clock of ours
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "order"),
+    [
+        (["c1", "c2", "c3"], {}, ["c3", "c2", "c1"]),
+        (["c1", "c2", "c3"], {"c1": 5}, ["c3", "c2", "c1"]),
+        (["c20", "c10"], {"c20": 20, "c10": 10}, ["c20", "c10"]),
+        (["b", "latest"], {"b": 7, "latest": 9}, ["latest", "b"]),
+    ],
+    ids=["as listed", "one step known", "by step", "saved again"],
+)
+def test_the_newest_is_told_without_a_clock_of_ours(given, steps, order):
+    recorded = {path(name): Cursor(step=step) for name, step in steps.items()}
+
+    assert names(plan(map(checkpoint, given), recorded=recorded)) == order
+
+
+def test_what_the_live_run_saved_is_newer_than_what_came_before_whatever_the_times_say():
+    listed = [checkpoint("new", run_id="77aa:train:0"), checkpoint("old", hours_ago=-5)]
+
+    assert names(plan(listed, lineage=("77aa:train:0", RUN))) == ["new", "old"]
 
 
 # Cursors
