@@ -1,123 +1,38 @@
-"""What many tests share: a world of fakes in which time stands still, and small tools for it."""
+"""The fixtures of many tests: a world of fakes, a bench of real threads, a bare environment."""
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Executor, Future
+import os
+from contextlib import ExitStack
 
 import pytest
+from support.lives import WatchedRest
+from support.real_threads import Bench
+from support.world import World
 
-from tinkex import Monitor, Policy, signals
-from tinkex.testing import FakeRest, FakeScheduler, FakeServiceClient, InlineExecutor
+from tinkex import signals
 
-RUN = "3f0c:train:0"
-OTHER = "77aa:train:0"
-
-
-def weights(name, run_id=RUN):
-    """The path of a training checkpoint."""
-    return f"tinker://{run_id}/weights/{name}"
+#: What takes the longest comes first.
+FIRST = ("long", "scenario", "large")
 
 
-class StatusError(Exception):
-    """As the official SDK's errors: the status is in `status_code`."""
-
-    def __init__(self, status_code):
-        super().__init__(f"status {status_code}")
-        self.status_code = status_code
-
-
-class Recorder:
-    """Keeps every event, in the order of delivery, with its sender."""
-
-    def __init__(self):
-        self.events = []
-        self.senders = []
-
-    def __call__(self, sender, *, event):
-        self.events.append(event)
-        self.senders.append(sender)
-
-    @property
-    def names(self):
-        """The names of all events but the sweeps' ends."""
-        return [event.name for event in self.events if event.name != "swept"]
-
-    def of(self, name):
-        """All events of one name."""
-        return [event for event in self.events if event.name == name]
-
-    def one(self, name):
-        """The only event of a name."""
-        (event,) = self.of(name)
-        return event
-
-    def clear(self):
-        """Forget what came so far."""
-        self.events.clear()
-        self.senders.clear()
+def pytest_addoption(parser, pluginmanager):
+    """Let the options of pyproject.toml stand where pytest-xdist is missing or left out."""
+    if not pluginmanager.hasplugin("xdist"):
+        for option in ("--numprocesses", "--dist", "--maxschedchunk"):
+            parser.addoption(option, help="only with pytest-xdist")
 
 
-class ManualExecutor(Executor):
-    """An executor whose jobs run when the test says so, on the test's thread."""
-
-    def __init__(self):
-        self.waiting = deque()
-        self.running = deque()
-
-    def submit(self, function, /, *args, **kwargs):
-        """Keep the job."""
-        future = Future()
-        self.waiting.append((future, lambda: function(*args, **kwargs)))
-        return future
-
-    def begin_next(self):
-        """Have the next job count as running, as if a thread had taken it; say whether."""
-        future, job = self.waiting.popleft()
-        if not future.set_running_or_notify_cancel():
-            return False
-        self.running.append((future, job))
-        return True
-
-    def finish_next(self):
-        """Do the work of the job that has been running the longest."""
-        future, job = self.running.popleft()
-        try:
-            result = job()
-        except Exception as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    def run_next(self):
-        """Begin and finish the next job."""
-        if self.begin_next():
-            self.finish_next()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One worker more than there are cores: many tests wait for a server, and need none."""
+    return min(len(os.sched_getaffinity(0)) + 1, 4) if hasattr(os, "sched_getaffinity") else None
 
 
-class World:
-    """Fakes for all that a monitor works with, and the events that came of it."""
-
-    def __init__(self):
-        self.fake = FakeScheduler()
-        self.rest = FakeRest()
-        self.service = FakeServiceClient()
-        self.events = Recorder()
-
-    def monitor(self, executor=None, *, start=True, options=None, **policy):
-        """A monitor that polls every 10 seconds; the keywords are fields of its policy."""
-        policy = {"enabled": True, "poll_interval": 10.0, **policy}
-        given = {"rest_module": self.rest, "scheduler": self.fake, **(options or {})}
-        monitor = Monitor(Policy(**policy), executor=executor or InlineExecutor(), **given)
-        return monitor.start() if start else monitor
-
-    def corrupt(self, run_id=RUN, *names, **fields):
-        """Have the server say that a run is corrupted; its checkpoints go by these names."""
-        paths = [weights(name, run_id) for name in names or ("000100",)]
-        self.rest.set_run(
-            run_id, corrupted=True, last_checkpoint=paths[-1], checkpoints=paths, **fields
-        )
-        return paths[-1]
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin the longest tests first, whatever the order, so that none is left at the end."""
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, FIRST)))
 
 
 @pytest.fixture
@@ -128,6 +43,22 @@ def world():
 
 
 @pytest.fixture
+def watched(world):
+    """A world whose rest module notes when each poll comes."""
+    world.rest = WatchedRest(world.fake)
+    return world
+
+
+@pytest.fixture
 def no_environment(monkeypatch):
     monkeypatch.delenv("TINKER_API_KEY", raising=False)
     monkeypatch.delenv("TINKER_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def bench():
+    with ExitStack() as stack:
+        made = Bench(stack)
+        yield made
+    # What was hung is free now: a test leaves no thread to the next one.
+    made.join(*made.threads())

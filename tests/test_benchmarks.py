@@ -55,6 +55,7 @@ def test_the_official_sdk_asks_for_each_run(control):
     assert worker.sweeps[0]["counts"]["gets"] == 20
 
 
+@pytest.mark.large
 def test_a_few_runs_of_a_large_account_are_asked_for_one_by_one(control):
     control("setup", runs=5_000)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import tinkex
+from tinkex.runs.record import History, Record
 
 ROOT = Path(tinkex.__file__).parent
 
@@ -142,6 +144,36 @@ def test_a_wing_has_few_rooms_and_no_module_is_long():
 
     assert {wing: count for wing, count in rooms.items() if count > ROOMS} == {}
     assert {m.name: len(m.lines) for m in MODULES if len(m.lines) > LINES} == {}
+
+
+def written(module):
+    """Each attribute that a module assigns to, deletes, or changes in place."""
+    changing = {"append", "add", "clear", "extend", "pop", "remove", "setdefault", "update"}
+    for node in module.nodes(ast.Attribute, ast.Subscript):
+        if isinstance(node.ctx, ast.Store | ast.Del):
+            inside = node.value if isinstance(node, ast.Subscript) else node
+            if isinstance(inside, ast.Attribute):
+                yield inside
+    for call in module.nodes(ast.Call):
+        method = call.func
+        if isinstance(method, ast.Attribute) and method.attr in changing:
+            yield from (each for each in [method.value] if isinstance(each, ast.Attribute))
+
+
+def test_only_one_module_changes_a_record():
+    known = {field.name for kind in (Record, History) for field in fields(kind)}
+    # An incident has some fields of the same names.
+    others = {"self", "incident", "attempt.incident"}
+
+    wrong = [
+        (module.name, target.lineno, dotted(target))
+        for module in MODULES
+        if module.part != "rehearsal" and module.name != "runs/apply.py"
+        for target in written(module)
+        if target.attr in known and dotted(target.value) not in others
+    ]
+
+    assert wrong == []
 
 
 def test_what_needs_an_extra_is_imported_where_the_extra_is_meant_or_on_use():
@@ -296,11 +328,15 @@ def test_the_root_package_has_what_it_promises():
     promised = {
         "Checkpoint",
         "Config",
+        "Generation",
         "Monitor",
         "MonitoredRun",
+        "Plan",
         "Policy",
         "RecoveryExecutor",
         "ResumePoint",
+        "RunState",
+        "RunStatus",
         "Segment",
         "Specific",
         "TinkerPath",

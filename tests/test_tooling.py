@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
     [("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",)],
     ids=["format", "lint", "types"],
 )
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_tree_is_clean(command):
     done = subprocess.run(

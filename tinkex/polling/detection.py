@@ -69,10 +69,11 @@ class Detection:
         shown = without_secrets(error, secrets_of(record.service, record.config))
         failure = classify(shown)
         before = record.failed_at
-        # Where others of the account are found, it is this run that is not.
         others_succeed = before is not None and self._holds.succeeded_since(record.config, before)
-        is_miss = failure.status == 404 or others_succeed
+        # Where others of the account are found, it is this run that is not. A key or a bill that
+        # is refused is never one run's: such an account is refused for some polls only.
+        is_miss = failure.status == 404 or (others_succeed and failure.status not in (401, 402))
         change = PollFailed(run_id=run_id, error=shown, is_miss=is_miss)
         applied = self._runs.apply(record, change)
-        if applied is not None and failure.kind is Kind.ACCOUNT and not is_miss:
+        if applied is not None and failure.kind is Kind.ACCOUNT and not others_succeed:
             self._holds.hold(record.config, shown, polls_fail=True)

@@ -18,7 +18,7 @@ from .record import History, Record
 from .rows import NEWS, quiet_row
 from .state import RunState, check_transition
 
-__all__ = ["Moment", "apply", "apply_row", "notices_of"]
+__all__ = ["APPLIED_BY", "Moment", "apply", "apply_row", "notices_of"]
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
@@ -53,7 +53,7 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
     """
     if change.run_id is not None and change.run_id != record.run_id:
         return None
-    return _APPLIED_BY[type(change)](record, change, moment)
+    return APPLIED_BY[type(change)](record, change, moment)
 
 
 def apply_row(record: Record, run_id: str, row: Any, now: datetime, warn_before: datetime) -> bool:
@@ -295,7 +295,8 @@ def _saved(record: Record, change: changes.Saved, _: Moment) -> Result:
     return ()
 
 
-_APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
+#: The function for each kind of change.
+APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
     changes.Seen: _seen,
     changes.Flagged: _flagged,
     changes.PollFailed: _poll_failed,
