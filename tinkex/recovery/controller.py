@@ -73,16 +73,17 @@ class Controller:
             return self._dispatcher.begin(
                 request, record.metadata, owner, take, joining=True
             ).future
-        except MonitorStoppedError as error:
-            # The run is not given up: it is stopped with its monitor.
-            return _refused(error)
         except TinkexError as error:
+            refused: Future[Completed] = Future()
+            refused.set_exception(error)
+            if owner.closing:
+                return refused  # the run is not given up, but stopped with its monitor
             now = owner.clock.utc()
             event = Exhausted(
                 run_id=run_id, metadata=record.metadata, time=now, attempt=0, error=error
             )
             self._runs.apply(record, GaveUp(run_id=run_id, event=event))
-            return _refused(error)
+            return refused
 
     def _check_budget(self, record: Record, run_id: str) -> None:
         policy = self._policy
@@ -141,9 +142,3 @@ class Controller:
         """Stop a run for good; what an attempt under way brings is not adopted."""
         if self._runs.apply(record, Stopped()) is not None and record.is_dead:
             self._dispatcher.cancel_run(record.run_id, self._owner)
-
-
-def _refused(error: TinkexError) -> Future[Completed]:
-    refused: Future[Completed] = Future()
-    refused.set_exception(error)
-    return refused
