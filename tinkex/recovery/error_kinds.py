@@ -84,10 +84,7 @@ class Failure:
 def classify(error: BaseException, *, loading: bool = False) -> Failure:
     """Sort an error by what it, or one of its causes, says.
 
-    Args:
-        error: Ours, the official SDK's, or anybody's.
-        loading: It came from restoring a checkpoint, so that a refusal speaks of that
-            checkpoint.
+    `loading`: it came from restoring a checkpoint, so that a refusal speaks of that checkpoint.
     """
     for cause in causes(error):
         if isinstance(cause, CheckpointMissingError):
@@ -116,12 +113,8 @@ def is_unusable(error: BaseException, run_id: str, *, is_its_own: bool) -> bool:
     """Whether an error says that a run's training client is of no more use.
 
     So say real servers: TuFT `422 Adapter RUN_ID not found`, SkyRL `400 ... not loaded`.
-
-    Args:
-        error: What the training loop met.
-        run_id: The run.
-        is_its_own: The error came through the run's client for certain; else a model or run
-            that is not found may be another one, unless the text names this run.
+    `is_its_own`: the error came through the run's client for certain; otherwise a model or run
+    that is not found may be another one, unless the text names this run.
     """
     texts = [str(cause) for cause in causes(error)]
     if is_its_own or any(run_id in text for text in texts):

@@ -48,8 +48,8 @@ class Tally:
 
     `tries` are the counted failures on the present checkpoint, `waits` the uncounted ones in
     a row, `rungs_left` how many older checkpoints may still be tried, `elapsed` the seconds
-    since the incident began, `seed` what the jitter is drawn from; `can_pause` says whether
-    somebody tells when the account works again.
+    since the incident began, `seed` what the jitter is drawn from; `can_pause`: polls tell when
+    the account works again.
     """
 
     seed: str
