@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from . import rest, service
 from .config import Config
@@ -28,6 +28,8 @@ __all__ = [
     "checked_workers",
     "config_for",
 ]
+
+M = TypeVar("M")
 
 #: What a `rest_module` and a `service_client_module` must have.
 _REST_FUNCTIONS = ("get_training_run",)
@@ -71,39 +73,26 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return MappingProxyType(dict(metadata))
 
 
-def checked_rest_module(module: RestModule) -> RestModule:
-    """A module or object that can be polled.
-
-    Raises:
-        TypeError: It lacks a function.
-    """
-    _check_functions("rest_module", module, _REST_FUNCTIONS)
-    return module
+def checked_rest_module(module: RestModule | None) -> RestModule | None:
+    """A module or object that can be polled, or `None`; another is a `TypeError`."""
+    return _checked("rest_module", module, _REST_FUNCTIONS)
 
 
-def checked_service_module(module: ServiceModule) -> ServiceModule:
-    """A module or object that makes training clients.
-
-    Raises:
-        TypeError: It lacks a function.
-    """
-    _check_functions("service_client_module", module, _SERVICE_FUNCTIONS)
-    return module
+def checked_service_module(module: ServiceModule | None) -> ServiceModule | None:
+    """A module or object that makes training clients, or `None`; another is a `TypeError`."""
+    return _checked("service_client_module", module, _SERVICE_FUNCTIONS)
 
 
-def _check_functions(name: str, module: object, functions: tuple[str, ...]) -> None:
+def _checked(name: str, module: M, functions: tuple[str, ...]) -> M:
     lacking = [each for each in functions if not callable(getattr(module, each, None))]
-    if lacking:
+    if module is not None and lacking:
         raise TypeError(f"{name} must have {', '.join(functions)}; {module!r} lacks {lacking[0]}")
+    return module
 
 
-def checked_executor(name: str, pool: Executor) -> Executor:
-    """An executor on whose workers attempts can run.
-
-    Raises:
-        TypeError: It is none, or one whose workers are other processes.
-    """
-    if not callable(getattr(pool, "submit", None)):
+def checked_executor(name: str, pool: Executor | None) -> Executor | None:
+    """An executor on whose workers attempts can run, or `None`; another is a `TypeError`."""
+    if pool is not None and not callable(getattr(pool, "submit", None)):
         raise TypeError(f"{name} must be a concurrent.futures.Executor, not {pool!r}")
     for module, kind in _ELSEWHERE.items():
         # Where its module was never imported, the pool cannot be one.

@@ -23,7 +23,7 @@ from .errors import MonitorStoppedError, RecoveryDisabledError
 from .handle import MonitoredRun
 from .parts import Parts
 from .policy import Policy
-from .polling.sweep import SweepEnd
+from .polling.sweep import Sweep
 from .polling.sweep_timer import SweepTimer
 from .ports import RestModule, ServiceModule
 from .recovery.executor import RecoveryExecutor
@@ -90,10 +90,8 @@ class Monitor:
         self._parts = Parts(
             self,
             self.policy,
-            rest_module=rest_module and checked_rest_module(rest_module),
-            service_client_module=(
-                service_client_module and checked_service_module(service_client_module)
-            ),
+            rest_module=checked_rest_module(rest_module),
+            service_client_module=checked_service_module(service_client_module),
             executor=RecoveryExecutor.over(executor),
             owns_executor=executor is None,
             scheduler=scheduler,
@@ -270,15 +268,15 @@ class Monitor:
         self._parts.detection.sweep_begins(polled)
         self._parts.sweeper.begin(polled)
 
-    def _swept(self, end: SweepEnd) -> None:
+    def _swept(self, sweep: Sweep, duration: float) -> None:
         event = Swept(
             run_id=None,
             metadata=NO_METADATA,
             time=self._parts.clock.utc(),
-            runs=end.runs,
-            requests=end.requests,
-            duration=end.duration,
-            errors=end.errors,
+            runs=sweep.runs,
+            requests=sweep.requests,
+            duration=duration,
+            errors=sweep.errors,
         )
         self._parts.publisher.publish("swept", event)
         self._parts.waits.notify()

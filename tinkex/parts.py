@@ -10,12 +10,14 @@ from . import rest as default_rest
 from . import service as default_services
 from .policy import Policy
 from .polling.detection import Detection
-from .polling.sweep import SweepEnd
+from .polling.sweep import Sweep
 from .polling.sweeper import Sweeper, poll_bound
 from .ports import RestModule, RestPort, ServiceModule, ServicePort
 from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
 from .recovery.executor import RecoveryExecutor
+from .recovery.holds import Holds
+from .recovery.incident import Incident, Owner
 from .runs.record import Record
 from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
@@ -54,7 +56,7 @@ class Parts:
         owns_executor: bool,
         scheduler: Scheduler | None,
         poll_workers: int | None,
-        on_sweep_end: Callable[[SweepEnd], None],
+        on_sweep_end: Callable[[Sweep, float], None],
     ) -> None:
         # Timers on threads of their own must not be held up by receivers either.
         inline = scheduler is not None and not _makes_threads(scheduler)
@@ -82,17 +84,24 @@ class Parts:
             self._close.append(client.close)
         else:
             polls = self.rest = RestPort(rest_module)
-        self.owner = executor.owner_for(
+        self._dispatcher = executor.dispatcher
+        holds: Holds[Incident] = Holds(
+            self.clock, self.publisher, self.runs.of_account, self._dispatcher.release
+        )
+        owner = Owner(
             publisher=self.publisher,
             waits=self.waits,
             clock=self.clock,
             rest=self.rest,
-            services=ServicePort(service_client_module or default_services),
-            runs_of=self.runs.of_account,
+            services=ServicePort(
+                default_services if service_client_module is None else service_client_module
+            ),
+            holds=holds,
+            can_pause=True,
         )
-        self._dispatcher = executor.dispatcher
+        self.owner = executor.adapted(owner)
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
-        self.detection = Detection(self.runs, self.owner.holds, self.controller)
+        self.detection = Detection(self.runs, holds, self.controller)
         self.sweeper = Sweeper(
             polls,
             self.clock,

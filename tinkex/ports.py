@@ -24,9 +24,9 @@ PAGE_SIZE = 100
 class RestModule(Protocol):
     """What a `rest_module` must have.
 
-    It may also have `list_training_runs(config, *, limit, offset)` and
-    `list_checkpoints(config, run_id)`. Answers are values of `tinkex.types`, the API's JSON
-    objects, or objects of the official SDK.
+    `list_training_runs(config, *, limit, offset)` and `list_checkpoints(config, run_id)` are
+    used where it has them. Answers are values of `tinkex.types`, the API's JSON objects, or
+    objects of the official SDK.
     """
 
     def get_training_run(self, config: Any, run_id: str) -> object:
@@ -34,9 +34,9 @@ class RestModule(Protocol):
 
 
 class ServiceModule(Protocol):
-    """What a `service_client_module` must have; see `tinkex.service`.
+    """What a `service_client_module` must have.
 
-    It may also have `open_service_client(service)` and `check_service_client(service)`.
+    `open_service_client(service)` and `check_service_client(service)` are used where it has them.
     """
 
     def create_rest_client(self, service: Any) -> object:
@@ -55,8 +55,7 @@ class ServiceModule(Protocol):
 class RestPort:
     """A REST module; `timeout` bounds each call in seconds, where the module can be told.
 
-    Raises, from every method: what the module raises, and `ApiResponseError` for an answer
-    that does not fit.
+    Each call raises what the module raises, or an `ApiResponseError`.
     """
 
     module: RestModule

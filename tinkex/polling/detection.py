@@ -22,11 +22,6 @@ __all__ = ["Detection"]
 class Detection:
     """Takes what polls bring.
 
-    Args:
-        runs: The run map.
-        holds: The breakers of accounts.
-        controller: Recovers what is corrupted.
-
     Threads: every method is safe from any thread, and none waits for anything.
     """
 

@@ -18,7 +18,7 @@ from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock, Timer
 from .detection import Detection
 from .listing import AccountView, Listing, is_of_account, refuses_listing
-from .sweep import Page, Poll, Sweep, SweepEnd
+from .sweep import Page, Poll, Sweep
 
 __all__ = ["Sweeper", "poll_bound"]
 
@@ -39,14 +39,9 @@ def poll_bound(poll_interval: float) -> float:
 class Sweeper:
     """Makes sweeps, one at a time.
 
-    Args:
-        rest: Answers the polls.
-        clock: Time.
-        workers: How many requests may be in flight; 0 polls on the thread that begins a sweep.
-        bound: The most seconds that one poll may take.
-        detection: Told each answer and each error.
-        on_end: Called when a sweep has ended, on the thread that ended it.
-        notify: Wakes those that wait for a poll.
+    `workers` requests may be in flight, 0 polls on the thread that begins a sweep; one poll takes
+    at most `bound` seconds. `on_end` is called when a sweep has ended, on the thread that ended
+    it, and `notify` wakes those that wait for a poll.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
@@ -59,7 +54,7 @@ class Sweeper:
         workers: int,
         bound: float,
         detection: Detection,
-        on_end: Callable[[SweepEnd], None],
+        on_end: Callable[[Sweep, float], None],
         notify: Callable[[], None],
     ) -> None:
         self._rest = rest
@@ -241,7 +236,7 @@ class Sweeper:
                     if isinstance(request, Page):
                         now = self._clock.monotonic()
                         request.listing.failed(error, refused=False, whole=False, now=now)
-            except BaseException:  # an interrupt of whoever polls on a thread of their own
+            except BaseException:  # an interrupt of a caller that polls on its own thread
                 with self._lock:
                     self._at_work -= 1
                     self._remove_locked(request, None)
@@ -254,11 +249,12 @@ class Sweeper:
 
     def _ask_run(self, poll: Poll) -> None:
         run, error = self._asked(self._rest.run, poll.config, poll.run_id)
-        if not self._landed(poll, error):
-            return
-        if error is None:
+        with self._lock:
+            is_wanted = poll in self._in_flight and not self._closed
+            self._remove_locked(poll, error)
+        if is_wanted and error is None:
             self._detection.seen(poll.record, poll.run_id, run)
-        else:
+        elif is_wanted and error is not None:
             self._detection.failed(poll.record, poll.run_id, error)
 
     def _asked(self, ask: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
@@ -271,13 +267,6 @@ class Sweeper:
             if self._pool is None:
                 raise
             return None, error  # an exit in foreign code must not end a thread of ours
-
-    def _landed(self, poll: Poll, error: BaseException | None = None) -> bool:
-        """Whether a poll's answer is still wanted."""
-        with self._lock:
-            wanted = poll in self._in_flight and not self._closed
-            self._remove_locked(poll, error)
-            return wanted
 
     def _ask_page(self, page: Page) -> None:
         listing = page.listing
@@ -340,15 +329,9 @@ class Sweeper:
                 return
             sweep.ended = True
             self._sweep = None
-            end = SweepEnd(
-                runs=sweep.runs,
-                requests=sweep.requests,
-                errors=sweep.errors,
-                duration=now - sweep.began,
-            )
-            closed = self._closed
-        if not closed:
-            self._on_end(end)
+            is_closed = self._closed
+        if not is_closed:
+            self._on_end(sweep, now - sweep.began)
 
     def _watch(self) -> None:
         """End a sweep that only stragglers hold, and give up requests beyond their bound."""

@@ -56,9 +56,8 @@ _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=
 class RecoveryRequest:
     """What is to be recovered, how, and through which modules.
 
-    `run_ids` are the ids of the lineage, newest first; `known` are checkpoints beside those
-    that the server lists, `recorded` their cursors, `broken` the paths that did not load; `run`
-    is the run as a poll saw it.
+    `run_ids` are those of the lineage, newest first; `known` are checkpoints beside those that
+    the server lists, `recorded` their cursors, `broken` the paths that did not load.
     """
 
     run_id: str
@@ -207,11 +206,7 @@ def _candidates(task: AttemptTask) -> tuple[Candidate, ...]:
 
 
 def _with_key(task: AttemptTask) -> AttemptTask:
-    """The task with a key to list checkpoints with, where its own stayed in another process.
-
-    Raises:
-        ConfigError: There is no key here for the same base URL.
-    """
+    """The task with a key of this process, where its own stayed in another one."""
     config = task.request.config
     if not isinstance(config, Config) or config.api_key is not None:
         return task
@@ -252,8 +247,7 @@ def _asked(request: RecoveryRequest) -> TrainingRun | None:
 def make_plan(task: AttemptTask) -> Plan:
     """Ask for the lineage's checkpoints and order them; see `plan_recovery`.
 
-    Raises:
-        Exception: The account is blocked, or no checkpoint is known and the list failed.
+    Raises what the list raised where the account is refused or no checkpoint is known.
     """
     found: list[Checkpoint] = []
     failed: Exception | None = None

@@ -45,12 +45,10 @@ class Controller:
     def recover(
         self, record: Record, cause: BaseException | None = None, run_id: str | None = None
     ) -> Future[Completed]:
-        """Begin a recovery now, whatever the server says of the run.
+        """Begin a recovery now, if `run_id` is still the live generation.
 
-        Args:
-            record: The run.
-            cause: The error of its training loop; `None`: a caller asks, whatever the budget.
-            run_id: Only if this is still the live generation.
+        `cause` is the error of the training loop, `None` where a caller asks: then the budget is
+        given back.
 
         Raises:
             AlreadyPendingError: One is under way.

@@ -25,12 +25,9 @@ JOIN_GRACE = 1.0
 
 
 class Dispatcher:
-    """Begins attempts as slots come free and tells what follows each.
+    """Begins attempts as slots come free, on the executor that `pool()` returns.
 
-    Args:
-        pool: Called when an attempt is to be submitted; returns the executor.
-        max_concurrent: How many attempts may be under way, and how many abandoned ones may
-            hang beside them.
+    `max_concurrent` attempts may be under way, and as many abandoned ones hang beside them.
 
     Threads: every method is safe from any thread. Nothing is called under the lock but
     `Holds.admit`, which only touches memory.
@@ -64,12 +61,8 @@ class Dispatcher:
     ) -> Incident:
         """Open an incident; its first attempt begins as soon as there is a slot.
 
-        Args:
-            request: What to recover.
-            metadata: Carried by its events.
-            owner: Who begins it, with what it works with.
-            take: Told each change; may refuse `Recovered`.
-            joining: Where another owner has an incident of this run, be told its changes too.
+        `take` is told each change. `joining`: where another owner has an incident of this run,
+        it is told that one's changes, and no other incident begins.
 
         Raises:
             AlreadyPendingError: There is one for this run already.
@@ -132,17 +125,10 @@ class Dispatcher:
     ) -> None:
         """End all incidents of an owner, its publishing, and then its threads.
 
-        What has not begun goes first, so that nothing follows on what is under way. Receivers,
-        callbacks and attempts then have their time. Then publishing is closed, and only then
-        the attempts that hang are given up: nothing is said of them.
-
-        Args:
-            owner: Begins nothing any more.
-            patience: Seconds for receivers, callbacks and attempts.
-            grace: Seconds for threads to end.
-            close: Called when publishing is closed.
-            joins: Called last, each with its share of `grace`, so that a thread which hangs
-                leaves time for the others.
+        What has not begun goes first, so that nothing follows on what is under way: receivers,
+        callbacks and attempts have `patience` seconds. Then publishing is closed, and only then
+        the attempts that hang are given up: nothing is said of them. Threads have `grace` seconds
+        to end, each its share, so that one which hangs leaves time for the others.
         """
         owner.closing = True
         self._cancel_all(owner, only_waiting=True)

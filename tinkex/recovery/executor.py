@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import partial
@@ -67,20 +67,14 @@ class RecoveryExecutor:
         service_client_module: ServiceModule | None = None,
         scheduler: Scheduler | None = None,
     ) -> None:
-        if pool is not None:
-            checked_executor("pool", pool)
         if isinstance(max_concurrent, bool) or not isinstance(max_concurrent, int):
             raise TypeError(f"max_concurrent must be a whole number, not {max_concurrent!r}")
         if max_concurrent < 1:
             raise ValueError(f"max_concurrent must be 1 or more, not {max_concurrent}")
-        if rest_module is not None:
-            checked_rest_module(rest_module)
-        if service_client_module is not None:
-            checked_service_module(service_client_module)
-        self._rest_module = rest_module
-        self._services = service_client_module
+        self._rest_module = checked_rest_module(rest_module)
+        self._services = checked_service_module(service_client_module)
         self._scheduler = scheduler
-        self._given_pool = pool
+        self._given_pool = checked_executor("pool", pool)
         self._max_concurrent = max_concurrent
         self._lock = threading.Lock()
         # Guarded by _lock: _own_pool, _own_scheduler and _owner, made when first needed.
@@ -185,31 +179,13 @@ class RecoveryExecutor:
         if pool is not None:
             pool.join(timeout)
 
-    def owner_for(
-        self,
-        *,
-        publisher: Publisher,
-        waits: Waits,
-        clock: Clock,
-        rest: RestPort,
-        services: ServicePort,
-        runs_of: Callable[[Config | None], tuple[str, ...]] | None = None,
-    ) -> Owner:
-        """Make an owner of incidents; what was handed in here goes before the caller's.
-
-        `runs_of` gives an account's runs; without it no poll tells when an account works again.
-        """
-        holds: Holds[Incident] = Holds(
-            clock, publisher, runs_of or (lambda _: ()), self.dispatcher.release
-        )
-        return Owner(
-            publisher=publisher,
-            waits=waits,
-            clock=clock if self._scheduler is None else Clock(self._scheduler),
-            rest=rest if self._rest_module is None else RestPort(self._rest_module),
-            services=services if self._services is None else ServicePort(self._services),
-            holds=holds,
-            can_pause=runs_of is not None,
+    def adapted(self, owner: Owner) -> Owner:
+        """The owner, with what was handed in here in place of its own."""
+        return replace(
+            owner,
+            clock=owner.clock if self._scheduler is None else Clock(self._scheduler),
+            rest=owner.rest if self._rest_module is None else RestPort(self._rest_module),
+            services=owner.services if self._services is None else ServicePort(self._services),
         )
 
     def _pool(self) -> Executor:
@@ -232,11 +208,17 @@ class RecoveryExecutor:
                 waits = Waits(clock)
                 inline = self._scheduler is not None
                 publisher = Publisher(self, inline=inline, on_idle=waits.notify)
-                self._owner = self.owner_for(
+                holds: Holds[Incident] = Holds(
+                    clock, publisher, lambda _: (), self.dispatcher.release
+                )
+                own = Owner(
                     publisher=publisher,
                     waits=waits,
                     clock=clock,
                     rest=RestPort(default_rest),
                     services=ServicePort(default_services),
+                    holds=holds,
+                    can_pause=False,
                 )
+                self._owner = self.adapted(own)
             return self._owner

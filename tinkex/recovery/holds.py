@@ -62,13 +62,8 @@ class Holds(Generic[T]):
     """Holds back the incidents of accounts that do not work, and lets them go on.
 
     An account is what one `Config` stands for. It may be held for several reasons, each with
-    its own way out; incidents go on when none is left.
-
-    Args:
-        clock: Says when polls succeed.
-        publisher: Publishes `paused` and `resumed`.
-        runs_of: The ids of an account's runs.
-        release: Takes the incidents that may go on.
+    its own way out; incidents go on when none is left. `runs_of` gives the ids of an account's
+    runs, `release` takes the incidents that may go on.
 
     Threads: every method is safe from any thread; under the lock only memory is touched.
     """
@@ -129,8 +124,7 @@ class Holds(Generic[T]):
     def probe(self, polled: Collection[Config | None]) -> None:
         """Send one probe for each held account of which polls prove nothing.
 
-        Args:
-            polled: The accounts that a sweep is about to poll; of others no poll can tell.
+        `polled` are the accounts that a sweep is about to poll; of others no poll can tell.
         """
         probes: list[T] = []
         with self._lock:

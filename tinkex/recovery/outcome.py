@@ -32,10 +32,8 @@ def conclude(
 ) -> float | None:
     """Tell what follows an attempt whose end was waited for.
 
-    Args:
-        attempt: The attempt.
-        report: What became of it. Where it brought a client, its incident is settled.
-        settle: Closes an incident; false where it was closed before.
+    `settle` closes an incident, and is false where it was closed before; the incident of an
+    attempt that brought a client is closed already.
 
     Returns:
         The seconds until the incident's next attempt; `None` where none is to begin now.

@@ -45,11 +45,9 @@ class Moment:
 
 
 def apply(record: Record, change: Change, moment: Moment) -> Result:
-    """Apply a change to a record; the caller holds the record's lock.
+    """Apply a change to a record, whose lock the caller holds; return the notices to publish.
 
-    Returns:
-        The notices to publish, in order; `None` where the change is refused, because it is
-        about a generation that is not live or does not fit the run's state.
+    A change that is about a generation that is not live, or does not fit the state, is refused.
     """
     if change.run_id is not None and change.run_id != record.run_id:
         return None
@@ -57,10 +55,7 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
 
 
 def apply_row(record: Record, run_id: str, row: Any, now: datetime, warn_before: datetime) -> bool:
-    """Apply a list's row to a healthy run; return false where it brings news to be looked at.
-
-    The caller holds the record's lock. The other arguments are those of `quiet_row`.
-    """
+    """Apply a list's row where it brings no news, as `quiet_row` tells; return whether it did."""
     saved = quiet_row(record, run_id, row, warn_before)
     if saved is NEWS:
         return False
@@ -156,8 +151,8 @@ def _begin_incident(record: Record, moment: Moment) -> None:
 
 
 def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
-    began = isinstance(change.event, Started)
-    return _pending(record, change, moment, RunState.RECOVERING if began else record.state)
+    after = RunState.RECOVERING if isinstance(change.event, Started) else record.state
+    return _pending(record, change, moment, after)
 
 
 def _attempt_failed(record: Record, change: changes.AttemptFailed, moment: Moment) -> Result:

@@ -28,14 +28,8 @@ Row = tuple[Record, str, Any]
 class RunMap:
     """The runs of a monitor, and the way in which each of them changes.
 
-    Args:
-        policy: The monitor's.
-        clock: Says when a change is applied.
-        publisher: Publishes what a change gives rise to.
-        waits: Woken when a run's state or client changes.
-
-    Threads: every method is safe from any thread and waits for nothing. Whoever reads more
-    than one field of a record holds `lock`, for memory only.
+    Threads: every method is safe from any thread and waits for nothing. To read more than one
+    field of a record, hold `lock`, for memory only.
     """
 
     def __init__(self, policy: Policy, clock: Clock, publisher: Publisher, waits: Waits) -> None:
@@ -56,18 +50,10 @@ class RunMap:
     def apply(
         self, record: Record, change: Change, *, publish: bool = True
     ) -> tuple[Notice, ...] | None:
-        """Apply a change and publish what it gives rise to.
+        """Apply a change, publish what it gives rise to, and return that; `None`: refused.
 
         The events are queued in the same step, so that no later change can have its own
-        delivered before them.
-
-        Args:
-            record: The run.
-            change: What happened.
-            publish: False where another owner publishes the change.
-
-        Returns:
-            What the change gives rise to; `None` where it was refused.
+        delivered before them. `publish` is false where another owner publishes the change.
         """
         moment = self._moment()
         with self.lock:

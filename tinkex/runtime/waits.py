@@ -11,10 +11,7 @@ __all__ = ["Waits"]
 
 
 class Waits:
-    """One condition for all waits of a monitor or executor.
-
-    Threads: every method is safe from any thread.
-    """
+    """One condition for all waits of a monitor or executor; safe from any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
