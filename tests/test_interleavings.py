@@ -128,7 +128,9 @@ class Breakers:
             case.admitted = case.holds_table.admit("account", "incident")
 
         return (
-            lambda case: case.holds_table.hold("account", case.error, polls_fail=True),
+            lambda case: case.holds_table.hold(
+                "account", case.error, reason="refused", polls_fail=True
+            ),
             lambda case: case.holds_table.poll_succeeded("account"),
             ask,
         )

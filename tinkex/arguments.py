@@ -1,4 +1,4 @@
-"""What callers hand in, checked at the door: ids, modules, executors, metadata, credentials."""
+"""Checks the arguments of public calls: ids, modules, executors, metadata, credentials."""
 
 from __future__ import annotations
 

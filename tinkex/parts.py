@@ -1,4 +1,4 @@
-"""The parts of one monitor, made and wired together in one place."""
+"""Builds the objects of one monitor and connects them; stops them together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person decides about recoveries: the policy and the checkpoint strategies."""
+"""`Policy`: when and how runs are recovered, and which checkpoint is chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two modules that callers may replace, REST and service client, as tinkex calls them.
+"""How tinkex calls the two modules that callers may replace: REST and service client.
 
 A module is wrapped once, where it comes in. Pickled, a wrapped module travels by its name.
 """

@@ -1,4 +1,4 @@
-"""What a monitor says: one blinker signal per kind of event, and the events' records.
+"""The blinker signals that a monitor sends, and the records of their events.
 
 A receiver is called as `receiver(sender, event=event)`. The sender is the `Monitor` for all
 that it started and the `RecoveryExecutor` for what was asked of it directly. Receivers run on

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, TypeVar
+from functools import cache
+from typing import Any, Literal, Self, TypeVar, cast
 
 from .errors import ApiResponseError
 
@@ -65,175 +66,6 @@ def _path_problem(text: str) -> str | None:
     if parts[1] not in _KINDS:
         return f"{reprlib.repr(parts[1])} is not one of {', '.join(_KINDS)}"
     return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A saved state of a run. A field that the server did not send is `None`."""
-
-    tinker_path: str
-    checkpoint_id: str | None = None
-    checkpoint_type: str | None = None
-    time: datetime | None = None
-    size_bytes: int | None = None
-    public: bool | None = None
-    user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
-    expires_at: datetime | None = None
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make a checkpoint from the API's JSON object, or from the official SDK's object.
-
-        If `checkpoint_id` or `checkpoint_type` is missing, it is read from the path.
-
-        Raises:
-            ApiResponseError: a field has the wrong type, or there is no `tinker_path`.
-        """
-        if isinstance(data, cls):
-            return data
-        row = _mapping(cls, data)
-        path = _required_text(cls, row, "tinker_path")
-        known = None if _path_problem(path) else TinkerPath.parse(path)
-        checkpoint_id = _text(cls, row, "checkpoint_id")
-        checkpoint_type = _text(cls, row, "checkpoint_type")
-        return cls(
-            tinker_path=path,
-            checkpoint_id=known.name if known and checkpoint_id is None else checkpoint_id,
-            checkpoint_type=(
-                known.checkpoint_type if known and checkpoint_type is None else checkpoint_type
-            ),
-            time=_time(cls, row, "time"),
-            size_bytes=_whole(cls, row, "size_bytes"),
-            public=_flag(cls, row, "public"),
-            user_metadata=_metadata(cls, row, "user_metadata"),
-            expires_at=_time(cls, row, "expires_at"),
-        )
-
-    @classmethod
-    def from_path(cls, path: str | TinkerPath) -> Self:
-        """Make a checkpoint from its path alone.
-
-        Raises:
-            ValueError: `path` is not a tinker path.
-        """
-        parsed = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
-        return cls(
-            tinker_path=str(parsed),
-            checkpoint_id=parsed.name,
-            checkpoint_type=parsed.checkpoint_type,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRun:
-    """A training run as the server sees it. A field that the server did not send is `None`."""
-
-    training_run_id: str
-    base_model: str | None = None
-    model_owner: str | None = None
-    is_lora: bool | None = None
-    corrupted: bool = False
-    lora_rank: int | None = None
-    last_request_time: datetime | None = None
-    last_checkpoint: Checkpoint | None = None
-    last_sampler_checkpoint: Checkpoint | None = None
-    user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make a run from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: a field has the wrong type, or there is no `training_run_id`.
-        """
-        if isinstance(data, cls):
-            return data
-        row = _mapping(cls, data)
-        return cls(
-            training_run_id=_required_text(cls, row, "training_run_id"),
-            base_model=_text(cls, row, "base_model"),
-            model_owner=_text(cls, row, "model_owner"),
-            is_lora=_flag(cls, row, "is_lora"),
-            corrupted=_corrupted(cls, row),
-            lora_rank=_whole(cls, row, "lora_rank"),
-            last_request_time=_time(cls, row, "last_request_time"),
-            last_checkpoint=_checkpoint(row, "last_checkpoint"),
-            last_sampler_checkpoint=_checkpoint(row, "last_sampler_checkpoint"),
-            user_metadata=_metadata(cls, row, "user_metadata"),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRunPage:
-    """One page of the list of runs.
-
-    `rows` are the JSON objects as the server sent them: a caller that needs few of them does not
-    pay for converting all. `training_runs` are the same rows as `TrainingRun` values.
-    """
-
-    rows: list[Mapping[str, Any]] = field(hash=False)
-    total_count: int | None = None
-    _runs: list[TrainingRun] = field(
-        default_factory=list, init=False, repr=False, compare=False, hash=False
-    )
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make a page from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: it has no list of objects.
-        """
-        page = _mapping(cls, data)
-        cursor = page.get("cursor")
-        total = None if cursor is None else _whole(cls, _mapping(cls, cursor), "total_count")
-        rows = page.get("training_runs")
-        # A bad row is left out; if all are bad, this is not a page.
-        good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-        if not good:
-            good = list_of_objects(cls, page, "training_runs")
-        return cls(rows=good, total_count=total)
-
-    @property
-    def training_runs(self) -> tuple[TrainingRun, ...]:
-        """The runs of this page, converted at the first access.
-
-        Raises:
-            ApiResponseError: a row is not a run.
-        """
-        if len(self._runs) != len(self.rows):
-            # One assignment: two threads at the same time both see a whole list.
-            self._runs[:] = [TrainingRun.from_json(row) for row in self.rows]
-        return tuple(self._runs)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsInfo:
-    """The base model and LoRA settings of a checkpoint; a client that loads it needs the same."""
-
-    base_model: str
-    is_lora: bool | None = None
-    lora_rank: int | None = None
-    train_unembed: bool | None = None
-    train_mlp: bool | None = None
-    train_attn: bool | None = None
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make it from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: a field has the wrong type, or there is no `base_model`.
-        """
-        row = _mapping(cls, data)
-        return cls(
-            base_model=_required_text(cls, row, "base_model"),
-            is_lora=_flag(cls, row, "is_lora"),
-            lora_rank=_whole(cls, row, "lora_rank"),
-            train_unembed=_flag(cls, row, "train_unembed"),
-            train_mlp=_flag(cls, row, "train_mlp"),
-            train_attn=_flag(cls, row, "train_attn"),
-        )
 
 
 def list_of_objects(owner: type, data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -298,11 +130,11 @@ def _flag(owner: type, row: Mapping[str, Any], name: str) -> bool | None:
     return _optional(owner, row, name, bool, "true or false")
 
 
-def _corrupted(owner: type, row: Mapping[str, Any]) -> bool:
+def _corrupted(owner: type, row: Mapping[str, Any], name: str) -> bool:
     # A flag that cannot be read, null included, must not count as "not corrupted".
-    value = row.get("corrupted", False)
+    value = row.get(name, False)
     if not isinstance(value, bool):
-        raise _misfit(owner, "corrupted", value, "true or false")
+        raise _misfit(owner, name, value, "true or false")
     return value
 
 
@@ -311,7 +143,7 @@ def _metadata(owner: type, row: Mapping[str, Any], name: str) -> dict[str, Any] 
     return None if value is None else dict(value)
 
 
-def _checkpoint(row: Mapping[str, Any], name: str) -> Checkpoint | None:
+def _checkpoint(_: type, row: Mapping[str, Any], name: str) -> Checkpoint | None:
     value = row.get(name)
     return None if value is None else Checkpoint.from_json(value)
 
@@ -335,3 +167,150 @@ def _moment(value: Any) -> datetime | None:
         except ValueError:
             return None
     return None
+
+
+def _id_in_path(owner: type, row: Mapping[str, Any], name: str) -> str | None:
+    given, path = _text(owner, row, name), row["tinker_path"]
+    return TinkerPath.parse(path).name if given is None and not _path_problem(path) else given
+
+
+def _type_in_path(owner: type, row: Mapping[str, Any], name: str) -> str | None:
+    given, path = _text(owner, row, name), row["tinker_path"]
+    if given is not None or _path_problem(path):
+        return given
+    return TinkerPath.parse(path).checkpoint_type
+
+
+class _Answer:
+    """A JSON object of the API; the metadata of each field holds the function that reads it."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Make it from the API's JSON object, or from the official SDK's object.
+
+        Raises:
+            ApiResponseError: a field has the wrong type, or one that is always sent is missing.
+        """
+        if isinstance(data, cls):
+            return data
+        row = _mapping(cls, data)
+        return cls(**{name: read(cls, row, name) for name, read in _readers(cast("Hashable", cls))})
+
+
+@cache
+def _readers(kind: Hashable) -> list[tuple[str, Callable[..., Any]]]:
+    return [(each.name, each.metadata["read"]) for each in fields(cast("Any", kind))]
+
+
+def _by(read: Callable[..., object]) -> dict[str, object]:
+    """A field's metadata: the function that reads it from a row."""
+    return {"read": read}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(_Answer):
+    """A saved state of a run. A field that the server did not send is `None`.
+
+    If `checkpoint_id` or `checkpoint_type` is missing, `from_json` reads it from the path.
+    """
+
+    tinker_path: str = field(metadata=_by(_required_text))
+    checkpoint_id: str | None = field(default=None, metadata=_by(_id_in_path))
+    checkpoint_type: str | None = field(default=None, metadata=_by(_type_in_path))
+    time: datetime | None = field(default=None, metadata=_by(_time))
+    size_bytes: int | None = field(default=None, metadata=_by(_whole))
+    public: bool | None = field(default=None, metadata=_by(_flag))
+    user_metadata: Mapping[str, Any] | None = field(
+        default=None, hash=False, metadata=_by(_metadata)
+    )
+    expires_at: datetime | None = field(default=None, metadata=_by(_time))
+
+    @classmethod
+    def from_path(cls, path: str | TinkerPath) -> Self:
+        """Make a checkpoint from its path alone.
+
+        Raises:
+            ValueError: `path` is not a tinker path.
+        """
+        parsed = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
+        return cls(
+            tinker_path=str(parsed),
+            checkpoint_id=parsed.name,
+            checkpoint_type=parsed.checkpoint_type,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun(_Answer):
+    """A training run as the server sees it. A field that the server did not send is `None`."""
+
+    training_run_id: str = field(metadata=_by(_required_text))
+    base_model: str | None = field(default=None, metadata=_by(_text))
+    model_owner: str | None = field(default=None, metadata=_by(_text))
+    is_lora: bool | None = field(default=None, metadata=_by(_flag))
+    corrupted: bool = field(default=False, metadata=_by(_corrupted))
+    lora_rank: int | None = field(default=None, metadata=_by(_whole))
+    last_request_time: datetime | None = field(default=None, metadata=_by(_time))
+    last_checkpoint: Checkpoint | None = field(default=None, metadata=_by(_checkpoint))
+    last_sampler_checkpoint: Checkpoint | None = field(default=None, metadata=_by(_checkpoint))
+    user_metadata: Mapping[str, Any] | None = field(
+        default=None, hash=False, metadata=_by(_metadata)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRunPage:
+    """One page of the list of runs.
+
+    `rows` are the JSON objects as the server sent them: a caller that needs few of them does not
+    pay for converting all. `training_runs` are the same rows as `TrainingRun` values.
+    """
+
+    rows: list[Mapping[str, Any]] = field(hash=False)
+    total_count: int | None = None
+    _runs: list[TrainingRun] = field(
+        default_factory=list, init=False, repr=False, compare=False, hash=False
+    )
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Make a page from the API's JSON object, or from the official SDK's object.
+
+        Raises:
+            ApiResponseError: it has no list of objects.
+        """
+        page = _mapping(cls, data)
+        cursor = page.get("cursor")
+        total = None if cursor is None else _whole(cls, _mapping(cls, cursor), "total_count")
+        rows = page.get("training_runs")
+        # A bad row is left out; if all are bad, this is not a page.
+        good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        if not good:
+            good = list_of_objects(cls, page, "training_runs")
+        return cls(rows=good, total_count=total)
+
+    @property
+    def training_runs(self) -> tuple[TrainingRun, ...]:
+        """The runs of this page, converted at the first access.
+
+        Raises:
+            ApiResponseError: a row is not a run.
+        """
+        if len(self._runs) != len(self.rows):
+            # One assignment: two threads at the same time both see a whole list.
+            self._runs[:] = [TrainingRun.from_json(row) for row in self.rows]
+        return tuple(self._runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo(_Answer):
+    """The base model and LoRA settings of a checkpoint; a client that loads it needs the same."""
+
+    base_model: str = field(metadata=_by(_required_text))
+    is_lora: bool | None = field(default=None, metadata=_by(_flag))
+    lora_rank: int | None = field(default=None, metadata=_by(_whole))
+    train_unembed: bool | None = field(default=None, metadata=_by(_flag))
+    train_mlp: bool | None = field(default=None, metadata=_by(_flag))
+    train_attn: bool | None = field(default=None, metadata=_by(_flag))

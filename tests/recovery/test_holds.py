@@ -10,7 +10,7 @@ from tinkex.runtime.publisher import Publisher
 from tinkex.runtime.scheduler import Clock
 from tinkex.testing import FakeScheduler
 
-REFUSED = ApiStatusError.of(402)
+REFUSAL = ApiStatusError.of(402)
 ACCOUNT = "account"
 
 
@@ -40,7 +40,7 @@ def test_an_account_that_nothing_holds_admits_every_incident(holds):
 
 
 def test_an_open_breaker_keeps_incidents_until_a_poll_proves_that_the_account_works(holds, world):
-    holds.table.hold(ACCOUNT, REFUSED, polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
 
     assert holds.table.breaker(ACCOUNT) is Breaker.OPEN
     assert not holds.table.admit(ACCOUNT, "one")
@@ -53,18 +53,18 @@ def test_an_open_breaker_keeps_incidents_until_a_poll_proves_that_the_account_wo
     assert holds.released == ["one", "two"]
     assert world.events.names == ["paused", "resumed"]
     assert world.events.one("paused").runs == ("a:train:0", "b:train:0")
-    assert world.events.one("resumed").error is REFUSED
+    assert world.events.one("resumed").error is REFUSAL
 
 
 def test_an_account_that_is_held_again_is_told_of_once(holds, world):
-    holds.table.hold(ACCOUNT, REFUSED, polls_fail=False)
-    holds.table.hold(ACCOUNT, ApiStatusError.of(402), polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False)
+    holds.table.hold(ACCOUNT, ApiStatusError.of(402), reason="refused", polls_fail=True)
 
     assert world.events.names == ["paused"]
 
 
 def test_where_polls_prove_nothing_one_incident_probes(holds, world):
-    holds.table.hold(ACCOUNT, REFUSED, polls_fail=False)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False)
     for incident in ("one", "two", "three"):
         holds.table.admit(ACCOUNT, incident)
 
@@ -88,7 +88,7 @@ def test_where_polls_prove_nothing_one_incident_probes(holds, world):
 
 
 def test_a_probe_that_has_ended_leaves_the_breaker_open(holds):
-    holds.table.hold(ACCOUNT, REFUSED, polls_fail=False)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False)
     holds.table.admit(ACCOUNT, "one")
     holds.table.probe({ACCOUNT})
     holds.table.admit(ACCOUNT, "one")
@@ -99,7 +99,7 @@ def test_a_probe_that_has_ended_leaves_the_breaker_open(holds):
 
 
 def test_an_incident_that_has_ended_is_not_released(holds):
-    holds.table.hold(ACCOUNT, REFUSED, polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
     holds.table.admit(ACCOUNT, "one")
     holds.table.admit(ACCOUNT, "two")
 
@@ -110,7 +110,7 @@ def test_an_incident_that_has_ended_is_not_released(holds):
 
 
 def test_where_no_run_of_an_account_is_polled_any_more_an_incident_probes(holds):
-    holds.table.hold(ACCOUNT, REFUSED, polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
     holds.table.admit(ACCOUNT, "one")
 
     holds.table.probe({ACCOUNT})
@@ -122,7 +122,7 @@ def test_where_no_run_of_an_account_is_polled_any_more_an_incident_probes(holds)
 
 def test_an_account_that_is_held_for_two_reasons_waits_until_both_are_over(holds, world):
     outage = ConnectionResetError("the server is away")
-    holds.table.hold(ACCOUNT, REFUSED, polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
     holds.table.hold(ACCOUNT, outage, reason="outage", polls_fail=False)
     holds.table.admit(ACCOUNT, "one")
 

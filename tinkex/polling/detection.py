@@ -1,4 +1,4 @@
-"""What follows from each poll: a change of its run, and of its account's breaker."""
+"""Handles each poll's answer: updates the run, starts a recovery, holds the account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..config import Config
 from ..errors import ApiResponseError
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Kind, classify
-from ..recovery.holds import Holds
+from ..recovery.holds import REFUSED, Holds
 from ..recovery.incident import Incident
 from ..runs.changes import PollFailed, Seen
 from ..runs.record import Record
@@ -71,4 +71,4 @@ class Detection:
         change = PollFailed(run_id=run_id, error=shown, is_miss=is_miss)
         applied = self._runs.apply(record, change)
         if applied is not None and failure.kind is Kind.ACCOUNT and not others_succeed:
-            self._holds.hold(record.config, shown, polls_fail=True)
+            self._holds.hold(record.config, shown, reason=REFUSED, polls_fail=True)

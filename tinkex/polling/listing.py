@@ -1,4 +1,4 @@
-"""Whether a sweep lists an account's runs or asks for each, and which page comes next."""
+"""Decides per account: read the list of runs page by page, or ask for each run."""
 
 from __future__ import annotations
 

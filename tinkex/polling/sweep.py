@@ -1,4 +1,4 @@
-"""One sweep: the requests that are still to be made, and what they came to."""
+"""Data of one sweep: the requests still to send, and its counts."""
 
 from __future__ import annotations
 

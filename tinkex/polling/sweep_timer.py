@@ -14,14 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 class SweepTimer:
-    """Arms the timer of the next sweep, at most one at a time.
+    """Arms the timer of the next sweep, at most one at a time; safe from any thread.
 
-    Args:
-        clock: Makes the timers.
-        interval: Seconds.
-        function: Called when one is due.
-
-    Threads: every method is safe from any thread.
+    `function` is called `interval` seconds after the timer was armed.
     """
 
     def __init__(self, clock: Clock, interval: float, function: Callable[[], object]) -> None:
@@ -73,7 +68,7 @@ class SweepTimer:
             timer.cancel()
 
     def hold(self) -> None:
-        """Disarm; a sweep begins, whoever asked for it."""
+        """Disarm: a sweep begins."""
         with self._lock:
             timer, self._timer = self._timer, None
             self._round += 1

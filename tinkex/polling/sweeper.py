@@ -1,4 +1,4 @@
-"""One poll of many runs at a time: on which threads, and bounded by which time."""
+"""Runs sweeps: sends the requests on poll threads, with a time limit for each."""
 
 from __future__ import annotations
 

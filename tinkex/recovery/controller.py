@@ -1,4 +1,4 @@
-"""The recoveries of a monitor's runs: begun, followed change by change, adopted or given up."""
+"""Starts and ends recoveries for the runs of one monitor, and applies their changes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
+from .holds import REFUSED
 from .incident import Dropped, Owner
 
 __all__ = ["Controller"]
@@ -64,12 +65,12 @@ class Controller:
         return self._begin(record, about, None)
 
     def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> Future[Completed]:
-        take = partial(self._take, record)
+        listener = partial(self._take, record)
         request, owner = self._request(record, run), self._owner
         try:
             self._check_budget(record, run_id)
             return self._dispatcher.begin(
-                request, record.metadata, owner, take, joining=True
+                request, record.metadata, owner, listener, joining=True
             ).future
         except TinkexError as error:
             refused: Future[Completed] = Future()
@@ -128,7 +129,9 @@ class Controller:
             return None
         # Of the account an attempt tells also where its run does not wait for it any more.
         if isinstance(change, AttemptFailed) and change.is_held:
-            self._owner.holds.hold(record.config, change.event.error, polls_fail=False)
+            self._owner.holds.hold(
+                record.config, change.event.error, reason=REFUSED, polls_fail=False
+            )
         elif isinstance(change, Recovered) or (
             isinstance(change, AttemptFailed | GaveUp)
             and classify(change.event.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)

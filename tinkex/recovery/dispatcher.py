@@ -1,4 +1,4 @@
-"""Incidents under way: which attempt begins when, and what is done with its report."""
+"""Runs the attempts of all incidents: slots, timeouts, cancelling, the result of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
 from ..signals import Started
 from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
-from .incident import Attempt, Dropped, Incident, Owner, Take
+from .incident import Attempt, Dropped, Incident, Listener, Owner
 from .outcome import conclude, end_with, stopped, tell_left_behind, tell_orphan
 
 __all__ = ["JOIN_GRACE", "Dispatcher"]
@@ -55,20 +55,20 @@ class Dispatcher:
         request: RecoveryRequest,
         metadata: Mapping[str, Any],
         owner: Owner,
-        take: Take,
+        listener: Listener,
         *,
         joining: bool = False,
     ) -> Incident:
         """Open an incident; its first attempt begins as soon as there is a slot.
 
-        `take` is told each change. `joining`: where another owner has an incident of this run,
+        `listener` is told each change. `joining`: where another owner has an incident of this run,
         it is told that one's changes, and no other incident begins.
 
         Raises:
             AlreadyPendingError: There is one for this run already.
             MonitorStoppedError: Closed.
         """
-        incident = Incident(request, metadata, owner, take)
+        incident = Incident(request, metadata, owner, listener)
         with self._lock:
             if self._closed or owner.closing:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
@@ -76,7 +76,7 @@ class Dispatcher:
             if pending is not None:
                 if not joining:
                     raise AlreadyPendingError(request.run_id)
-                pending.takes.append(take)
+                pending.listeners.append(listener)
                 return pending
             self._incidents[request.run_id] = incident
             self._ready.append(incident)
@@ -167,8 +167,8 @@ class Dispatcher:
         end_with(incident, stopped(incident))
         if attempt is not None and attempt.job is not None:
             attempt.job.cancel()
-        for take in incident.takes[1:]:
-            take(Dropped(run_id=incident.request.run_id), False)
+        for listener in incident.listeners[1:]:
+            listener(Dropped(run_id=incident.request.run_id), False)
         self._pump()
 
     # Queries

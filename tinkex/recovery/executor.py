@@ -1,4 +1,4 @@
-"""The public executor of recoveries: its pool, its clock, and what may be asked of it."""
+"""`RecoveryExecutor`: recovers single runs, and runs the attempts of monitors."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class RecoveryExecutor:
             known=() if last_checkpoint is None else (as_checkpoint(last_checkpoint),),
         )
 
-        def take(change: Change, _: bool) -> tuple[Notice, ...] | None:
+        def listener(change: Change, _: bool) -> tuple[Notice, ...] | None:
             if not isinstance(change, RecoveryChange):
                 return None
             notices = notices_of(change, checked)
@@ -151,7 +151,7 @@ class RecoveryExecutor:
             return notices
 
         told = checked_metadata(metadata)
-        return self.dispatcher.begin(request, told, owner, take).future
+        return self.dispatcher.begin(request, told, owner, listener).future
 
     def shutdown(self, wait: bool = True, *, timeout: float = 5.0) -> None:
         """Take no more recoveries and end those that wait; threads of our own are ended.

@@ -37,8 +37,8 @@ class Breaker(StrEnum):
 class _Hold:
     """A reason for which an account is held.
 
-    `polls_fail`: the account's polls fail for it too, so that one which succeeds ends it;
-    where they prove nothing, an attempt that gets past it does.
+    `polls_fail`: the account's polls fail for the same reason, so a good poll ends the hold;
+    otherwise only an attempt that is not refused ends it.
     """
 
     error: BaseException
@@ -92,7 +92,7 @@ class Holds(Generic[T]):
         account: Config | None,
         error: BaseException,
         *,
-        reason: str = REFUSED,
+        reason: str,
         polls_fail: bool,
     ) -> None:
         """Hold an account for a reason; `paused` is published where it was not held before."""
@@ -108,7 +108,7 @@ class Holds(Generic[T]):
         self._publisher.flush()
 
     def poll_succeeded(self, account: Config | None) -> None:
-        """A poll of the account succeeded: that ends what made its polls fail."""
+        """A poll of the account succeeded: that ends the holds for which its polls failed."""
         now = self._clock.monotonic()
         with self._lock:
             known = self._accounts.setdefault(account, _Account())
@@ -118,7 +118,7 @@ class Holds(Generic[T]):
             self._lift(account, by_poll=True)
 
     def attempt_went_on(self, account: Config | None) -> None:
-        """An attempt got past what held the account: that ends what polls prove nothing of."""
+        """An attempt was not refused: that ends the holds that polls cannot end."""
         self._lift(account, by_poll=False)
 
     def probe(self, polled: Collection[Config | None]) -> None:

@@ -1,4 +1,4 @@
-"""One incident: what is to be recovered, who began it, and how far its attempts are."""
+"""One incident: what is recovered, who began it, and the state of its attempts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .attempt import AttemptReport, AttemptTask, RecoveryRequest
 from .holds import Holds
 from .retry import Tally
 
-__all__ = ["Attempt", "Dropped", "Incident", "Owner", "Take"]
+__all__ = ["Attempt", "Dropped", "Incident", "Listener", "Owner"]
 
 #: The events of an attempt.
 E = TypeVar(
@@ -29,7 +29,7 @@ E = TypeVar(
 
 #: Takes a change of an incident and returns what it gives rise to, `None` where it is refused.
 #: Publishes that where the second argument says so.
-Take = Callable[[Change, bool], tuple[Notice, ...] | None]
+Listener = Callable[[Change, bool], tuple[Notice, ...] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +56,24 @@ class Owner:
 
 
 class Incident:
-    """The state of one incident; `takes` are of its owner and of those that joined it.
+    """The state of one incident; `listeners` are of its owner and of those that joined it.
 
     Threads: `request`, `attempt`, `tally`, `broken`, `history` and `with_optimizer` are touched
-    only by the thread that ended the current attempt; `takes`, `current`, `timer` and `settled`
-    are guarded by the dispatcher's lock.
+    only by the thread that ended the current attempt; `listeners`, `current`, `timer` and
+    `settled` are guarded by the dispatcher's lock.
     """
 
     def __init__(
-        self, request: RecoveryRequest, metadata: Mapping[str, Any], owner: Owner, take: Take
+        self,
+        request: RecoveryRequest,
+        metadata: Mapping[str, Any],
+        owner: Owner,
+        listener: Listener,
     ) -> None:
         self.request = request
         self.metadata = metadata
         self.owner = owner
-        self.takes = [take]
+        self.listeners = [listener]
         self.future: Future[Completed] = Future()
         self.future.set_running_or_notify_cancel()
         self.began = owner.clock.monotonic()
@@ -103,7 +107,7 @@ class Incident:
         Returns:
             The first answer of one that takes it.
         """
-        answers = [take(change, not number) for number, take in enumerate(self.takes)]
+        answers = [listener(change, not number) for number, listener in enumerate(self.listeners)]
         return next((each for each in answers if each is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""What follows the end of an attempt: told as a change of its run, then acted on."""
+"""Carries out what follows an attempt: success, another try, a pause, or giving up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows a failed attempt under a policy: pure functions, one place for all of it."""
+"""Decides what to do after a failed attempt, under a policy; pure functions."""
 
 from __future__ import annotations
 

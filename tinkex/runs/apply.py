@@ -1,4 +1,4 @@
-"""The one place that changes a run's record: a change goes in, the notices to publish come out."""
+"""The only code that changes a run's record: applies a change, returns what to publish."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..runtime.publisher import Call, Notice
 from ..signals import Detected, Missing, PollError, Started, Unprotected
 from . import changes
 from .changes import Change
-from .protection import newest_checkpoint, unprotected_since
+from .checkpoints import newest_checkpoint, unprotected_since
 from .record import History, Record
 from .rows import NEWS, quiet_row
 from .state import RunState, check_transition

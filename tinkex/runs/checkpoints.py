@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..policy import Policy, Specific
 from ..types import Checkpoint, TinkerPath
 
-__all__ = ["Candidate", "Cursor", "LeftOut", "Plan", "by_path", "cursor_of", "plan_recovery"]
+__all__ = [
+    "Candidate",
+    "Cursor",
+    "LeftOut",
+    "Plan",
+    "by_path",
+    "cursor_of",
+    "newest_checkpoint",
+    "plan_recovery",
+    "unprotected_since",
+]
 
 #: Keys of a checkpoint's `user_metadata` under which its cursor travels.
 STEP_KEY = "tinkex_step"
@@ -181,3 +191,25 @@ def _unfit(checkpoint: Checkpoint, broken: Collection[str], now: datetime) -> st
     if kind != "training" or checkpoint.checkpoint_type != "training":
         return f"a checkpoint of type {checkpoint.checkpoint_type!r} cannot be trained from"
     return None
+
+
+def newest_checkpoint(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    """The training checkpoint that was saved last."""
+    training = [each for each in checkpoints if each.checkpoint_type == "training"]
+    return max(training, key=lambda each: each.time or _BEFORE_ALL, default=None)
+
+
+def unprotected_since(
+    newest: Checkpoint | None, started_at: datetime, now: datetime, within: float
+) -> datetime | None:
+    """When a run became unprotected, or now where it soon will be; `None`: it is protected.
+
+    It may go `within` seconds without a training checkpoint, or have as many left with one that
+    expires.
+    """
+    allowed = timedelta(seconds=within)
+    if newest is None:
+        return started_at if now - started_at >= allowed else None
+    if newest.expires_at is None or newest.expires_at - now > allowed:
+        return None
+    return min(newest.expires_at, now)

@@ -61,9 +61,9 @@ class Record:
     """One monitored run.
 
     `handle` is the `MonitoredRun` that callers hold, made by `make_handle`; `is_dead`: it was
-    stopped while its run was corrupted, so no other client will come; `saved` is the newest
-    checkpoint, or the fields of its row, since most are never looked at; `attempts` tells the
-    last incident's failed ones. Of the polls: `failed_at` is when one last failed and `told_at`
+    stopped during an incident or after giving up, and never gets a new client; `saved` is the
+    newest checkpoint, or the fields of its row, since most are never looked at; `attempts` tells
+    the last incident's failed ones. Of the polls: `failed_at` is when one last failed and `told_at`
     when that was last published, `misses` how often in a row the run could not be found, and
     `poll_after` the earliest next poll of a run that is missing, in monotonic seconds.
     `warned_at` is when `unprotected` was last published.

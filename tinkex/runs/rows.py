@@ -1,4 +1,4 @@
-"""Rows of a list of runs, read without making an object of each."""
+"""A quick look at rows of the list of runs: healthy ones without news make no object."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ NEWS: Final = ("news",)
 def quiet_row(record: Record, run_id: str, row: Any, warn_before: datetime) -> Any:
     """What a healthy run's record keeps as `saved` where the row says nothing new, else `NEWS`.
 
-    Args:
-        record: The run.
-        run_id: The generation that was asked for.
-        row: The API's JSON object.
-        warn_before: A run that was begun before and has no checkpoint is news.
+    `run_id` is the generation that was asked for. A run that was begun before `warn_before` and
+    has no checkpoint is news.
     """
     if type(row) is not dict or row.get("corrupted") is not False:
         return NEWS

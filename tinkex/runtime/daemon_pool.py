@@ -19,13 +19,8 @@ class DaemonPool(Executor):
     """A `concurrent.futures.Executor` like `ThreadPoolExecutor`, but on daemon threads.
 
     The standard pool's threads are joined when the interpreter exits, and so a call that
-    never returns would keep a notebook's kernel or a script alive for ever.
-
-    Args:
-        max_workers: The most threads; each is made when it is first needed.
-        name: The prefix of the threads' names.
-
-    Threads: every method is safe from any thread.
+    never returns would keep a notebook's kernel or a script alive for ever. Threads are made when
+    they are needed, and named `NAME_0` and so on. Safe from any thread.
     """
 
     def __init__(self, max_workers: int, name: str) -> None:

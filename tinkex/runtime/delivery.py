@@ -1,4 +1,4 @@
-"""Delivery of signals and callbacks: in order per lane, apart from polls and recoveries."""
+"""Calls queued functions, in order for each run, on the signal threads."""
 
 from __future__ import annotations
 

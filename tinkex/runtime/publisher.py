@@ -1,4 +1,4 @@
-"""Publishing: events become blinker signals and log lines, in order and on their own threads."""
+"""Sends events as blinker signals and log lines, through `Delivery`."""
 
 from __future__ import annotations
 

@@ -44,9 +44,6 @@ class Scheduler(Protocol):
 class Clock:
     """One clock over any scheduler: monotonic seconds, UTC times, timers and waits.
 
-    Args:
-        scheduler: See `Scheduler`.
-
     Threads: safe to use from any thread; holds no lock of its own.
     """
 
@@ -107,9 +104,6 @@ class Clock:
 
 class ThreadScheduler:
     """The default scheduler: one daemon thread that fires all timers, made at the first start.
-
-    Args:
-        name: The thread's name.
 
     Threads: every method is safe from any thread. Functions run one after the other on the
     scheduler's thread and should be quick; an exception in one is logged.

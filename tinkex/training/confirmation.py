@@ -1,4 +1,4 @@
-"""Whether a training loop's error means that its run is lost: polls the run, then decides."""
+"""After a training loop's error: polls the run to see whether it must be recovered."""
 
 from __future__ import annotations
 
@@ -51,11 +51,8 @@ class Confirmation:
     ) -> bool:
         """Look at a run whose training loop failed; true where it is, or was, recovered.
 
-        Args:
-            record: The run.
-            error: What its loop met.
-            run_id: The generation that the error came from: it says nothing of successors.
-            is_its_own: The error came through the run's client for certain.
+        `run_id` is the generation that the error came from: it says nothing of successors.
+        `is_its_own`: the error came through the run's client for certain.
         """
         until = self._clock.monotonic() + self._policy.confirm_within
         shown = without_secrets(error, secrets_of(record.service, record.config))

@@ -1,4 +1,4 @@
-"""One run as its training loop sees it: waits, the steps it reaches, the checkpoints it saves."""
+"""What a handle and its segments use of a run: waits, steps, saved checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import MonitorStoppedError, RecoveryExhaustedError, in_words
+from ..errors import (
+    MonitorStoppedError,
+    RecoveryExhaustedError,
+    SegmentSupersededError,
+    in_words,
+)
 from ..runs.changes import Change, Reached, Saved
 from ..runs.checkpoints import Cursor
 from ..runs.record import Record
@@ -52,13 +57,7 @@ class Outlook:
 class Loop:
     """What a run's handle and its segments do.
 
-    Args:
-        record: The run.
-        runs: The run map it is in.
-        clock: Time.
-        waits: For waits.
-        confirmation: Takes the errors of training loops.
-        pool: Where calls go that may block; `None`: on the caller's thread.
+    Calls that may block go to `pool`; `None`: on the caller's thread.
 
     Threads: safe from any thread; `wait_live`, `outlook` and `report` wait.
     """
@@ -92,6 +91,22 @@ class Loop:
         done: Future[Any] = Future()
         done.set_result(function())
         return done
+
+    def result(self, future: Any, timeout: float | None, run_id: str) -> Any:
+        """Wait for a future, but no longer than its generation `run_id` is live.
+
+        Raises:
+            SegmentSupersededError: The generation is known to be corrupted or replaced.
+        """
+        if not callable(getattr(future, "result", None)):
+            return future
+        done = _standard(future) or self.call(future.result)
+        done.add_done_callback(lambda _: self.notify())
+        if not self.wait(lambda: done.done() or self.is_superseded(run_id), timeout):
+            raise TimeoutError(f"run {run_id}: no result within {timeout:g} s")
+        if not done.done():
+            raise SegmentSupersededError(run_id)
+        return done.result()
 
     def wait_live(self, timeout: float | None) -> Any:
         """Wait until the run is healthy with a live client, and return that client."""
@@ -203,3 +218,12 @@ def _raise_if_ended(record: Record) -> None:
         raise RecoveryExhaustedError(
             record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
         ) from record.error
+
+
+def _standard(future: Any) -> Future[Any] | None:
+    """The `concurrent.futures.Future` itself or inside; newer versions of the SDK give one."""
+    if isinstance(future, Future):
+        return future
+    inside = getattr(future, "future", None)
+    made = inside() if callable(inside) else None
+    return made if isinstance(made, Future) else None

@@ -1,4 +1,4 @@
-"""The training loop's side: one segment between two recoveries, with its client and steps."""
+"""`Segment` and `Segments`: a training loop's steps between two recoveries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ..runs.changes import Reached, SaveBegan
 from ..runs.checkpoints import Cursor
 from ..service import is_sdk_error, saved_path, takes_option
 from ..types import Checkpoint
-from .futures import wait_for_result
 from .loop import Loop, Outlook
 from .progress import Progress
 
@@ -107,9 +106,7 @@ class Segment:
         """
         self._check()
         try:
-            return wait_for_result(
-                future, timeout, self._run, self._is_superseded, self._outlook.run_id
-            )
+            return self._run.result(future, timeout, self._outlook.run_id)
         except SegmentSupersededError:
             raise
         except Exception as error:
