@@ -193,7 +193,7 @@ def test_what_needs_an_extra_is_imported_where_the_extra_is_meant_or_on_use():
     assert found == [("service.py", "tinker", True)]
 
 
-def test_nobody_sleeps_or_looks_at_the_clock_on_the_wall():
+def test_nothing_sleeps_or_looks_at_the_clock_on_the_wall():
     forbidden = {"time.time", "time.sleep", "threading.Timer"}
     wall = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
     # `transport` needs it for a header that names a time of day.

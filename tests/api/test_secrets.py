@@ -25,7 +25,7 @@ PATH = f"tinker://{RUN}/weights/000050"
 POLICY = Policy(enabled=True, poll_interval=10.0, backoff=1.0, max_attempts=2)
 
 #: What is not looked into: code, stack frames (they hold whatever the caller had), and the
-#: parts that a person handed in.
+#: parts that the caller handed in.
 OPAQUE = (FunctionType, MethodType, ModuleType, FrameType, TracebackType, type, Monitor)
 
 

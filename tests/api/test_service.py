@@ -143,7 +143,7 @@ def test_a_url_that_is_that_of_the_key_at_hand_is_no_contradiction():
     assert services.credentials_of(Client(_base_url=URL + "/"), fallback).config is fallback
 
 
-def test_a_persons_settings_hold_for_the_clients_own_key_too():
+def test_the_callers_settings_hold_for_the_clients_own_key_too():
     fallback = Config(
         CONFIG_KEY, URL, read_timeout=33.0, access_scope="accessible", headers={"X-Team": "a"}
     )

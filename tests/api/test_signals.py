@@ -251,7 +251,7 @@ def test_what_cannot_be_called_is_refused(receiver):
         signals.subscribe(receiver, "completed")
 
 
-def test_a_coroutine_function_is_refused_because_nobody_would_await_it():
+def test_a_coroutine_function_is_refused_because_nothing_would_await_it():
     async def receive(_, event):
         raise AssertionError
 

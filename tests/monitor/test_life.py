@@ -96,7 +96,7 @@ def test_the_policy_comes_from_the_argument_else_the_config_else_is_disabled(
 
 
 def test_nothing_of_the_fakes_is_special_to_a_monitor():
-    """The same with a person's own scheduler, module, executor and service client."""
+    """The same with the caller's own scheduler, module, executor and service client."""
     due, events = [], Recorder()
 
     class Timer:

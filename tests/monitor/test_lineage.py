@@ -94,7 +94,7 @@ def test_the_old_runs_metadata_is_carried_however_it_was_found_dead(world, flagg
     assert world.service.metadata[0]["team"] == "a"
 
 
-def test_the_old_runs_metadata_is_carried_when_somebody_asks_for_a_recovery(world):
+def test_the_old_runs_metadata_is_carried_when_the_caller_asks_for_a_recovery(world):
     run, _ = begin(world)
     run.record_checkpoint(weights("000100"), step=100)
     world.rest.set_run(RUN, user_metadata={"team": "a"})

@@ -241,7 +241,7 @@ def test_stop_monitoring_ends_polls_and_does_not_mind_unknown_runs(bench):
 
     made.monitor.stop_monitoring(RUN)
     made.monitor.stop_monitoring(RUN)
-    made.monitor.stop_monitoring("nobody:train:0")
+    made.monitor.stop_monitoring("unknown:train:0")
     made.time.advance(60.0)
 
     assert made.rest.calls == []

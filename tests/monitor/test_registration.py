@@ -114,7 +114,7 @@ def test_without_any_key_the_own_rest_module_is_a_config_error_at_the_door():
         monitor.monitor_run(RUN, FakeServiceClient)
 
 
-def test_a_persons_own_rest_module_may_need_no_key(world):
+def test_the_callers_own_rest_module_may_need_no_key(world):
     world.rest.set_run(RUN)
     monitor = world.monitor()
 
@@ -151,7 +151,7 @@ def test_a_second_registration_is_the_same_handle_with_new_metadata_and_service(
     assert len(other_service.created) == 1
 
 
-def test_metadata_is_a_copy_that_nobody_can_change(world):
+def test_metadata_is_a_copy_that_cannot_be_changed(world):
     given = {"team": "a"}
     run = world.monitor().monitor_run(RUN, world.service, given)
 

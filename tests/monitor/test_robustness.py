@@ -101,7 +101,7 @@ def test_a_blocked_account_begins_no_recovery_that_comes_later(world):
     assert world.events.names.count("paused") == world.events.names.count("resumed") == 1
 
 
-def test_a_monitor_that_stops_while_paused_leaves_nobody_waiting(world):
+def test_a_monitor_that_stops_while_paused_leaves_no_run_waiting(world):
     executor = RecoveryExecutor(InlineExecutor())
     first, second = FakeServiceClient(), FakeServiceClient()
     stopped = world.monitor(executor)

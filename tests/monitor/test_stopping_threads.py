@@ -226,7 +226,7 @@ def test_stop_during_a_backoff_does_not_wait_for_it(bench):
     assert bench.threads() == set()
 
 
-def test_whoever_waits_for_a_run_is_woken_by_stop(bench):
+def test_what_waits_for_a_run_is_woken_by_stop(bench):
     bench.server.hang(RUN)
     monitor = bench.monitor()
     handle = monitor.monitor_run(RUN, FakeServiceClient())

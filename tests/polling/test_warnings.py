@@ -47,7 +47,7 @@ def test_a_saved_state_protects_a_run_whose_server_tells_no_checkpoints(world):
     assert world.events.of("unprotected") == []
 
 
-def test_a_sampler_checkpoint_protects_nobody(world):
+def test_a_sampler_checkpoint_protects_no_run(world):
     path = f"tinker://{RUN}/sampler_weights/s"
     begin(world, unprotected_after=100.0)
     world.rest.set_run(RUN, last_sampler_checkpoint={"tinker_path": path})

@@ -225,7 +225,7 @@ def test_a_run_of_a_blocked_account_can_be_stopped(world):
     assert world.fake.pending == ()
 
 
-def test_a_direct_recovery_of_a_blocked_account_ends_because_nobody_tells_when_it_works(
+def test_a_direct_recovery_of_a_blocked_account_ends_because_nothing_tells_when_it_works(
     world,
 ):
     world.corrupt()

@@ -358,7 +358,7 @@ def test_a_checkpoint_that_did_not_load_once_is_not_tried_again_by_a_later_incid
 # The optimizer
 
 
-def test_the_optimizer_is_not_dropped_where_nobody_allowed_it(world):
+def test_the_optimizer_is_not_dropped_unless_allowed(world):
     run = climb(world, {name: always(422) for name in NAMES})
 
     assert run.state == "exhausted"
@@ -451,7 +451,7 @@ def test_the_budget_counts_what_training_loops_report_too(world):
     assert len(world.service.created) == 2
 
 
-def test_an_exhausted_run_begins_anew_when_somebody_asks(world):
+def test_an_exhausted_run_begins_anew_when_the_caller_asks(world):
     run = crash_loop(world, 8)
 
     run.recover()

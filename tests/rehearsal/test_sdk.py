@@ -279,7 +279,7 @@ def test_cut_connections_are_ridden_out_without_a_step_twice(server, service):
     assert [one.tinker_path for one in server.run(client.model_id).checkpoints] == [path]
 
 
-def test_closing_the_server_frees_whoever_hangs():
+def test_closing_the_server_frees_all_that_hang():
     server = RehearsalServer().start()
     service = service_of(server)
     client = new_client(service)

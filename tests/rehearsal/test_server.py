@@ -142,10 +142,10 @@ def test_keys_are_asked_for_and_show_only_their_owners_runs():
         alice, bob = Client(server), Client(server, "tml-b")
         run = alice.run()
 
-        nobody = requests.get(f"{server.url}/api/v1/training_runs", timeout=WAIT)
+        keyless = requests.get(f"{server.url}/api/v1/training_runs", timeout=WAIT)
         stranger = Client(server, "tml-wrong").get("training_runs")
 
-        assert (nobody.status_code, nobody.json()) == (401, {"detail": "Missing API key"})
+        assert (keyless.status_code, keyless.json()) == (401, {"detail": "Missing API key"})
         assert (stranger.status_code, stranger.json()) == (403, {"detail": "Invalid API key"})
         assert bob.get("training_runs").json()["cursor"]["total_count"] == 0
         assert bob.get(f"training_runs/{run}").status_code == 404

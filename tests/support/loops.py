@@ -1,4 +1,4 @@
-"""What the tests of training loops stand on: a run, its client, and a loop of a person's own."""
+"""What the tests of training loops stand on: a run, its client, and a loop of the caller's own."""
 
 from __future__ import annotations
 

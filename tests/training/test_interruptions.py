@@ -52,7 +52,7 @@ def test_a_step_that_may_be_half_submitted_is_not_guessed_at(world):
 
 
 @pytest.mark.parametrize(("said", "left"), [(4, [4, 5]), (5, [5])])
-def test_a_person_may_say_whether_a_half_submitted_step_counts(world, said, left):
+def test_the_caller_may_say_whether_a_half_submitted_step_counts(world, said, left):
     run, _ = begin(world)
     broken_off(run, 4, KeyboardInterrupt(), after=1)
 
@@ -165,7 +165,7 @@ def test_an_error_that_was_kept_and_raised_later_is_still_the_servers(world):
 
 
 class HttpError(Exception):
-    """An error of an HTTP library that a person uses for other things."""
+    """An error of an HTTP library that the loop uses for other things."""
 
     __module__ = "httpx"
 

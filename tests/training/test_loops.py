@@ -214,7 +214,7 @@ def test_a_run_without_a_client_has_no_segments(world):
 
 
 @pytest.mark.parametrize("is_corrupted", [True, False])
-def test_a_person_may_report_a_failure_without_segments(world, is_corrupted):
+def test_the_caller_may_report_a_failure_without_segments(world, is_corrupted):
     run, _ = begin(world, poll_interval=1000.0)
     if is_corrupted:
         world.corrupt(RUN)
@@ -236,11 +236,11 @@ def test_a_run_that_is_stopped_ends_its_loop(world):
         train(run, 9, before=Once(7, stop_later))
 
 
-# A loop of a person's own
+# A loop of the caller's own
 
 
 class Curriculum:
-    """Somebody's trainer: batches in an order of its own, saves on a good loss, retries once."""
+    """A trainer: batches in an order of its own, saves on a good loss, retries once."""
 
     def __init__(self, run):
         self.run = run
@@ -305,7 +305,7 @@ def before(action, method):
     return call
 
 
-def test_a_loop_of_a_persons_own_goes_on_where_it_saved_and_twice_the_same():
+def test_a_loop_of_the_callers_own_goes_on_where_it_saved_and_twice_the_same():
     first, second = fit_once(), fit_once()
 
     log, told, created, _ = first

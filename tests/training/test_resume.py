@@ -245,7 +245,7 @@ def test_segment_knows_its_first_step_before_it_is_entered(world):
 # What is not known
 
 
-def test_a_step_that_nobody_recorded_is_never_guessed(world):
+def test_a_step_that_was_not_recorded_is_never_guessed(world):
     run = recovered_before_the_loop(world, "000100")
 
     with pytest.raises(ResumePointUnknownError, match="000100") as caught:

@@ -1,4 +1,4 @@
-"""What leaves the `with` block of a segment: the server's errors, a person's own, and the end."""
+"""What leaves the `with` block of a segment: the server's errors, the caller's own, and the end."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_whatever_comes_through_result_is_the_servers(world, error):
 
 
 @pytest.mark.parametrize("link", ["cause", "context"])
-def test_what_came_through_result_stays_the_servers_when_a_person_wraps_it(world, link):
+def test_what_came_through_result_stays_the_servers_when_the_loop_wraps_it(world, link):
     run, client = begin(world, poll_interval=NEVER)
     entered = 0
 
@@ -137,7 +137,7 @@ def test_a_save_that_fails_in_its_call_or_in_its_future_is_the_servers(world):
 
 @pytest.mark.parametrize("is_corrupted", [True, False], ids=["corrupted", "healthy"])
 @pytest.mark.parametrize("bug", [KeyError("labels"), ValueError("shape"), RuntimeError()], ids=repr)
-def test_a_persons_own_bug_is_raised_unchanged_and_at_once(world, bug, is_corrupted):
+def test_the_callers_own_bug_is_raised_unchanged_and_at_once(world, bug, is_corrupted):
     run, _ = begin(world, poll_interval=NEVER)
 
     with pytest.raises(type(bug)) as caught:
@@ -149,7 +149,7 @@ def test_a_persons_own_bug_is_raised_unchanged_and_at_once(world, bug, is_corrup
     assert world.service.created == []
 
 
-def test_a_bug_after_a_failure_that_the_person_dealt_with_is_not_the_servers(world):
+def test_a_bug_after_a_failure_that_the_loop_dealt_with_is_not_the_servers(world):
     run, client = begin(world, poll_interval=NEVER)
     bug = KeyError("labels")
 
@@ -277,7 +277,7 @@ def test_an_error_of_a_client_that_was_replaced_meanwhile_recovers_nothing_again
     assert len(run.lineage) == 2
 
 
-def test_a_superseded_segment_may_be_left_by_an_error_that_a_person_made_of_it(world):
+def test_a_superseded_segment_may_be_left_by_an_error_that_the_loop_made_of_it(world):
     run, _ = begin(world)
 
     def wrap(segment):
