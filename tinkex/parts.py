@@ -10,7 +10,6 @@ from . import rest as default_rest
 from . import service as default_services
 from .policy import Policy
 from .polling.detection import Detection
-from .polling.sweep import SweepEnd
 from .polling.sweeper import Sweeper, poll_bound
 from .ports import RestModule, RestPort, ServiceModule, ServicePort
 from .recovery.controller import Controller
@@ -22,6 +21,7 @@ from .runtime.daemon_pool import DaemonPool
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from .runtime.waits import Waits
+from .signals import Swept
 from .training.confirmation import Confirmation
 from .training.loop import Loop
 
@@ -54,13 +54,12 @@ class Parts:
         owns_executor: bool,
         scheduler: Scheduler | None,
         poll_workers: int | None,
-        on_sweep_end: Callable[[SweepEnd], None],
+        on_sweep_end: Callable[[Swept], None],
     ) -> None:
         # Timers on threads of their own must not be held up by receivers either.
         inline = scheduler is not None and not _makes_threads(scheduler)
-        workers = poll_workers
-        if workers is None:
-            workers = POLL_WORKERS if scheduler is None else 0
+        default_workers = POLL_WORKERS if scheduler is None else 0
+        workers = default_workers if poll_workers is None else poll_workers
         bound = poll_bound(policy.poll_interval)
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
@@ -74,9 +73,8 @@ class Parts:
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits)
         self._close.append(self.runs.close)
         if rest_module is None or rest_module is default_rest:
-            client = default_rest.RestClient(
-                max_connections=max(workers, 1), wait=self.clock.sleep()
-            )
+            sleep = self.clock.sleep()
+            client = default_rest.RestClient(max_connections=max(workers, 1), wait=sleep)
             polls, self.rest = RestPort(client, timeout=bound), RestPort(client)
             # Last: an attempt that was under way may have had to list checkpoints.
             self._close.append(client.close)

@@ -20,15 +20,7 @@ __all__ = ["Detection"]
 
 
 class Detection:
-    """Takes what polls bring.
-
-    Args:
-        runs: The run map.
-        holds: The breakers of accounts.
-        controller: Recovers what is corrupted.
-
-    Threads: every method is safe from any thread, and none waits for anything.
-    """
+    """Takes what polls bring. Threads: every method is safe from any, and none waits."""
 
     def __init__(self, runs: RunMap, holds: Holds[Incident], controller: Controller) -> None:
         self._runs = runs
@@ -73,6 +65,6 @@ class Detection:
         others_succeed = before is not None and self._holds.succeeded_since(record.config, before)
         is_miss = failure.status == 404 or others_succeed
         change = PollFailed(run_id=run_id, error=shown, is_miss=is_miss)
-        applied = self._runs.apply(record, change)
-        if applied is not None and failure.kind is Kind.ACCOUNT and not is_miss:
+        is_applied = self._runs.apply(record, change) is not None
+        if is_applied and failure.kind is Kind.ACCOUNT and not is_miss:
             self._holds.hold(record.config, shown, polls_fail=True)

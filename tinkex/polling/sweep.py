@@ -1,4 +1,4 @@
-"""One sweep: the requests that are still to be made, and what it came to."""
+"""One sweep: the requests that are still to be made, and how many were."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ from ..config import Config
 from ..runs.record import Record
 from .listing import Listing
 
-__all__ = ["Page", "Poll", "Sweep", "SweepEnd"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepEnd:
-    """What a sweep came to; `duration` in seconds."""
-
-    runs: int
-    requests: int
-    errors: int
-    duration: float
+__all__ = ["Page", "Poll", "Sweep"]
 
 
 @dataclass(slots=True, eq=False)

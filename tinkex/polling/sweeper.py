@@ -10,15 +10,17 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from ..arguments import NO_METADATA
 from ..config import Config
 from ..errors import ApiTimeoutError, patience
 from ..ports import RestPort
 from ..runs.record import Record
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock, Timer
+from ..signals import Swept
 from .detection import Detection
 from .listing import AccountView, Listing, is_of_account, refuses_listing
-from .sweep import Page, Poll, Sweep, SweepEnd
+from .sweep import Page, Poll, Sweep
 
 __all__ = ["Sweeper", "poll_bound"]
 
@@ -39,14 +41,9 @@ def poll_bound(poll_interval: float) -> float:
 class Sweeper:
     """Makes sweeps, one at a time.
 
-    Args:
-        rest: Answers the polls.
-        clock: Time.
-        workers: How many requests may be in flight; 0 polls on the thread that begins a sweep.
-        bound: The most seconds that one poll may take.
-        detection: Told each answer and each error.
-        on_end: Called when a sweep has ended, on the thread that ended it.
-        notify: Wakes those that wait for a poll.
+    At most `workers` requests are in flight; 0 polls on the thread that begins a sweep. `bound`
+    is the most seconds that one poll may take. `on_end` is called when a sweep has ended, on
+    the thread that ended it; `notify` wakes those that wait for a poll.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
@@ -59,7 +56,7 @@ class Sweeper:
         workers: int,
         bound: float,
         detection: Detection,
-        on_end: Callable[[SweepEnd], None],
+        on_end: Callable[[Swept], None],
         notify: Callable[[], None],
     ) -> None:
         self._rest = rest
@@ -90,16 +87,16 @@ class Sweeper:
 
     def begin(self, records: Iterable[Record]) -> bool:
         """Begin a sweep; without effect and false while one is under way."""
-        now = self._clock.monotonic()
         accounts: dict[Config | None, list[Record]] = {}
         for config, group in groupby(records, key=attrgetter("config")):
             accounts.setdefault(config, []).extend(group)
+        sweep = Sweep(self._clock.monotonic())
         with self._lock:
             if self._closed or self._sweep is not None:
                 return False
-            sweep = self._sweep = Sweep(now)
+            self._sweep = sweep
             for config, runs in accounts.items():
-                self._plan_locked(sweep, config, runs, now)
+                self._plan_locked(sweep, config, runs)
         self._work()
         self._end_if_done(sweep)
         return True
@@ -142,10 +139,8 @@ class Sweeper:
 
     # The plan
 
-    def _plan_locked(
-        self, sweep: Sweep, config: Config | None, records: list[Record], now: float
-    ) -> None:
-        view = self._views.setdefault(config, AccountView())
+    def _plan_locked(self, sweep: Sweep, config: Config | None, records: list[Record]) -> None:
+        view, now = self._views.setdefault(config, AccountView()), sweep.began
         if now < view.slow_until:
             return
         under_way = (*self._in_flight, *self._given_up)
@@ -219,11 +214,10 @@ class Sweeper:
         """No thread could be had; without any the sweep ends, and the next one tries again."""
         with self._lock:
             self._at_work -= 1
-            sweep = self._sweep
-            gives_up = sweep is not None and not self._at_work and not self._closed
-            if sweep is not None and gives_up:
+            sweep = None if self._at_work or self._closed else self._sweep
+            if sweep is not None:
                 sweep.drop()
-        if sweep is not None and gives_up:
+        if sweep is not None:
             logger.error("a sweep could not be made: %s", error)
             self._end_if_done(sweep)
 
@@ -254,11 +248,12 @@ class Sweeper:
 
     def _ask_run(self, poll: Poll) -> None:
         run, error = self._asked(self._rest.run, poll.config, poll.run_id)
-        if not self._landed(poll, error):
-            return
-        if error is None:
+        with self._lock:
+            is_wanted = poll in self._in_flight and not self._closed
+            self._remove_locked(poll, error)
+        if is_wanted and error is None:
             self._detection.seen(poll.record, poll.run_id, run)
-        else:
+        elif is_wanted and error is not None:
             self._detection.failed(poll.record, poll.run_id, error)
 
     def _asked(self, ask: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
@@ -272,35 +267,23 @@ class Sweeper:
                 raise
             return None, error  # an exit in foreign code must not end a thread of ours
 
-    def _landed(self, poll: Poll, error: BaseException | None = None) -> bool:
-        """Whether a poll's answer is still wanted."""
-        with self._lock:
-            wanted = poll in self._in_flight and not self._closed
-            self._remove_locked(poll, error)
-            return wanted
-
     def _ask_page(self, page: Page) -> None:
         listing = page.listing
         size = listing.view.page_size
         answer, error = self._asked(self._rest.page, page.config, page.number * size, size)
-        if error is not None:
-            with self._lock:
-                now = self._clock.monotonic()
-                self._remove_locked(page, error)
-                listing.failed(
-                    error, refused=refuses_listing(error), whole=is_of_account(error), now=now
-                )
-                left = self._left_over_locked(page)
-        else:
-            rows, total = answer
-            found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
-            misfits = self._detection.seen_rows(page.config, found)
-            seen = [run_id for _, run_id, _ in found if run_id not in misfits]
-            with self._lock:
-                now = self._clock.monotonic()
-                self._remove_locked(page, None)
+        rows, total = answer or ((), None)
+        found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
+        misfits = [] if error is not None else self._detection.seen_rows(page.config, found)
+        seen = [run_id for _, run_id, _ in found if run_id not in misfits]
+        with self._lock:
+            now = self._clock.monotonic()
+            self._remove_locked(page, error)
+            if error is None:
                 listing.landed(page.number, len(rows), total, seen, now)
-                left = self._left_over_locked(page)
+            else:
+                refused, whole = refuses_listing(error), is_of_account(error)
+                listing.failed(error, refused=refused, whole=whole, now=now)
+            left = self._left_over_locked(page)
         if listing.error is not None:
             for record in left:
                 self._detection.failed(record, record.run_id, listing.error)
@@ -340,15 +323,18 @@ class Sweeper:
                 return
             sweep.ended = True
             self._sweep = None
-            end = SweepEnd(
+            event = Swept(
+                run_id=None,
+                metadata=NO_METADATA,
+                time=self._clock.utc(),
                 runs=sweep.runs,
                 requests=sweep.requests,
-                errors=sweep.errors,
                 duration=now - sweep.began,
+                errors=sweep.errors,
             )
             closed = self._closed
         if not closed:
-            self._on_end(end)
+            self._on_end(event)
 
     def _watch(self) -> None:
         """End a sweep that only stragglers hold, and give up requests beyond their bound."""
@@ -359,8 +345,8 @@ class Sweeper:
             late = [r for r in self._in_flight if now - r.began > self._bound + STRAGGLER]
             self._in_flight.difference_update(late)
             self._given_up.update(late)
-            self._is_watching = not self._closed and (sweep is not None or bool(self._in_flight))
-            again = self._is_watching
+            again = not self._closed and (sweep is not None or bool(self._in_flight))
+            self._is_watching = again
         for request in late:
             request.sweep.errors += 1
             if isinstance(request, Poll):
