@@ -10,7 +10,7 @@ from . import rest as default_rest
 from . import service as default_services
 from .policy import Policy
 from .polling.detection import Detection
-from .polling.sweeper import Sweeper, poll_bound
+from .polling.sweeper import Sweeper
 from .ports import RestModule, RestPort, ServiceModule, ServicePort
 from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
@@ -60,7 +60,8 @@ class Parts:
         inline = scheduler is not None and not _makes_threads(scheduler)
         default_workers = POLL_WORKERS if scheduler is None else 0
         workers = default_workers if poll_workers is None else poll_workers
-        bound = poll_bound(policy.poll_interval)
+        # The most seconds that the poll of one run may take, its retries included.
+        bound = min(20.0, max(5.0, policy.poll_interval))
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
         self._joins: list[Callable[[float], object]] = []

@@ -19,7 +19,6 @@ __all__ = ["JOIN_GRACE", "Dispatcher"]
 
 logger = logging.getLogger(__name__)
 
-
 #: Seconds that our own threads may take to end.
 JOIN_GRACE = 1.0
 
@@ -27,13 +26,11 @@ JOIN_GRACE = 1.0
 class Dispatcher:
     """Begins attempts as slots come free and tells what follows each.
 
-    Args:
-        pool: Called when an attempt is to be submitted; returns the executor.
-        max_concurrent: How many attempts may be under way, and how many abandoned ones may
-            hang beside them.
+    `pool` returns the executor that an attempt is submitted to. At most `max_concurrent`
+    attempts are under way, and as many abandoned ones may hang beside them.
 
-    Threads: every method is safe from any thread. Nothing is called under the lock but
-    `Holds.admit`, which only touches memory.
+    Threads: every method is safe from any thread. Nothing is called under the lock but `Holds`,
+    which only touches memory.
     """
 
     def __init__(self, pool: Callable[[], Executor], max_concurrent: int) -> None:
@@ -64,12 +61,8 @@ class Dispatcher:
     ) -> Incident:
         """Open an incident; its first attempt begins as soon as there is a slot.
 
-        Args:
-            request: What to recover.
-            metadata: Carried by its events.
-            owner: Who begins it, with what it works with.
-            take: Told each change; may refuse `Recovered`.
-            joining: Where another owner has an incident of this run, be told its changes too.
+        `take` is told each change and may refuse `Recovered`. With `joining` it is told those
+        of the incident that another owner has of this run already.
 
         Raises:
             AlreadyPendingError: There is one for this run already.
@@ -80,9 +73,9 @@ class Dispatcher:
             if self._closed or owner.closing:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
             pending = self._incidents.get(request.run_id)
+            if pending is not None and not joining:
+                raise AlreadyPendingError(request.run_id)
             if pending is not None:
-                if not joining:
-                    raise AlreadyPendingError(request.run_id)
                 pending.takes.append(take)
                 return pending
             self._incidents[request.run_id] = incident
@@ -133,16 +126,10 @@ class Dispatcher:
         """End all incidents of an owner, its publishing, and then its threads.
 
         What has not begun goes first, so that nothing follows on what is under way. Receivers,
-        callbacks and attempts then have their time. Then publishing is closed, and only then
-        the attempts that hang are given up: nothing is said of them.
-
-        Args:
-            owner: Begins nothing any more.
-            patience: Seconds for receivers, callbacks and attempts.
-            grace: Seconds for threads to end.
-            close: Called when publishing is closed.
-            joins: Called last, each with its share of `grace`, so that a thread which hangs
-                leaves time for the others.
+        callbacks and attempts then have `patience` seconds. Then publishing is closed, and only
+        then the attempts that hang are given up: nothing is said of them. `close` is called,
+        and last `joins`, each with its share of `grace` seconds, so that a thread which hangs
+        leaves time for the others.
         """
         owner.closing = True
         self._cancel_all(owner, only_waiting=True)
@@ -197,12 +184,10 @@ class Dispatcher:
         """Whether nothing of an owner is under way on other threads than the caller's."""
         own, task = threading.get_ident(), current_task()
         with self._lock:
-            busy = any(a.incident.owner is owner and a.task is not task for a in self._running)
-            ending = any(
-                attempt.incident.owner is owner and thread != own
-                for attempt, thread in self._ending.items()
-            )
-        return not busy and not ending and owner.publisher.is_idle()
+            elsewhere = [a for a in self._running if a.task is not task]
+            elsewhere += [a for a, thread in self._ending.items() if thread != own]
+        is_busy = any(attempt.incident.owner is owner for attempt in elsewhere)
+        return not is_busy and owner.publisher.is_idle()
 
     # Attempts
 
@@ -212,14 +197,13 @@ class Dispatcher:
             if self._pumping:
                 return
             self._pumping = True
-        attempt: Attempt | None = None
         try:
             while (attempt := self._next()) is not None:
                 self._launch(attempt)
-        finally:
-            if attempt is not None:
-                with self._lock:
-                    self._pumping = False
+        except BaseException:
+            with self._lock:
+                self._pumping = False
+            raise
 
     def _next(self) -> Attempt | None:
         with self._lock:

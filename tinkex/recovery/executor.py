@@ -36,7 +36,7 @@ from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
 from .dispatcher import JOIN_GRACE, Dispatcher
 from .holds import Holds
-from .incident import Incident, Owner
+from .incident import Owner
 
 __all__ = ["RecoveryExecutor"]
 
@@ -45,8 +45,7 @@ class RecoveryExecutor:
     """Runs recoveries on a `concurrent.futures` executor.
 
     Args:
-        pool: Where attempts are submitted; `None`: daemon threads of its own. A pool that was
-            handed in is left open.
+        pool: Where attempts are submitted, left open; `None`: daemon threads of its own.
         max_concurrent: How many attempts may be under way at the same time, and how many
             abandoned ones may still hang beside them.
         rest_module: Lists checkpoints; `None`: the monitor's, else `tinkex.rest`.
@@ -156,8 +155,7 @@ class RecoveryExecutor:
             owner.publisher.flush()
             return notices
 
-        told = checked_metadata(metadata)
-        return self.dispatcher.begin(request, told, owner, take).future
+        return self.dispatcher.begin(request, checked_metadata(metadata), owner, take).future
 
     def shutdown(self, wait: bool = True, *, timeout: float = 5.0) -> None:
         """Take no more recoveries and end those that wait; threads of our own are ended.
@@ -199,16 +197,13 @@ class RecoveryExecutor:
 
         `runs_of` gives an account's runs; without it no poll tells when an account works again.
         """
-        holds: Holds[Incident] = Holds(
-            clock, publisher, runs_of or (lambda _: ()), self.dispatcher.release
-        )
         return Owner(
             publisher=publisher,
             waits=waits,
             clock=clock if self._scheduler is None else Clock(self._scheduler),
             rest=rest if self._rest_module is None else RestPort(self._rest_module),
             services=services if self._services is None else ServicePort(self._services),
-            holds=holds,
+            holds=Holds(clock, publisher, runs_of or (lambda _: ()), self.dispatcher.release),
             can_pause=runs_of is not None,
         )
 
@@ -231,9 +226,8 @@ class RecoveryExecutor:
                 clock = Clock(scheduler)
                 waits = Waits(clock)
                 inline = self._scheduler is not None
-                publisher = Publisher(self, inline=inline, on_idle=waits.notify)
                 self._owner = self.owner_for(
-                    publisher=publisher,
+                    publisher=Publisher(self, inline=inline, on_idle=waits.notify),
                     waits=waits,
                     clock=clock,
                     rest=RestPort(default_rest),

@@ -14,12 +14,9 @@ from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock
 from ..signals import Paused, Resumed
 
-__all__ = ["REFUSED", "Breaker", "Holds"]
+__all__ = ["Breaker", "Holds"]
 
 T = TypeVar("T", bound=Hashable)
-
-#: Why an account is held: the server refused it (401, 402, 403).
-REFUSED = "refused"
 
 
 class Breaker(StrEnum):
@@ -27,32 +24,23 @@ class Breaker(StrEnum):
 
     #: Attempts begin freely. Left when something holds the account.
     CLOSED = "closed"
-    #: No attempt begins. Left when no reason is left, or for a probe.
+    #: No attempt begins. Left when the account works again, or for a probe.
     OPEN = "open"
     #: A probe is under way: one incident makes an attempt, to see whether the account works.
     HALF_OPEN = "half-open"
 
 
 @dataclass(slots=True)
-class _Hold:
-    """A reason for which an account is held.
-
-    `polls_fail`: the account's polls fail for it too, so that one which succeeds ends it;
-    where they prove nothing, an attempt that gets past it does.
-    """
-
-    error: BaseException
-    polls_fail: bool
-
-
-@dataclass(slots=True)
 class _Account(Generic[T]):
-    """One account: its holds by reason, who waits, and when a poll last succeeded.
+    """One account: why it is held, if it is, who waits, and when a poll last succeeded.
 
-    `probes` go ahead all the same; the value says whether their attempt has begun.
+    `polls_fail`: its polls fail for `error` too, so that one which succeeds ends the hold;
+    where they prove nothing, an attempt that gets past it does. `probes` go ahead all the same;
+    the value says whether their attempt has begun.
     """
 
-    holds: dict[str, _Hold] = field(default_factory=dict)
+    error: BaseException | None = None
+    polls_fail: bool = False
     waiting: dict[T, None] = field(default_factory=dict)
     probes: dict[T, bool] = field(default_factory=dict)
     succeeded_at: float = float("-inf")
@@ -61,14 +49,8 @@ class _Account(Generic[T]):
 class Holds(Generic[T]):
     """Holds back the incidents of accounts that do not work, and lets them go on.
 
-    An account is what one `Config` stands for. It may be held for several reasons, each with
-    its own way out; incidents go on when none is left.
-
-    Args:
-        clock: Says when polls succeed.
-        publisher: Publishes `paused` and `resumed`.
-        runs_of: The ids of an account's runs.
-        release: Takes the incidents that may go on.
+    An account is what one `Config` stands for, held when the server refuses it (401, 402, 403).
+    `runs_of` gives the ids of its runs; `release` takes the incidents that may go on.
 
     Threads: every method is safe from any thread; under the lock only memory is touched.
     """
@@ -92,35 +74,23 @@ class Holds(Generic[T]):
 
     # What opens and closes a breaker
 
-    def hold(
-        self,
-        account: Config | None,
-        error: BaseException,
-        *,
-        reason: str = REFUSED,
-        polls_fail: bool,
-    ) -> None:
-        """Hold an account for a reason; `paused` is published where it was not held before."""
+    def hold(self, account: Config | None, error: BaseException, *, polls_fail: bool) -> None:
+        """Hold an account; `paused` is published where it was not held before."""
         with self._lock:
             known = self._accounts.setdefault(account, _Account())
-            held = known.holds.get(reason)
-            if held is not None:
-                held.polls_fail = held.polls_fail or polls_fail
+            known.polls_fail |= polls_fail
+            if known.error is not None:
                 return
-            known.holds[reason] = _Hold(error, polls_fail)
-            if len(known.holds) == 1:
-                self._queue_locked(Paused, account, error)
+            known.error = error
+            self._queue_locked(Paused, account, error)
         self._publisher.flush()
 
     def poll_succeeded(self, account: Config | None) -> None:
         """A poll of the account succeeded: that ends what made its polls fail."""
         now = self._clock.monotonic()
         with self._lock:
-            known = self._accounts.setdefault(account, _Account())
-            known.succeeded_at = now
-            is_held = bool(known.holds)
-        if is_held:
-            self._lift(account, by_poll=True)
+            self._accounts.setdefault(account, _Account()).succeeded_at = now
+        self._lift(account, by_poll=True)
 
     def attempt_went_on(self, account: Config | None) -> None:
         """An attempt got past what held the account: that ends what polls prove nothing of."""
@@ -129,16 +99,13 @@ class Holds(Generic[T]):
     def probe(self, polled: Collection[Config | None]) -> None:
         """Send one probe for each held account of which polls prove nothing.
 
-        Args:
-            polled: The accounts that a sweep is about to poll; of others no poll can tell.
+        `polled` are the accounts that a sweep is about to poll; of others no poll can tell.
         """
         probes: list[T] = []
         with self._lock:
             for account, known in self._accounts.items():
-                for held in known.holds.values():
-                    held.polls_fail = held.polls_fail and account in polled
-                proves_nothing = not any(held.polls_fail for held in known.holds.values())
-                if known.waiting and proves_nothing:
+                known.polls_fail = known.polls_fail and account in polled
+                if known.waiting and not known.polls_fail:
                     probe = next(iter(known.waiting))
                     del known.waiting[probe]
                     known.probes[probe] = False
@@ -148,13 +115,9 @@ class Holds(Generic[T]):
     def _lift(self, account: Config | None, *, by_poll: bool) -> None:
         with self._lock:
             known = self._accounts.get(account)
-            holds = known.holds if known else {}
-            over = [reason for reason, held in holds.items() if held.polls_fail is by_poll]
-            if known is None or not over:
+            if known is None or known.error is None or known.polls_fail is not by_poll:
                 return
-            error = [holds.pop(reason).error for reason in over][-1]
-            if holds:
-                return
+            error, known.error, known.polls_fail = known.error, None, False
             released = (*known.waiting,)
             known.waiting.clear()
             known.probes.clear()
@@ -175,7 +138,7 @@ class Holds(Generic[T]):
         """Let an incident make an attempt, or have it wait to be released; return which."""
         with self._lock:
             known = self._accounts.get(account)
-            if known is None or not known.holds:
+            if known is None or known.error is None:
                 return True
             if known.probes.get(incident) is False:
                 known.probes[incident] = True
@@ -197,13 +160,13 @@ class Holds(Generic[T]):
     def are_any(self) -> bool:
         """Whether any account is held."""
         with self._lock:
-            return any(known.holds for known in self._accounts.values())
+            return any(known.error is not None for known in self._accounts.values())
 
     def breaker(self, account: Config | None) -> Breaker:
         """The state of an account's breaker."""
         with self._lock:
             known = self._accounts.get(account)
-            if known is None or not known.holds:
+            if known is None or known.error is None:
                 return Breaker.CLOSED
             return Breaker.HALF_OPEN if known.probes else Breaker.OPEN
 
