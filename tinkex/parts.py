@@ -35,12 +35,10 @@ RESULTS_AT_ONCE = 64
 
 
 class Parts:
-    """What a monitor and the handles of its runs work with.
+    """What a monitor and the handles of its runs work with; no attribute is changed later.
 
     The arguments are those of `Monitor`, checked. `sender` is the monitor, as receivers of its
-    signals get it; an executor that the monitor owns ends with it.
-
-    Threads: safe from any thread; no attribute is changed later.
+    signals get it; an executor that the monitor owns ends with it. Safe from any thread.
     """
 
     def __init__(
@@ -134,9 +132,8 @@ class Parts:
         self.owner.closing = True
         self.sweeper.close()
         grace = min(JOIN_GRACE, timeout / 10)
-        self._dispatcher.stop(
-            self.owner, timeout - grace, grace, close=self._close, joins=self._joins
-        )
+        close, joins = self._close, self._joins
+        self._dispatcher.stop(self.owner, timeout - grace, grace, close=close, joins=joins)
 
 
 def _makes_threads(scheduler: Scheduler) -> bool:

@@ -32,13 +32,9 @@ def conclude(
 ) -> float | None:
     """Tell what follows an attempt whose end was waited for.
 
-    Args:
-        attempt: The attempt.
-        report: What became of it. Where it brought a client, its incident is settled.
-        settle: Closes an incident; false where it was closed before.
-
-    Returns:
-        The seconds until the incident's next attempt; `None` where none is to begin now.
+    Returns the seconds until the incident's next attempt, `None` where none is to begin now.
+    Where the report has a client, the incident is settled; `settle` closes one and is false
+    where it was closed before.
     """
     try:
         if report.has_client:

@@ -55,10 +55,8 @@ Notice = Event | Call
 class Publisher:
     """Publishes the events of one sender, a `Monitor` or a `RecoveryExecutor`.
 
-    Args:
-        sender: What receivers get as sender.
-        inline: Deliver on the thread that publishes; see `Delivery`.
-        on_idle: Called each time that all events of a lane are delivered.
+    `inline`: deliver on the thread that publishes. `on_idle` is called each time that all
+    events of a lane are delivered.
 
     Threads: every method is safe from any thread; none waits for a receiver unless `inline`.
     """
