@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, cast, overload
 
 from .arguments import (
-    NO_METADATA,
     as_policy,
     checked_metadata,
     checked_rest_module,
@@ -23,7 +22,6 @@ from .errors import MonitorStoppedError, RecoveryDisabledError
 from .handle import MonitoredRun
 from .parts import Parts
 from .policy import Policy
-from .polling.sweep import Sweep
 from .polling.sweep_timer import SweepTimer
 from .ports import RestModule, ServiceModule
 from .recovery.executor import RecoveryExecutor
@@ -268,16 +266,7 @@ class Monitor:
         self._parts.detection.sweep_begins(polled)
         self._parts.sweeper.begin(polled)
 
-    def _swept(self, sweep: Sweep, duration: float) -> None:
-        event = Swept(
-            run_id=None,
-            metadata=NO_METADATA,
-            time=self._parts.clock.utc(),
-            runs=sweep.runs,
-            requests=sweep.requests,
-            duration=duration,
-            errors=sweep.errors,
-        )
+    def _swept(self, event: Swept) -> None:
         self._parts.publisher.publish("swept", event)
         self._parts.waits.notify()
         self._sweep_timer.release()

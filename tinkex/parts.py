@@ -10,8 +10,7 @@ from . import rest as default_rest
 from . import service as default_services
 from .policy import Policy
 from .polling.detection import Detection
-from .polling.sweep import Sweep
-from .polling.sweeper import Sweeper, poll_bound
+from .polling.sweeper import Sweeper
 from .ports import RestModule, RestPort, ServiceModule, ServicePort
 from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
@@ -24,6 +23,7 @@ from .runtime.daemon_pool import DaemonPool
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from .runtime.waits import Waits
+from .signals import Swept
 from .training.confirmation import Confirmation
 from .training.loop import Loop
 
@@ -37,12 +37,10 @@ RESULTS_AT_ONCE = 64
 
 
 class Parts:
-    """What a monitor and the handles of its runs work with.
+    """What a monitor and the handles of its runs work with; no attribute is changed later.
 
     The arguments are those of `Monitor`, checked. `sender` is the monitor, as receivers of its
-    signals get it; an executor that the monitor owns ends with it.
-
-    Threads: safe from any thread; no attribute is changed later.
+    signals get it; an executor that the monitor owns ends with it. Safe from any thread.
     """
 
     def __init__(
@@ -56,14 +54,14 @@ class Parts:
         owns_executor: bool,
         scheduler: Scheduler | None,
         poll_workers: int | None,
-        on_sweep_end: Callable[[Sweep, float], None],
+        on_sweep_end: Callable[[Swept], None],
     ) -> None:
         # Timers on threads of their own must not be held up by receivers either.
         inline = scheduler is not None and not _makes_threads(scheduler)
-        workers = poll_workers
-        if workers is None:
-            workers = POLL_WORKERS if scheduler is None else 0
-        bound = poll_bound(policy.poll_interval)
+        default_workers = POLL_WORKERS if scheduler is None else 0
+        workers = default_workers if poll_workers is None else poll_workers
+        # The most seconds that the poll of one run may take, its retries included.
+        bound = min(20.0, max(5.0, policy.poll_interval))
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
         self._joins: list[Callable[[float], object]] = []
@@ -76,9 +74,8 @@ class Parts:
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits)
         self._close.append(self.runs.close)
         if rest_module is None or rest_module is default_rest:
-            client = default_rest.RestClient(
-                max_connections=max(workers, 1), wait=self.clock.sleep()
-            )
+            sleep = self.clock.sleep()
+            client = default_rest.RestClient(max_connections=max(workers, 1), wait=sleep)
             polls, self.rest = RestPort(client, timeout=bound), RestPort(client)
             # Last: an attempt that was under way may have had to list checkpoints.
             self._close.append(client.close)
@@ -144,9 +141,8 @@ class Parts:
         self.owner.closing = True
         self.sweeper.close()
         grace = min(JOIN_GRACE, timeout / 10)
-        self._dispatcher.stop(
-            self.owner, timeout - grace, grace, close=self._close, joins=self._joins
-        )
+        close, joins = self._close, self._joins
+        self._dispatcher.stop(self.owner, timeout - grace, grace, close=close, joins=joins)
 
 
 def _makes_threads(scheduler: Scheduler) -> bool:

@@ -55,7 +55,7 @@ class ServiceModule(Protocol):
 class RestPort:
     """A REST module; `timeout` bounds each call in seconds, where the module can be told.
 
-    Each call raises what the module raises, or an `ApiResponseError`.
+    Every method raises what the module raises, and `ApiResponseError` for an unfit answer.
     """
 
     module: RestModule
@@ -132,12 +132,9 @@ class ServicePort:
         self, service: Any, path: str, metadata: Mapping[str, str], *, with_optimizer: bool
     ) -> Any:
         """Make a training client from a checkpoint, for a run that carries `metadata`."""
-        module = self.module
-        create: Callable[..., Any] = (
-            module.create_training_client_from_state_with_optimizer
-            if with_optimizer
-            else module.create_training_client_from_state
-        )
+        create = self.module.create_training_client_from_state
+        if with_optimizer:
+            create = self.module.create_training_client_from_state_with_optimizer
         return create(service, path, user_metadata=dict(metadata))
 
     def __reduce__(self) -> tuple[Any, ...]:

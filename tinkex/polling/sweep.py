@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from ..arguments import NO_METADATA
 from ..config import Config
 from ..runs.record import Record
+from ..signals import Swept
 from .listing import Listing
 
 __all__ = ["Page", "Poll", "Sweep"]
@@ -35,6 +38,18 @@ class Sweep:
         """Ask for nothing more."""
         self.polls.clear()
         self.listings.clear()
+
+    def event(self, time: datetime, now: float) -> Swept:
+        """What the sweep came to when it ended, at the monotonic second `now`."""
+        return Swept(
+            run_id=None,
+            metadata=NO_METADATA,
+            time=time,
+            runs=self.runs,
+            requests=self.requests,
+            duration=now - self.began,
+            errors=self.errors,
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from operator import attrgetter
@@ -16,11 +16,12 @@ from ..ports import RestPort
 from ..runs.record import Record
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock, Timer
+from ..signals import Swept
 from .detection import Detection
 from .listing import AccountView, Listing, is_of_account, refuses_listing
 from .sweep import Page, Poll, Sweep
 
-__all__ = ["Sweeper", "poll_bound"]
+__all__ = ["Sweeper"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +32,11 @@ STRAGGLER = 1.0
 MAX_HUNG = 64
 
 
-def poll_bound(poll_interval: float) -> float:
-    """The most seconds that the poll of one run may take, its retries included."""
-    return min(20.0, max(5.0, poll_interval))
-
-
 class Sweeper:
     """Makes sweeps, one at a time.
 
-    `workers` requests may be in flight, 0 polls on the thread that begins a sweep; one poll takes
-    at most `bound` seconds. `on_end` is called when a sweep has ended, on the thread that ended
-    it, and `notify` wakes those that wait for a poll.
+    At most `workers` requests are in flight; 0 polls on the thread that begins a sweep. A poll
+    may take `bound` seconds. The thread that ends a sweep calls `on_end`; `notify` wakes waits.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
@@ -54,7 +49,7 @@ class Sweeper:
         workers: int,
         bound: float,
         detection: Detection,
-        on_end: Callable[[Sweep, float], None],
+        on_end: Callable[[Swept], None],
         notify: Callable[[], None],
     ) -> None:
         self._rest = rest
@@ -64,13 +59,12 @@ class Sweeper:
         self._detection = detection
         self._on_end = on_end
         self._notify = notify
-        # More than work at a time: a foreign rest module may hang on to threads for ever.
         self._pool = DaemonPool(workers + MAX_HUNG, "tinkex-poll") if workers else None
         self._lock = threading.Lock()
         # Guarded by _lock: what was learnt of the accounts, the sweep under way, single polls
         # beside it, the requests in flight, those that were given up but whose threads still
         # hang, how many threads are at work, and the timer that looks after them.
-        self._views: dict[Config | None, AccountView] = {}
+        self._views: defaultdict[Config | None, AccountView] = defaultdict(AccountView)
         self._sweep: Sweep | None = None
         self._single: deque[Poll] = deque()
         self._in_flight: set[Poll | Page] = set()
@@ -83,21 +77,20 @@ class Sweeper:
 
     # Commands
 
-    def begin(self, records: Iterable[Record]) -> bool:
-        """Begin a sweep; without effect and false while one is under way."""
-        now = self._clock.monotonic()
+    def begin(self, records: Iterable[Record]) -> None:
+        """Begin a sweep; without effect while one is under way."""
         accounts: dict[Config | None, list[Record]] = {}
         for config, group in groupby(records, key=attrgetter("config")):
             accounts.setdefault(config, []).extend(group)
+        sweep = Sweep(self._clock.monotonic())
         with self._lock:
             if self._closed or self._sweep is not None:
-                return False
-            sweep = self._sweep = Sweep(now)
+                return
+            self._sweep = sweep
             for config, runs in accounts.items():
-                self._plan_locked(sweep, config, runs, now)
+                self._plan_locked(sweep, config, runs)
         self._work()
         self._end_if_done(sweep)
-        return True
 
     def poll(self, record: Record) -> Callable[[], bool]:
         """Poll one run now, outside any sweep; what is returned tells whether that is done."""
@@ -137,10 +130,8 @@ class Sweeper:
 
     # The plan
 
-    def _plan_locked(
-        self, sweep: Sweep, config: Config | None, records: list[Record], now: float
-    ) -> None:
-        view = self._views.setdefault(config, AccountView())
+    def _plan_locked(self, sweep: Sweep, config: Config | None, records: list[Record]) -> None:
+        view, now = self._views[config], sweep.began
         if now < view.slow_until:
             return
         under_way = (*self._in_flight, *self._given_up)
@@ -148,10 +139,8 @@ class Sweeper:
         due = [r for r in records if r.poll_after <= now and r not in hanging]
         sweep.runs += len(due)
         # A page that hangs must not be followed by more of them, and hides no run.
-        can_list = self._rest.can_list and not any(
-            isinstance(p, Page) and p.config == config for p in under_way
-        )
-        if can_list and view.should_list(len(due), self._workers, now):
+        hangs = any(isinstance(p, Page) and p.config == config for p in under_way)
+        if self._rest.can_list and not hangs and view.should_list(len(due), self._workers, now):
             sweep.listings.append(Listing(view, config, due))
         else:
             # Those that failed last time come last: they are the ones that may hang.
@@ -168,9 +157,8 @@ class Sweeper:
                     request = self._sweep.take()
                 if request is None:
                     break
-                view = self._views.get(request.config)
                 now = self._clock.monotonic()
-                if isinstance(request, Poll) and view is not None and now < view.slow_until:
+                if isinstance(request, Poll) and now < self._views[request.config].slow_until:
                     continue  # the server asked for patience; the next sweep asks for this run
                 request.began = now
                 request.sweep.requests += 1
@@ -214,11 +202,10 @@ class Sweeper:
         """No thread could be had; without any the sweep ends, and the next one tries again."""
         with self._lock:
             self._at_work -= 1
-            sweep = self._sweep
-            gives_up = sweep is not None and not self._at_work and not self._closed
-            if sweep is not None and gives_up:
+            sweep = None if self._at_work or self._closed else self._sweep
+            if sweep is not None:
                 sweep.drop()
-        if sweep is not None and gives_up:
+        if sweep is not None:
             logger.error("a sweep could not be made: %s", error)
             self._end_if_done(sweep)
 
@@ -261,35 +248,29 @@ class Sweeper:
         """The answer or the error: as a value, so that what follows is not raised from it."""
         try:
             return ask(*args), None
-        except Exception as error:
-            return None, error
         except BaseException as error:
-            if self._pool is None:
+            # An exit in foreign code must not end a thread of ours; other threads may end.
+            if self._pool is None and not isinstance(error, Exception):
                 raise
-            return None, error  # an exit in foreign code must not end a thread of ours
+            return None, error
 
     def _ask_page(self, page: Page) -> None:
         listing = page.listing
         size = listing.view.page_size
         answer, error = self._asked(self._rest.page, page.config, page.number * size, size)
-        if error is not None:
-            with self._lock:
-                now = self._clock.monotonic()
-                self._remove_locked(page, error)
-                listing.failed(
-                    error, refused=refuses_listing(error), whole=is_of_account(error), now=now
-                )
-                left = self._left_over_locked(page)
-        else:
-            rows, total = answer
-            found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
-            misfits = self._detection.seen_rows(page.config, found)
-            seen = [run_id for _, run_id, _ in found if run_id not in misfits]
-            with self._lock:
-                now = self._clock.monotonic()
-                self._remove_locked(page, None)
+        rows, total = answer or ((), None)
+        found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
+        misfits = [] if error is not None else self._detection.seen_rows(page.config, found)
+        seen = [run_id for _, run_id, _ in found if run_id not in misfits]
+        with self._lock:
+            now = self._clock.monotonic()
+            self._remove_locked(page, error)
+            if error is None:
                 listing.landed(page.number, len(rows), total, seen, now)
-                left = self._left_over_locked(page)
+            else:
+                refused, whole = refuses_listing(error), is_of_account(error)
+                listing.failed(error, refused=refused, whole=whole, now=now)
+            left = self._left_over_locked(page)
         if listing.error is not None:
             for record in left:
                 self._detection.failed(record, record.run_id, listing.error)
@@ -303,8 +284,7 @@ class Sweeper:
             request.sweep.errors += 1
             seconds = patience(error)
             if seconds is not None:
-                view = self._views.setdefault(request.config, AccountView())
-                view.slow_until = self._clock.monotonic() + seconds
+                self._views[request.config].slow_until = self._clock.monotonic() + seconds
 
     def _left_over_locked(self, page: Page) -> list[Record]:
         """The runs that a listing did not show, once it is through; each is asked for."""
@@ -329,9 +309,9 @@ class Sweeper:
                 return
             sweep.ended = True
             self._sweep = None
-            is_closed = self._closed
-        if not is_closed:
-            self._on_end(sweep, now - sweep.began)
+            event = None if self._closed else sweep.event(self._clock.utc(), now)
+        if event is not None:
+            self._on_end(event)
 
     def _watch(self) -> None:
         """End a sweep that only stragglers hold, and give up requests beyond their bound."""
@@ -342,8 +322,7 @@ class Sweeper:
             late = [r for r in self._in_flight if now - r.began > self._bound + STRAGGLER]
             self._in_flight.difference_update(late)
             self._given_up.update(late)
-            self._is_watching = not self._closed and (sweep is not None or bool(self._in_flight))
-            again = self._is_watching
+            again = self._is_watching = not self._closed and bool(sweep or self._in_flight)
         for request in late:
             request.sweep.errors += 1
             if isinstance(request, Poll):

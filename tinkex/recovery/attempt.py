@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from ..config import Config
@@ -56,8 +57,9 @@ _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=
 class RecoveryRequest:
     """What is to be recovered, how, and through which modules.
 
-    `run_ids` are those of the lineage, newest first; `known` are checkpoints beside those that
-    the server lists, `recorded` their cursors, `broken` the paths that did not load.
+    `run_ids` are of the lineage, newest first; `known` are checkpoints beside those that the
+    server lists, `recorded` their cursors, `broken` the paths that did not load; `run` is the
+    run as a poll saw it.
     """
 
     run_id: str
@@ -96,7 +98,7 @@ class AttemptTask:
     is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (AttemptTask, _values(self, "on_selected", "is_wanted"))
+        return partial(AttemptTask, **_values(self, "on_selected", "is_wanted")), ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,18 +127,16 @@ class AttemptReport:
     @classmethod
     def of(cls, job: Future[Any]) -> AttemptReport:
         """What a job brought. Its error becomes a value, so that nothing is raised from it."""
-        error: BaseException
         try:
             result = job.result()
         except CancelledError:
-            error = RuntimeError("the executor cancelled the attempt")
-        except BaseException as raised:  # whatever ended the job, also an exit in foreign code
-            error = raised
-        else:
-            if isinstance(result, cls):
-                return result
-            error = TypeError(f"the executor's future holds {result!r}, no report of an attempt")
-        return cls(error=error)
+            return cls(error=RuntimeError("the executor cancelled the attempt"))
+        except BaseException as error:  # whatever ended the job, also an exit in foreign code
+            return cls(error=error)
+        if isinstance(result, cls):
+            return result
+        wrong = TypeError(f"the executor's future holds {result!r}, no report of an attempt")
+        return cls(error=wrong)
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = _values(self, "client")
@@ -144,16 +144,12 @@ class AttemptReport:
         if error is not None and not isinstance(error, TinkexError):
             # An error of a library may be more than a pickle can hold.
             kept["error"] = ServiceError(type(error).__name__, str(error), status=status_of(error))
-        return _unpickled, (AttemptReport, kept)
+        return partial(AttemptReport, **kept), ()
 
 
 def _values(value: AttemptTask | AttemptReport, *left_out: str) -> dict[str, Any]:
     names = (each.name for each in fields(value))
     return {name: getattr(value, name) for name in names if name not in left_out}
-
-
-def _unpickled(kind: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    return kind(**values)
 
 
 def current_task() -> AttemptTask | None:
@@ -193,7 +189,6 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
 
 
 def _check_wanted(task: AttemptTask) -> None:
-    """Do not pay for a client that is not waited for any more."""
     if not task.is_wanted():
         raise AttemptTimeoutError(task.request.run_id, task.request.policy.attempt_timeout)
 
@@ -201,12 +196,13 @@ def _check_wanted(task: AttemptTask) -> None:
 def _candidates(task: AttemptTask) -> tuple[Candidate, ...]:
     plan = make_plan(task)
     if not plan.candidates:
-        raise CheckpointMissingError(task.request.run_id, _why_none(plan))
+        why = "; ".join(f"{out.checkpoint.tinker_path}: {out.reason}" for out in plan.left_out[:4])
+        raise CheckpointMissingError(task.request.run_id, why or "it has no training checkpoint")
     return plan.candidates
 
 
 def _with_key(task: AttemptTask) -> AttemptTask:
-    """The task with a key of this process, where its own stayed in another one."""
+    """The task with a key, found here where its own stayed in another process."""
     config = task.request.config
     if not isinstance(config, Config) or config.api_key is not None:
         return task
@@ -247,7 +243,7 @@ def _asked(request: RecoveryRequest) -> TrainingRun | None:
 def make_plan(task: AttemptTask) -> Plan:
     """Ask for the lineage's checkpoints and order them; see `plan_recovery`.
 
-    Raises what the list raised where the account is refused or no checkpoint is known.
+    Raises where the account is blocked, or no checkpoint is known and the list failed.
     """
     found: list[Checkpoint] = []
     failed: Exception | None = None
@@ -263,7 +259,8 @@ def make_plan(task: AttemptTask) -> Plan:
         plan = _plan(task, found)
         if len(plan.candidates) > policy.fallback_checkpoints:
             break
-    if not plan.candidates and failed is not None and _may_pass(failed):
+    may_pass = failed is not None and classify(failed).kind in (Kind.SERVER, Kind.PATIENCE)
+    if failed is not None and may_pass and not plan.candidates:
         raise failed
     return plan
 
@@ -321,13 +318,3 @@ def _metadata_of(row: Any) -> Mapping[str, Any]:
     found = row.get("user_metadata") if isinstance(row, Mapping) else None
     found = found or getattr(row, "user_metadata", None)
     return found if isinstance(found, Mapping) else {}
-
-
-def _may_pass(error: Exception) -> bool:
-    return classify(error).kind in (Kind.SERVER, Kind.PATIENCE)
-
-
-def _why_none(plan: Plan) -> str:
-    if not plan.left_out:
-        return "it has no training checkpoint"
-    return "; ".join(f"{out.checkpoint.tinker_path}: {out.reason}" for out in plan.left_out[:4])

@@ -48,8 +48,8 @@ class Controller:
     ) -> Future[Completed]:
         """Begin a recovery now, if `run_id` is still the live generation.
 
-        `cause` is the error of the training loop, `None` where a caller asks: then the budget is
-        given back.
+        `cause` is the error of its training loop; `None`: a caller asks, whatever the budget.
+        With `run_id`, only if that is still the live generation.
 
         Raises:
             AlreadyPendingError: One is under way.
@@ -65,30 +65,25 @@ class Controller:
         return self._begin(record, about, None)
 
     def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> Future[Completed]:
-        listener = partial(self._take, record)
-        request, owner = self._request(record, run), self._owner
+        request, metadata, owner = self._request(record, run), record.metadata, self._owner
         try:
             self._check_budget(record, run_id)
-            return self._dispatcher.begin(
-                request, record.metadata, owner, listener, joining=True
-            ).future
+            listener = partial(self._take, record)
+            return self._dispatcher.begin(request, metadata, owner, listener, joining=True).future
         except TinkexError as error:
             refused: Future[Completed] = Future()
             refused.set_exception(error)
             if owner.closing:
                 return refused  # the run is not given up, but stopped with its monitor
             now = owner.clock.utc()
-            event = Exhausted(
-                run_id=run_id, metadata=record.metadata, time=now, attempt=0, error=error
-            )
+            event = Exhausted(run_id=run_id, metadata=metadata, time=now, attempt=0, error=error)
             self._runs.apply(record, GaveUp(run_id=run_id, event=event))
             return refused
 
     def _check_budget(self, record: Record, run_id: str) -> None:
-        policy = self._policy
         before = len(record.history.incidents) - 1  # the present one is counted already
-        if before >= policy.max_incidents:
-            raise IncidentBudgetError(run_id, before, policy.incident_window)
+        if before >= self._policy.max_incidents:
+            raise IncidentBudgetError(run_id, before, self._policy.incident_window)
 
     def _request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
         with self._runs.lock:

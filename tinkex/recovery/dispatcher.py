@@ -19,7 +19,6 @@ __all__ = ["JOIN_GRACE", "Dispatcher"]
 
 logger = logging.getLogger(__name__)
 
-
 #: Seconds that our own threads may take to end.
 JOIN_GRACE = 1.0
 
@@ -27,10 +26,11 @@ JOIN_GRACE = 1.0
 class Dispatcher:
     """Begins attempts as slots come free, on the executor that `pool()` returns.
 
-    `max_concurrent` attempts may be under way, and as many abandoned ones hang beside them.
+    `pool` returns the executor that an attempt is submitted to. At most `max_concurrent`
+    attempts are under way, and as many abandoned ones may hang beside them.
 
-    Threads: every method is safe from any thread. Nothing is called under the lock but
-    `Holds.admit`, which only touches memory.
+    Threads: every method is safe from any thread. Nothing is called under the lock but `Holds`,
+    which only touches memory.
     """
 
     def __init__(self, pool: Callable[[], Executor], max_concurrent: int) -> None:
@@ -61,8 +61,8 @@ class Dispatcher:
     ) -> Incident:
         """Open an incident; its first attempt begins as soon as there is a slot.
 
-        `listener` is told each change. `joining`: where another owner has an incident of this run,
-        it is told that one's changes, and no other incident begins.
+        `listener` is told each change and may refuse `Recovered`. With `joining` it is told those
+        of the incident that another owner has of this run already.
 
         Raises:
             AlreadyPendingError: There is one for this run already.
@@ -73,9 +73,9 @@ class Dispatcher:
             if self._closed or owner.closing:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
             pending = self._incidents.get(request.run_id)
+            if pending is not None and not joining:
+                raise AlreadyPendingError(request.run_id)
             if pending is not None:
-                if not joining:
-                    raise AlreadyPendingError(request.run_id)
                 pending.listeners.append(listener)
                 return pending
             self._incidents[request.run_id] = incident
@@ -125,10 +125,11 @@ class Dispatcher:
     ) -> None:
         """End all incidents of an owner, its publishing, and then its threads.
 
-        What has not begun goes first, so that nothing follows on what is under way: receivers,
-        callbacks and attempts have `patience` seconds. Then publishing is closed, and only then
-        the attempts that hang are given up: nothing is said of them. Threads have `grace` seconds
-        to end, each its share, so that one which hangs leaves time for the others.
+        What has not begun goes first, so that nothing follows on what is under way. Receivers,
+        callbacks and attempts then have `patience` seconds. Then publishing is closed, and only
+        then the attempts that hang are given up: nothing is said of them. `close` is called,
+        and last `joins`, each with its share of `grace` seconds, so that a thread which hangs
+        leaves time for the others.
         """
         owner.closing = True
         self._cancel_all(owner, only_waiting=True)
@@ -183,12 +184,10 @@ class Dispatcher:
         """Whether nothing of an owner is under way on other threads than the caller's."""
         own, task = threading.get_ident(), current_task()
         with self._lock:
-            busy = any(a.incident.owner is owner and a.task is not task for a in self._running)
-            ending = any(
-                attempt.incident.owner is owner and thread != own
-                for attempt, thread in self._ending.items()
-            )
-        return not busy and not ending and owner.publisher.is_idle()
+            elsewhere = [a for a in self._running if a.task is not task]
+            elsewhere += [a for a, thread in self._ending.items() if thread != own]
+        is_busy = any(attempt.incident.owner is owner for attempt in elsewhere)
+        return not is_busy and owner.publisher.is_idle()
 
     # Attempts
 
@@ -198,14 +197,13 @@ class Dispatcher:
             if self._pumping:
                 return
             self._pumping = True
-        attempt: Attempt | None = None
         try:
             while (attempt := self._next()) is not None:
                 self._launch(attempt)
-        finally:
-            if attempt is not None:
-                with self._lock:
-                    self._pumping = False
+        except BaseException:
+            with self._lock:
+                self._pumping = False
+            raise
 
     def _next(self) -> Attempt | None:
         with self._lock:

@@ -32,11 +32,9 @@ def conclude(
 ) -> float | None:
     """Tell what follows an attempt whose end was waited for.
 
-    `settle` closes an incident, and is false where it was closed before; the incident of an
-    attempt that brought a client is closed already.
-
-    Returns:
-        The seconds until the incident's next attempt; `None` where none is to begin now.
+    Returns the seconds until the incident's next attempt, `None` where none is to begin now.
+    Where the report has a client, the incident is settled; `settle` closes one and is false
+    where it was closed before.
     """
     try:
         if report.has_client:

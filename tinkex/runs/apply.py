@@ -31,7 +31,7 @@ WARN_EVERY = 60.0
 MISSES = 3
 MISSING_INTERVALS = 10
 
-#: The notices of a change, or `None` where the run refuses it.
+#: The notices of a change in their order, or `None` where the run refuses it.
 Result = tuple[Notice, ...] | None
 
 
@@ -47,11 +47,15 @@ class Moment:
 def apply(record: Record, change: Change, moment: Moment) -> Result:
     """Apply a change to a record, whose lock the caller holds; return the notices to publish.
 
-    A change that is about a generation that is not live, or does not fit the state, is refused.
+    Refused, with `None`, is what is about a generation that is not live, and what does not fit
+    the run's state: a poll of a run that is not polled, a step of an incident that is not open.
     """
-    if change.run_id is not None and change.run_id != record.run_id:
-        return None
-    return APPLIED_BY[type(change)](record, change, moment)
+    is_refused = (
+        change.run_id not in (None, record.run_id)
+        or (isinstance(change, changes.Polled) and not record.state.is_polled)
+        or (isinstance(change, changes.RecoveryChange) and not record.state.is_pending)
+    )
+    return None if is_refused else APPLIED_BY[type(change)](record, change, moment)
 
 
 def apply_row(record: Record, run_id: str, row: Any, now: datetime, warn_before: datetime) -> bool:
@@ -68,8 +72,6 @@ def apply_row(record: Record, run_id: str, row: Any, now: datetime, warn_before:
 
 
 def _seen(record: Record, change: changes.Seen, moment: Moment) -> Result:
-    if not record.state.is_polled:
-        return None
     record.last_poll = moment.utc
     record.saved = change.run.last_checkpoint or record.saved
     if record.state is not RunState.HEALTHY:
@@ -94,18 +96,14 @@ def _warning(record: Record, moment: Moment) -> tuple[Notice, ...]:
 
 
 def _flagged(record: Record, change: changes.Flagged, moment: Moment) -> Result:
-    if not record.state.is_polled:
-        return None
-    record.last_poll = moment.utc
-    record.saved = change.run.last_checkpoint or record.saved
-    _begin_incident(record, moment)
     run = change.run
+    record.last_poll = moment.utc
+    record.saved = run.last_checkpoint or record.saved
+    _begin_incident(record, moment)
     return (Detected(**_common(record, moment), checkpoint=run.last_checkpoint, run=run),)
 
 
 def _poll_failed(record: Record, change: changes.PollFailed, moment: Moment) -> Result:
-    if not record.state.is_polled:
-        return None
     record.error = change.error
     if change.is_miss:
         record.misses += 1
@@ -151,33 +149,28 @@ def _begin_incident(record: Record, moment: Moment) -> None:
 
 
 def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
-    after = RunState.RECOVERING if isinstance(change.event, Started) else record.state
-    return _pending(record, change, moment, after)
+    began = isinstance(change.event, Started)
+    return _step(record, change, moment, RunState.RECOVERING if began else record.state)
 
 
 def _attempt_failed(record: Record, change: changes.AttemptFailed, moment: Moment) -> Result:
-    notices = _pending(record, change, moment, RunState.WAITING)
-    if notices is not None:
-        record.error = change.event.error
-        if not change.is_held:
-            record.next_attempt = moment.utc + timedelta(seconds=change.event.retry_in or 0.0)
+    notices = _step(record, change, moment, RunState.WAITING)
+    record.error = change.event.error
+    if not change.is_held:
+        record.next_attempt = moment.utc + timedelta(seconds=change.event.retry_in or 0.0)
     return notices
 
 
 def _gave_up(record: Record, change: changes.GaveUp, moment: Moment) -> Result:
-    notices = _pending(record, change, moment, RunState.EXHAUSTED)
-    if notices is not None:
-        record.error = change.event.error
-        record.attempts = change.history
+    notices = _step(record, change, moment, RunState.EXHAUSTED)
+    record.error = change.event.error
+    record.attempts = change.history
     return notices
 
 
-def _pending(
+def _step(
     record: Record, change: changes.RecoveryChange, moment: Moment, after: RunState
-) -> Result:
-    """Move a run whose incident is open."""
-    if not record.state.is_pending:
-        return None
+) -> tuple[Notice, ...]:
     record.next_attempt = None
     _move(record, after)
     return notices_of(change, moment.policy, record.client)
@@ -200,9 +193,7 @@ def notices_of(
 
 
 def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Result:
-    notices = _pending(record, change, moment, RunState.HEALTHY)
-    if notices is None:
-        return None
+    notices = _step(record, change, moment, RunState.HEALTHY)
     event, history = change.event, _history(record)
     cause = in_words(history.cause) if history.cause else "the server flagged it as corrupted"
     ended = replace(record.lineage()[-1], ended_at=moment.utc, cause=cause, attempts=event.attempt)
@@ -212,8 +203,8 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
     history.with_optimizer = change.with_optimizer
     history.known[event.checkpoint.tinker_path] = event.checkpoint
     history.cause = None
-    history.ended_at = history.ended_at if history.reached is None else history.reached
-    history.reached = None
+    if history.reached is not None:
+        history.ended_at, history.reached = history.reached, None
     history.unfinished = False
     record.run_id = event.successor_id
     record.client = event.client
@@ -283,8 +274,7 @@ def _save_began(record: Record, change: changes.SaveBegan, _: Moment) -> Result:
 def _saved(record: Record, change: changes.Saved, _: Moment) -> Result:
     history = _history(record)
     path = change.checkpoint.tinker_path
-    # Re-insert last: saving a name again makes it the newest.
-    history.known.pop(path, None)
+    history.known.pop(path, None)  # saving a name again makes it the newest: it goes last
     history.known[path] = change.checkpoint
     history.cursors[path] = change.cursor
     return ()
@@ -334,11 +324,7 @@ def _forget_polls(record: Record) -> None:
 
 
 def _move(record: Record, after: RunState) -> None:
-    """Change a run's state: the one place where that happens.
-
-    Raises:
-        RuntimeError: The table does not allow the move.
-    """
+    """Change a run's state, here alone; `RuntimeError` where the table does not allow it."""
     if record.state is not after:
         check_transition(record.state, after)
         record.state = after

@@ -24,6 +24,7 @@ __all__ = [
     "GaveUp",
     "Orphaned",
     "PollFailed",
+    "Polled",
     "Reached",
     "Recovered",
     "RecoveryChange",
@@ -40,8 +41,8 @@ __all__ = [
 class Change:
     """A change of a run.
 
-    `run_id` is the generation that it is about, `None` whichever is live; a generation that is
-    not live any more refuses it.
+    `run_id` is the generation that it is about, `None` whichever is live; one that is not live
+    any more refuses it.
     """
 
     run_id: str | None = None
@@ -51,21 +52,26 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen(Change):
+class Polled(Change):
+    """What a poll brought; a run that is not polled any more refuses it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen(Polled):
     """A poll found the run healthy."""
 
     run: TrainingRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flagged(Change):
+class Flagged(Polled):
     """A poll found the run corrupted; an incident begins."""
 
     run: TrainingRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PollFailed(Change):
+class PollFailed(Polled):
     """A poll of the run failed; `is_miss`: it is this run that cannot be found."""
 
     error: BaseException

@@ -28,6 +28,8 @@ Row = tuple[Record, str, Any]
 class RunMap:
     """The runs of a monitor, and the way in which each of them changes.
 
+    `waits` are woken when a run's state or client changes.
+
     Threads: every method is safe from any thread and waits for nothing. To read more than one
     field of a record, hold `lock`, for memory only.
     """
@@ -50,10 +52,10 @@ class RunMap:
     def apply(
         self, record: Record, change: Change, *, publish: bool = True
     ) -> tuple[Notice, ...] | None:
-        """Apply a change, publish what it gives rise to, and return that; `None`: refused.
+        """Apply a change and return what it gives rise to, `None` where it was refused.
 
-        The events are queued in the same step, so that no later change can have its own
-        delivered before them. `publish` is false where another owner publishes the change.
+        With `publish` that is queued in the same step, so that no later change can have its own
+        delivered before. Else another owner publishes it.
         """
         moment = self._moment()
         with self.lock:
@@ -64,7 +66,9 @@ class RunMap:
             if record.state is not RunState.STOPPED:
                 self._records[record.run_id] = record
             elif not self._is_closed:
-                self._forget_locked(record)
+                for run_id in record.run_ids:
+                    if self._records.get(run_id) is record:
+                        del self._records[run_id]
             if publish:
                 self._publisher.queue(record.root_id, notices)
             is_moved = before != (record.state, record.client)
@@ -79,9 +83,7 @@ class RunMap:
         now = self._clock.utc()
         warn_before = now - timedelta(seconds=self._policy.unprotected_after)
         with self.lock:
-            return [
-                each for each in rows if not apply_row(each[0], each[1], each[2], now, warn_before)
-            ]
+            return [row for row in rows if not apply_row(*row, now, warn_before)]
 
     def register(
         self,
@@ -95,8 +97,7 @@ class RunMap:
     ) -> Record:
         """Add a run, or update the one that goes by this id.
 
-        Raises:
-            MonitorStoppedError: The map is closed.
+        Raises `MonitorStoppedError` where the map is closed.
         """
         trained = None if client is None else _run_of(client, run_id)
         moment = self._moment()
@@ -134,11 +135,6 @@ class RunMap:
 
     def _moment(self) -> Moment:
         return Moment(self._clock.utc(), self._clock.monotonic(), self._policy)
-
-    def _forget_locked(self, record: Record) -> None:
-        for run_id in record.run_ids:
-            if self._records.get(run_id) is record:
-                del self._records[run_id]
 
     # Queries
 

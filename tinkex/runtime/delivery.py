@@ -20,8 +20,8 @@ LANES_AT_ONCE = 32
 class Delivery:
     """Calls functions: those of one lane one after the other, other lanes meanwhile.
 
-    `inline`: on the thread that flushes, all in one lane. `on_idle` is called each time that a
-    lane is empty.
+    `inline`: call them on the thread that flushes, all in one lane, and make no thread.
+    `on_idle` is called each time that a lane is empty.
 
     Threads: every method is safe from any thread. `queue` only touches memory, `flush` never
     waits and never raises unless `inline`. A function that raises is logged.

@@ -53,7 +53,10 @@ Notice = Event | Call
 
 
 class Publisher:
-    """Publishes the events of one sender, a `Monitor` or a `RecoveryExecutor`; see `Delivery`.
+    """Publishes the events of one sender, a `Monitor` or a `RecoveryExecutor`.
+
+    `inline`: deliver on the thread that publishes. `on_idle` is called each time that all
+    events of a lane are delivered.
 
     Threads: every method is safe from any thread; none waits for a receiver unless `inline`.
     """
