@@ -72,3 +72,5 @@ class Detection:
         applied = self._runs.apply(record, change)
         if applied is not None and failure.kind is Kind.ACCOUNT and not others_succeed:
             self._holds.hold(record.config, shown, reason=REFUSED, polls_fail=True)
+        elif failure.status == 404:
+            self._holds.poll_answered(record.config)

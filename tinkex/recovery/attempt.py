@@ -22,6 +22,7 @@ from ..errors import (
     ServiceError,
     TinkexError,
     apart_from_outer,
+    in_words,
     status_of,
 )
 from ..policy import Policy, Specific
@@ -98,7 +99,12 @@ class AttemptTask:
     is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(AttemptTask, **_values(self, "on_selected", "is_wanted")), ()
+        kept = _values(self, "on_selected", "is_wanted")
+        config = self.request.config
+        if isinstance(config, Config):
+            # Headers may be as secret as the key.
+            kept["request"] = replace(self.request, config=replace(config, headers=None))
+        return partial(AttemptTask, **kept), ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +149,11 @@ class AttemptReport:
         error = self.error
         if error is not None and not isinstance(error, TinkexError):
             # An error of a library may be more than a pickle can hold.
-            kept["error"] = ServiceError(type(error).__name__, str(error), status=status_of(error))
+            kind, category = type(error).__name__, getattr(error, "category", None)
+            words = None if category is None else str(category)
+            kept["error"] = ServiceError(
+                kind, in_words(error), status=status_of(error), category=words
+            )
         return partial(AttemptReport, **kept), ()
 
 
@@ -162,6 +172,7 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
     request = task.request
     report = AttemptReport(with_optimizer=task.with_optimizer, run=request.run)
     service = request.service
+    keyed = task
     token = _current.set(task)
     try:
         with apart_from_outer():
@@ -182,7 +193,7 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
             report = replace(report, loading=False)
             return replace(report, client=client, successor_id=model_id_of(client))
     except Exception as error:
-        shown = without_secrets(error, secrets_of(service, request.config))
+        shown = without_secrets(error, secrets_of(service, keyed.request.config))
         return replace(report, error=shown)
     finally:
         _current.reset(token)

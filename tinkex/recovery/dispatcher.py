@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
@@ -160,6 +161,7 @@ class Dispatcher:
             if incident.settled or (only_waiting and attempt is not None):
                 return
             self._settle_locked(incident)
+            joined, incident.listeners[1:] = incident.listeners[1:], []
             if attempt is not None:
                 self._abandon_locked(attempt)
         for timer in (incident.timer, attempt.timer if attempt else None):
@@ -168,7 +170,7 @@ class Dispatcher:
         end_with(incident, stopped(incident))
         if attempt is not None and attempt.job is not None:
             attempt.job.cancel()
-        for listener in incident.listeners[1:]:
+        for listener in joined:
             listener(Dropped(run_id=incident.request.run_id), False)
         self._pump()
 
@@ -184,7 +186,7 @@ class Dispatcher:
         """Whether nothing of an owner is under way on other threads than the caller's."""
         own, task = threading.get_ident(), current_task()
         with self._lock:
-            elsewhere = [a for a in self._running if a.task is not task]
+            elsewhere = [a for a in self._running if task is None or a.task is not task]
             elsewhere += [a for a, thread in self._ending.items() if thread != own]
         is_busy = any(attempt.incident.owner is owner for attempt in elsewhere)
         return not is_busy and owner.publisher.is_idle()
@@ -197,12 +199,17 @@ class Dispatcher:
             if self._pumping:
                 return
             self._pumping = True
+        attempt: Attempt | None = None
         try:
             while (attempt := self._next()) is not None:
                 self._launch(attempt)
-        except BaseException:
+        except BaseException as error:
             with self._lock:
                 self._pumping = False
+                has_slot = attempt in self._running
+            if attempt is not None and has_slot:
+                # An interrupt of the caller, or no timer: the attempt was not submitted.
+                self._ended(attempt, AttemptReport(error=error))
             raise
 
     def _next(self) -> Attempt | None:
@@ -225,7 +232,7 @@ class Dispatcher:
         return self._max_concurrent - len(self._running) - hanging
 
     def _launch(self, attempt: Attempt) -> None:
-        incident, request = attempt.incident, attempt.task.request
+        incident, request = attempt.incident, attempt.incident.request
         if not attempt.tell(Started, strategy=attempt.strategy):
             # The run was stopped before its attempt began.
             self._cancel(incident)
@@ -237,7 +244,7 @@ class Dispatcher:
         job: Any = None
         error: Exception | None = None
         try:
-            job = self._pool().submit(run_attempt, attempt.task)
+            job = self._pool().submit(run_attempt, attempt.make_task())
         except Exception as refused:
             error = refused
         if callable(getattr(job, "add_done_callback", None)):
@@ -256,7 +263,7 @@ class Dispatcher:
             is_stuck = self._free_slots_locked() <= 0
         if attempt.job is not None:
             attempt.job.cancel()
-        request = attempt.task.request
+        request = attempt.incident.request
         if is_stuck:
             logger.error(
                 "run %s: too many attempts hang in service clients; no recovery can begin until "
@@ -265,6 +272,10 @@ class Dispatcher:
             )
         error = AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
         self._conclude(attempt, AttemptReport(error=error))
+        if attempt.incident.settled and request.rest.can_list:
+            # This is the thread of timers, which asks no server.
+            with suppress(Exception):
+                self._pool().submit(tell_left_behind, attempt.incident, None)
         self._pump()
 
     def _ended(self, attempt: Attempt, report: AttemptReport | None) -> None:
@@ -297,9 +308,7 @@ class Dispatcher:
             incident.owner.waits.notify()
 
     def _conclude(self, attempt: Attempt, report: AttemptReport) -> None:
-        delay = conclude(attempt, report, self._settle)
-        if delay is not None:
-            self.release((attempt.incident,), delay)
+        conclude(attempt, report, self._settle, self.release)
 
     def _abandon_locked(self, attempt: Attempt) -> None:
         self._running.discard(attempt)

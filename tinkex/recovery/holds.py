@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -96,6 +97,7 @@ class Holds(Generic[T]):
         polls_fail: bool,
     ) -> None:
         """Hold an account for a reason; `paused` is published where it was not held before."""
+        now = self._clock.utc()
         with self._lock:
             known = self._accounts.setdefault(account, _Account())
             held = known.holds.get(reason)
@@ -104,7 +106,7 @@ class Holds(Generic[T]):
                 return
             known.holds[reason] = _Hold(error, polls_fail)
             if len(known.holds) == 1:
-                self._queue_locked(Paused, account, error)
+                self._queue_locked(Paused, account, error, now)
         self._publisher.flush()
 
     def poll_succeeded(self, account: Config | None) -> None:
@@ -116,6 +118,10 @@ class Holds(Generic[T]):
             is_held = bool(known.holds)
         if is_held:
             self._lift(account, by_poll=True)
+
+    def poll_answered(self, account: Config | None) -> None:
+        """The server answered a poll of the account, if only that it knows no such run."""
+        self._lift(account, by_poll=True)
 
     def attempt_went_on(self, account: Config | None) -> None:
         """An attempt was not refused: that ends the holds that polls cannot end."""
@@ -140,6 +146,7 @@ class Holds(Generic[T]):
         self._release(probes)
 
     def _lift(self, account: Config | None, *, by_poll: bool) -> None:
+        now = self._clock.utc()
         with self._lock:
             known = self._accounts.get(account)
             holds = known.holds if known else {}
@@ -152,14 +159,18 @@ class Holds(Generic[T]):
             released = (*known.waiting,)
             known.waiting.clear()
             known.probes.clear()
-            self._queue_locked(Resumed, account, error)
+            self._queue_locked(Resumed, account, error, now)
         self._publisher.flush()
         self._release(released)
 
     def _queue_locked(
-        self, kind: type[Paused | Resumed], account: Config | None, error: BaseException
+        self,
+        kind: type[Paused | Resumed],
+        account: Config | None,
+        error: BaseException,
+        now: datetime,
     ) -> None:
-        now, runs = self._clock.utc(), self._runs_of(account)
+        runs = self._runs_of(account)
         event = kind(run_id=None, metadata=NO_METADATA, time=now, error=error, runs=runs)
         self._publisher.queue(("account", account), (event,))
 

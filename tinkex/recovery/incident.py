@@ -102,13 +102,15 @@ class Incident:
         return self.owner.clock.monotonic() - self.began
 
     def tell(self, change: Change) -> tuple[Notice, ...] | None:
-        """Tell a change to the owner, which publishes it, and to those that joined.
+        """Tell a change to the owner and to those that joined; the first that takes it publishes.
 
-        Returns:
-            The first answer of one that takes it.
+        Returns what follows from it, `None` where all refuse it.
         """
-        answers = [listener(change, not number) for number, listener in enumerate(self.listeners)]
-        return next((each for each in answers if each is not None), None)
+        taken: tuple[Notice, ...] | None = None
+        for listener in tuple(self.listeners):
+            answer = listener(change, taken is None)
+            taken = answer if taken is None else taken
+        return taken
 
 
 class Attempt:
@@ -118,6 +120,14 @@ class Attempt:
         self.incident = incident
         self.number = incident.attempt
         self.strategy: str | Specific = incident.request.policy.checkpoint_strategy
+        #: What its executor gets; made when it is launched, since a clock may be foreign code.
+        self.task: AttemptTask | None = None
+        self.job: Future[AttemptReport] | None = None
+        self.timer: Timer | None = None
+
+    def make_task(self) -> AttemptTask:
+        """Make the task. The caller holds no lock."""
+        incident = self.incident
         self.task = AttemptTask(
             request=incident.request,
             number=self.number,
@@ -127,8 +137,7 @@ class Attempt:
             on_selected=self._selected,
             is_wanted=self.is_current,
         )
-        self.job: Future[AttemptReport] | None = None
-        self.timer: Timer | None = None
+        return self.task
 
     def is_current(self) -> bool:
         """Whether its result is still wanted."""

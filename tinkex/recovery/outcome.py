@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from ..errors import MonitorStoppedError, RecoveryError, in_words
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
@@ -28,36 +29,47 @@ _MAY_BE_A_REFUSAL = frozenset({Kind.SERVER, Kind.PATIENCE, Kind.CODE})
 
 
 def conclude(
-    attempt: Attempt, report: AttemptReport, settle: Callable[[Incident], bool]
-) -> float | None:
-    """Tell what follows an attempt whose end was waited for.
+    attempt: Attempt,
+    report: AttemptReport,
+    settle: Callable[[Incident], bool],
+    release: Callable[[tuple[Incident], float], None],
+) -> None:
+    """Tell what follows an attempt that was not abandoned, and begin it.
 
-    Returns the seconds until the incident's next attempt, `None` where none is to begin now.
     Where the report has a client, the incident is settled; `settle` closes one and is false
-    where it was closed before.
+    where it was closed before. `release` lets the next attempt begin in some seconds.
     """
+    incident = attempt.incident
     try:
         if report.has_client:
             _recovered(attempt, report)
-            return None
-        return _failed(attempt, report, settle)
+            return
+        delay = _failed(attempt, report, settle)
+        if delay is not None:
+            release((incident,), delay)
     except Exception as unforeseen:
         # No run may be left in the middle of an incident that nothing carries on.
-        run_id = attempt.task.request.run_id
-        logger.exception("run %s: its attempt could not be dealt with", run_id)
-        settle(attempt.incident)
+        logger.exception("run %s: its attempt could not be dealt with", incident.request.run_id)
+        settle(incident)
+        tell_orphan(incident, report)
         _tell_give_up(attempt, unforeseen)
-        return None
 
 
 def _recovered(attempt: Attempt, report: AttemptReport) -> None:
-    incident = attempt.incident
     made = {
         "checkpoint": report.checkpoint,
         "client": report.client,
         "successor_id": report.successor_id,
     }
-    attempt.tell(ClientCreated, **made)
+    try:
+        attempt.tell(ClientCreated, **made)
+    finally:
+        # Also after an interrupt in a receiver that runs on this thread: the client is paid for.
+        _hand_over(attempt, report, made)
+
+
+def _hand_over(attempt: Attempt, report: AttemptReport, made: dict[str, Any]) -> None:
+    incident = attempt.incident
     completed = attempt.event(Completed, **made, duration=incident.elapsed())
     change = Recovered(
         run_id=completed.run_id,
@@ -65,7 +77,13 @@ def _recovered(attempt: Attempt, report: AttemptReport) -> None:
         with_optimizer=report.with_optimizer,
         broken=incident.broken,
     )
-    if incident.tell(change) is not None:
+    try:
+        is_taken = incident.tell(change) is not None
+    except BaseException as error:
+        if not isinstance(error, Exception):  # an interrupt in a receiver: it was applied
+            incident.future.set_result(completed)
+        raise
+    if is_taken:
         incident.future.set_result(completed)
     else:
         tell_orphan(incident, report)
@@ -102,6 +120,8 @@ def _failed(
     change = AttemptFailed(
         run_id=request.run_id, event=event, checkpoint=report.checkpoint, is_held=is_held
     )
+    if incident.settled:
+        return None  # ended just now: what is told would meet the next incident
     incident.tell(change)
     if is_held:
         return 0.0 if incident.admit() else None  # admitted: the account works again by now
@@ -135,7 +155,7 @@ def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> 
     )
     try:
         return decide(incident.request.policy, failure, incident.tally, error)
-    except Exception:
+    except (Exception, SystemExit):
         logger.exception("run %s: the policy's strategy failed", incident.request.run_id)
         return Decision(action=Action.GIVE_UP)
 
@@ -145,7 +165,7 @@ def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
     request = incident.request
     try:
         left = find_orphans(request, successor_id)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shown = without_secrets(error, secrets_of(request.service, request.config))
         logger.info("run %s: orphans cannot be listed: %s", request.run_id, shown)
         return

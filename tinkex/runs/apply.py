@@ -149,8 +149,9 @@ def _begin_incident(record: Record, moment: Moment) -> None:
 
 
 def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
-    began = isinstance(change.event, Started)
-    return _step(record, change, moment, RunState.RECOVERING if began else record.state)
+    if record.state is RunState.WAITING and not isinstance(change.event, Started):
+        return None  # of an attempt that was abandoned just now
+    return _step(record, change, moment, RunState.RECOVERING)
 
 
 def _attempt_failed(record: Record, change: changes.AttemptFailed, moment: Moment) -> Result:
