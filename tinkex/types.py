@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, Self, TypeVar, cast
 
 from .errors import ApiResponseError
@@ -170,15 +170,19 @@ def _moment(value: Any) -> datetime | None:
 
 
 def _id_in_path(owner: type, row: Mapping[str, Any], name: str) -> str | None:
-    given, path = _text(owner, row, name), row["tinker_path"]
-    return TinkerPath.parse(path).name if given is None and not _path_problem(path) else given
+    given, known = _text(owner, row, name), _known(row["tinker_path"])
+    return known.name if known and given is None else given
 
 
 def _type_in_path(owner: type, row: Mapping[str, Any], name: str) -> str | None:
-    given, path = _text(owner, row, name), row["tinker_path"]
-    if given is not None or _path_problem(path):
-        return given
-    return TinkerPath.parse(path).checkpoint_type
+    given, known = _text(owner, row, name), _known(row["tinker_path"])
+    return known.checkpoint_type if known and given is None else given
+
+
+@lru_cache(maxsize=1)
+def _known(path: str) -> TinkerPath | None:
+    """A path taken apart, where it is one; both fields of a row ask for the same."""
+    return None if _path_problem(path) else TinkerPath.parse(path)
 
 
 class _Answer:

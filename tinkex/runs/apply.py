@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import RecoveryError, in_words
 from ..policy import Policy
@@ -35,8 +35,7 @@ MISSING_INTERVALS = 10
 Result = tuple[Notice, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When and under which policy a change is applied: aware UTC, and monotonic seconds."""
 
     utc: datetime
