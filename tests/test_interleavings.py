@@ -129,7 +129,7 @@ class Breakers:
 
         return (
             lambda case: case.holds_table.hold(
-                "account", case.error, reason="refused", polls_fail=True
+                "account", case.error, reason="refused", polls_fail=True, apply=lambda: None
             ),
             lambda case: case.holds_table.poll_succeeded("account"),
             ask,

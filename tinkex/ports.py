@@ -29,7 +29,7 @@ class RestModule(Protocol):
     objects of the official SDK.
     """
 
-    def get_training_run(self, config: Any, run_id: str) -> object:
+    def get_training_run(self, config: Any, run_id: str, /) -> object:
         """Return one run."""
 
 
@@ -39,14 +39,16 @@ class ServiceModule(Protocol):
     `open_service_client(service)` and `check_service_client(service)` are used where it has them.
     """
 
-    def create_rest_client(self, service: Any) -> object:
+    def create_rest_client(self, service: Any, /) -> object:
         """Return a REST client of the service client."""
 
-    def create_training_client_from_state(self, service: Any, path: str, **options: Any) -> Any:
+    def create_training_client_from_state(
+        self, service: Any, path: str, /, *, user_metadata: Any
+    ) -> Any:
         """Return a training client that has loaded a checkpoint's weights."""
 
     def create_training_client_from_state_with_optimizer(
-        self, service: Any, path: str, **options: Any
+        self, service: Any, path: str, /, *, user_metadata: Any
     ) -> Any:
         """Return a training client that has loaded weights and optimizer state."""
 

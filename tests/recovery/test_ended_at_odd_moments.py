@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import tenacity
-from support.world import OTHER, RUN, ManualExecutor
+from support.recorder import PATIENCE
+from support.world import OTHER, RUN, ManualExecutor, weights
 
 from tinkex import Config, Monitor, Policy, RecoveryExecutor, signals
 from tinkex.errors import ApiStatusError
 from tinkex.recovery.attempt import run_attempt
-from tinkex.testing import FakeScheduler
+from tinkex.testing import FakeScheduler, FakeServiceClient
 
 
 def events(world, run_id=RUN):
@@ -218,3 +220,79 @@ def test_an_interrupt_in_a_receiver_of_started_leaks_no_slot(world):
     other = monitor.monitor_run(OTHER, world.service)
     world.fake.advance(7200)
     assert other.state == "healthy"
+
+
+class Cancelled(BaseException):
+    """An error that is no `Exception`, as a cancellation is."""
+
+
+class Cancelling(FakeServiceClient):
+    """A service client of its own key, which its first client's error tells."""
+
+    made = 0
+
+    def __init__(self):
+        super().__init__()
+        self._api_key = "tml-secret-0123456789abcdef"
+
+    def create_training_client_from_state_with_optimizer(self, path, user_metadata=None):
+        type(self).made += 1
+        if type(self).made == 1:
+            raise Cancelled(f"key {self._api_key}") from ApiStatusError.of(404)
+        return super().create_training_client_from_state_with_optimizer(path, user_metadata)
+
+
+def test_a_cancellation_in_an_attempt_shows_no_key_and_steps_down_as_any_error(world):
+    world.corrupt(RUN, "000050", "000100")
+    with ThreadPoolExecutor(1) as pool:
+        executor = RecoveryExecutor(pool, rest_module=world.rest)
+        with signals.subscribe(world.events, sender=executor):
+            done = executor.recover(RUN, Cancelling, Policy(enabled=True)).result(PATIENCE)
+        executor.shutdown()
+
+    assert done.checkpoint.checkpoint_id == "000050"
+    assert "tml-secret" not in str([event.error for event in world.events.of("failed")])
+
+
+def test_a_later_attempt_considers_no_other_checkpoint_than_the_plan(world):
+    world.rest.list_checkpoints = None
+    world.rest.set_run(RUN, last_checkpoint=weights("newest"))
+    run = world.monitor().monitor_run(RUN, world.service, client="first")
+    run.record_checkpoint(weights("mine"), step=5)
+    world.service.fail(ConnectionResetError())
+
+    run.recover()
+    world.fake.advance(5)
+
+    assert [path for path, _ in world.service.created] == [weights("mine")]
+
+
+@pytest.mark.parametrize("name", ["paused", "resumed"])
+def test_receivers_of_an_account_s_signals_see_the_run_as_it_is_now(world, name):
+    world.corrupt()
+    world.service.fail(ApiStatusError.of(402))
+    run = world.monitor().monitor_run(RUN, world.service)
+    states = []
+
+    with signals.subscribe(lambda sender, event: states.append(str(run.state)), name):
+        world.fake.advance(60)
+
+    assert states == [{"paused": "waiting", "resumed": "healthy"}[name]]
+
+
+def test_a_config_without_a_key_serves_a_rest_module_that_needs_none(world, no_environment):
+    world.corrupt()
+    config = pickle.loads(pickle.dumps(Config("tml-key-0123456789")))
+    monitor = world.monitor(options={"config": config})
+
+    run = monitor.monitor_run(RUN, FakeServiceClient)
+    world.fake.advance(20)
+
+    assert len(run.lineage) == 2
+
+
+@pytest.mark.parametrize("rubbish", [0, "", [], {}, False])
+def test_a_module_that_is_false_and_no_module_is_refused(rubbish):
+    for name in ("rest_module", "service_client_module"):
+        with pytest.raises(TypeError, match=name):
+            Monitor(**{name: rubbish})

@@ -14,6 +14,10 @@ REFUSAL = ApiStatusError.of(402)
 ACCOUNT = "account"
 
 
+def nothing():
+    """Stands for what is applied to the run."""
+
+
 @pytest.fixture
 def holds():
     return World()
@@ -40,7 +44,7 @@ def test_an_account_that_nothing_holds_admits_every_incident(holds):
 
 
 def test_an_open_breaker_keeps_incidents_until_a_poll_proves_that_the_account_works(holds, world):
-    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True, apply=nothing)
 
     assert holds.table.breaker(ACCOUNT) is Breaker.OPEN
     assert not holds.table.admit(ACCOUNT, "one")
@@ -57,14 +61,16 @@ def test_an_open_breaker_keeps_incidents_until_a_poll_proves_that_the_account_wo
 
 
 def test_an_account_that_is_held_again_is_told_of_once(holds, world):
-    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False)
-    holds.table.hold(ACCOUNT, ApiStatusError.of(402), reason="refused", polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False, apply=nothing)
+    holds.table.hold(
+        ACCOUNT, ApiStatusError.of(402), reason="refused", polls_fail=True, apply=nothing
+    )
 
     assert world.events.names == ["paused"]
 
 
 def test_where_polls_prove_nothing_one_incident_probes(holds, world):
-    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False, apply=nothing)
     for incident in ("one", "two", "three"):
         holds.table.admit(ACCOUNT, incident)
 
@@ -82,13 +88,13 @@ def test_where_polls_prove_nothing_one_incident_probes(holds, world):
     holds.table.probe({ACCOUNT})
     assert holds.released == ["one", "two"]
 
-    holds.table.attempt_went_on(ACCOUNT)
+    holds.table.attempt_went_on(ACCOUNT, nothing)
     assert holds.table.breaker(ACCOUNT) is Breaker.CLOSED
     assert holds.released[2:] == ["three", "one"]
 
 
 def test_a_probe_that_has_ended_leaves_the_breaker_open(holds):
-    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=False, apply=nothing)
     holds.table.admit(ACCOUNT, "one")
     holds.table.probe({ACCOUNT})
     holds.table.admit(ACCOUNT, "one")
@@ -99,7 +105,7 @@ def test_a_probe_that_has_ended_leaves_the_breaker_open(holds):
 
 
 def test_an_incident_that_has_ended_is_not_released(holds):
-    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True, apply=nothing)
     holds.table.admit(ACCOUNT, "one")
     holds.table.admit(ACCOUNT, "two")
 
@@ -110,7 +116,7 @@ def test_an_incident_that_has_ended_is_not_released(holds):
 
 
 def test_where_no_run_of_an_account_is_polled_any_more_an_incident_probes(holds):
-    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True, apply=nothing)
     holds.table.admit(ACCOUNT, "one")
 
     holds.table.probe({ACCOUNT})
@@ -122,15 +128,15 @@ def test_where_no_run_of_an_account_is_polled_any_more_an_incident_probes(holds)
 
 def test_an_account_that_is_held_for_two_reasons_waits_until_both_are_over(holds, world):
     outage = ConnectionResetError("the server is away")
-    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True)
-    holds.table.hold(ACCOUNT, outage, reason="outage", polls_fail=False)
+    holds.table.hold(ACCOUNT, REFUSAL, reason="refused", polls_fail=True, apply=nothing)
+    holds.table.hold(ACCOUNT, outage, reason="outage", polls_fail=False, apply=nothing)
     holds.table.admit(ACCOUNT, "one")
 
     holds.table.poll_succeeded(ACCOUNT)
     assert holds.table.breaker(ACCOUNT) is Breaker.OPEN
     assert holds.released == []
 
-    holds.table.attempt_went_on(ACCOUNT)
+    holds.table.attempt_went_on(ACCOUNT, nothing)
     assert holds.table.breaker(ACCOUNT) is Breaker.CLOSED
     assert holds.released == ["one"]
     assert world.events.names == ["paused", "resumed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from ..config import Config
 from ..errors import ApiResponseError
@@ -69,8 +70,11 @@ class Detection:
         # is refused is never one run's: such an account is refused for some polls only.
         is_miss = failure.status == 404 or (others_succeed and failure.status not in (401, 402))
         change = PollFailed(run_id=run_id, error=shown, is_miss=is_miss)
-        applied = self._runs.apply(record, change)
-        if applied is not None and failure.kind is Kind.ACCOUNT and not others_succeed:
-            self._holds.hold(record.config, shown, reason=REFUSED, polls_fail=True)
-        elif failure.status == 404:
+        apply = partial(self._runs.apply, record, change)
+        if failure.kind is Kind.ACCOUNT and not others_succeed and record.run_id == run_id:
+            account = record.config
+            self._holds.hold(account, shown, reason=REFUSED, polls_fail=True, apply=apply)
+            return
+        apply()
+        if failure.status == 404:
             self._holds.poll_answered(record.config)

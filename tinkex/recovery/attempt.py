@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
+from threading import current_thread, main_thread
 from typing import Any
 
 from ..config import Config
@@ -82,10 +83,11 @@ class AttemptTask:
     """One attempt. It can be pickled where its service client and its modules can.
 
     `number` counts from 1; `broken` are the paths that did not load in this incident; `now` is
-    an aware UTC time. `on_selected` is told the chosen checkpoint, before minutes may pass in
-    loading it, and `is_wanted` is asked before a client is paid for. Both stay behind when the
-    task is pickled, as does the key of its config: a worker in another process finds its own
-    where the service client has it, or in the environment.
+    an aware UTC time; the successor carries the metadata of `run`. `on_selected` is told the
+    chosen checkpoint, before minutes may pass in loading it, and `is_wanted` is asked before a
+    client is paid for. Both stay behind when the task is pickled, as do the key and the headers
+    of its config: a worker in another process finds its own key where the service client has it,
+    or in the environment.
     """
 
     request: RecoveryRequest
@@ -93,6 +95,7 @@ class AttemptTask:
     with_optimizer: bool
     broken: frozenset[str]
     now: datetime
+    run: TrainingRun | None = None
     on_selected: Callable[[Checkpoint], object] = field(
         default=lambda _: None, repr=False, compare=False
     )
@@ -170,7 +173,7 @@ def current_task() -> AttemptTask | None:
 def run_attempt(task: AttemptTask) -> AttemptReport:
     """Make an attempt on the calling thread. Its errors come back in the report."""
     request = task.request
-    report = AttemptReport(with_optimizer=task.with_optimizer, run=request.run)
+    report = AttemptReport(with_optimizer=task.with_optimizer, run=task.run)
     service = request.service
     keyed = task
     token = _current.set(task)
@@ -183,7 +186,7 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
             task.on_selected(checkpoint)
             service = request.services.opened(service)
             _check_wanted(task)
-            report = replace(report, loading=True, run=request.run or _asked(keyed.request))
+            report = replace(report, loading=True, run=task.run or _asked(keyed.request))
             client = request.services.restore(
                 service,
                 checkpoint.tinker_path,
@@ -192,7 +195,9 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
             )
             report = replace(report, loading=False)
             return replace(report, client=client, successor_id=model_id_of(client))
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and current_thread() is main_thread():
+            raise  # an interrupt of the caller, whose thread this is
         shown = without_secrets(error, secrets_of(service, keyed.request.config))
         return replace(report, error=shown)
     finally:
@@ -217,7 +222,10 @@ def _with_key(task: AttemptTask) -> AttemptTask:
     config = task.request.config
     if not isinstance(config, Config) or config.api_key is not None:
         return task
-    own = credentials_of(task.request.service).config
+    try:
+        own = credentials_of(task.request.service).config
+    except ConfigError:
+        return task  # a REST module of the caller's own may need none
     if own.base_url != config.base_url:
         raise ConfigError(
             f"the key at hand is for {own.base_url!r}, the run lies at {config.base_url!r}"

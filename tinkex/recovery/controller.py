@@ -122,17 +122,18 @@ class Controller:
             if record.run_id == change.run_id and record.state.is_pending:
                 self._begin(record, record.run_id, None)
             return None
+        apply = partial(self._runs.apply, record, change, publish=publish)
+        account, holds = record.config, self._owner.holds
         # Of the account an attempt tells also where its run does not wait for it any more.
         if isinstance(change, AttemptFailed) and change.is_held:
-            self._owner.holds.hold(
-                record.config, change.event.error, reason=REFUSED, polls_fail=False
-            )
-        elif isinstance(change, Recovered) or (
+            error = change.event.error
+            return holds.hold(account, error, reason=REFUSED, polls_fail=False, apply=apply)
+        if isinstance(change, Recovered) or (
             isinstance(change, AttemptFailed | GaveUp)
             and classify(change.event.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)
         ):
-            self._owner.holds.attempt_went_on(record.config)
-        return self._runs.apply(record, change, publish=publish)
+            return holds.attempt_went_on(account, apply)
+        return apply()
 
     def stop(self, record: Record) -> None:
         """Stop a run for good; what an attempt under way brings is not adopted."""

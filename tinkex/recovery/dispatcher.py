@@ -118,7 +118,7 @@ class Dispatcher:
     def stop(
         self,
         owner: Owner,
-        patience: float,
+        patience: float | None,
         grace: float,
         *,
         close: Iterable[Callable[[], object]],
@@ -135,7 +135,7 @@ class Dispatcher:
         owner.closing = True
         self._cancel_all(owner, only_waiting=True)
         try:
-            if patience > 0:
+            if patience is None or patience > 0:
                 owner.waits.wait(lambda: self._is_quiet(owner), patience)
         except Exception:
             logger.exception("the scheduler's wait failed; stopping without it")

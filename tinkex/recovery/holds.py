@@ -18,6 +18,7 @@ from ..signals import Paused, Resumed
 __all__ = ["REFUSED", "Breaker", "Holds"]
 
 T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
 
 #: Why an account is held: the server refused it (401, 402, 403).
 REFUSED = "refused"
@@ -95,19 +96,25 @@ class Holds(Generic[T]):
         *,
         reason: str,
         polls_fail: bool,
-    ) -> None:
-        """Hold an account for a reason; `paused` is published where it was not held before."""
+        apply: Callable[[], R],
+    ) -> R:
+        """Hold an account for a reason; `paused` is published where it was not held before.
+
+        `apply()` applies what the error does to the run, so that receivers see both.
+        """
         now = self._clock.utc()
         with self._lock:
             known = self._accounts.setdefault(account, _Account())
             held = known.holds.get(reason)
             if held is not None:
                 held.polls_fail = held.polls_fail or polls_fail
-                return
-            known.holds[reason] = _Hold(error, polls_fail)
-            if len(known.holds) == 1:
-                self._queue_locked(Paused, account, error, now)
+            else:
+                known.holds[reason] = _Hold(error, polls_fail)
+                if len(known.holds) == 1:
+                    self._queue_locked(Paused, account, error, now)
+        result = apply()
         self._publisher.flush()
+        return result
 
     def poll_succeeded(self, account: Config | None) -> None:
         """A poll of the account succeeded: that ends the holds for which its polls failed."""
@@ -117,15 +124,23 @@ class Holds(Generic[T]):
             known.succeeded_at = now
             is_held = bool(known.holds)
         if is_held:
-            self._lift(account, by_poll=True)
+            self._lift_by_poll(account)
 
     def poll_answered(self, account: Config | None) -> None:
         """The server answered a poll of the account, if only that it knows no such run."""
-        self._lift(account, by_poll=True)
+        self._lift_by_poll(account)
 
-    def attempt_went_on(self, account: Config | None) -> None:
-        """An attempt was not refused: that ends the holds that polls cannot end."""
-        self._lift(account, by_poll=False)
+    def attempt_went_on(self, account: Config | None, apply: Callable[[], R]) -> R:
+        """An attempt was not refused: that ends the holds that polls cannot end.
+
+        `apply()` applies what the attempt brought to the run, so that receivers see both.
+        """
+        released = self._lifted(account, by_poll=False)
+        try:
+            return apply()
+        finally:
+            self._publisher.flush()
+            self._release(released)
 
     def probe(self, polled: Collection[Config | None]) -> None:
         """Send one probe for each held account of which polls prove nothing.
@@ -145,23 +160,28 @@ class Holds(Generic[T]):
                     probes.append(probe)
         self._release(probes)
 
-    def _lift(self, account: Config | None, *, by_poll: bool) -> None:
+    def _lift_by_poll(self, account: Config | None) -> None:
+        released = self._lifted(account, by_poll=True)
+        self._publisher.flush()
+        self._release(released)
+
+    def _lifted(self, account: Config | None, *, by_poll: bool) -> tuple[T, ...]:
+        """End holds and queue `resumed` where none is left; return the incidents to release."""
         now = self._clock.utc()
         with self._lock:
             known = self._accounts.get(account)
             holds = known.holds if known else {}
             over = [reason for reason, held in holds.items() if held.polls_fail is by_poll]
             if known is None or not over:
-                return
+                return ()
             error = [holds.pop(reason).error for reason in over][-1]
             if holds:
-                return
+                return ()
             released = (*known.waiting,)
             known.waiting.clear()
             known.probes.clear()
             self._queue_locked(Resumed, account, error, now)
-        self._publisher.flush()
-        self._release(released)
+        return released
 
     def _queue_locked(
         self,

@@ -58,7 +58,7 @@ class Owner:
 class Incident:
     """The state of one incident; `listeners` are of its owner and of those that joined it.
 
-    Threads: `request`, `attempt`, `tally`, `broken`, `history` and `with_optimizer` are touched
+    Threads: `run`, `attempt`, `tally`, `broken`, `history` and `with_optimizer` are touched
     only by the thread that ended the current attempt; `listeners`, `current`, `timer` and
     `settled` are guarded by the dispatcher's lock.
     """
@@ -71,6 +71,7 @@ class Incident:
         listener: Listener,
     ) -> None:
         self.request = request
+        self.run = request.run
         self.metadata = metadata
         self.owner = owner
         self.listeners = [listener]
@@ -134,6 +135,7 @@ class Attempt:
             with_optimizer=incident.with_optimizer,
             broken=incident.broken,
             now=incident.owner.clock.utc(),
+            run=incident.run,
             on_selected=self._selected,
             is_wanted=self.is_current,
         )

@@ -94,7 +94,7 @@ def _failed(
     attempt: Attempt, report: AttemptReport, settle: Callable[[Incident], bool]
 ) -> float | None:
     incident = attempt.incident
-    request = incident.request = replace(incident.request, run=report.run or incident.request.run)
+    request, incident.run = incident.request, report.run or incident.run
     raised = report.error or RecoveryError(
         f"the attempt made run {report.successor_id!r}, but its client stayed in another "
         "process; give an executor that runs attempts in this one"
