@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, TypeVar
+from functools import cache
+from typing import Any, Literal, Self
 
 from .errors import ApiResponseError
 
 __all__ = ["Checkpoint", "TinkerPath", "TrainingRun", "TrainingRunPage", "WeightsInfo"]
-
-_T = TypeVar("_T")
 
 _SCHEME = "tinker://"
 _KINDS: dict[str, Literal["training", "sampler"]] = {
@@ -67,8 +66,23 @@ def _path_problem(text: str) -> str | None:
     return None
 
 
+class _Answer:
+    """A JSON object of the API as a dataclass; the type of a field says how it is read."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Make it from the API's JSON object, or from the official SDK's object.
+
+        Raises:
+            ApiResponseError: a field has the wrong type, or one without a default is missing.
+        """
+        return data if isinstance(data, cls) else cls(**_values(cls, data))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(_Answer):
     """A saved state of a run. A field that the server did not send is `None`."""
 
     tinker_path: str
@@ -91,23 +105,14 @@ class Checkpoint:
         """
         if isinstance(data, cls):
             return data
-        row = _mapping(cls, data)
-        path = _required_text(cls, row, "tinker_path")
-        known = None if _path_problem(path) else TinkerPath.parse(path)
-        checkpoint_id = _text(cls, row, "checkpoint_id")
-        checkpoint_type = _text(cls, row, "checkpoint_type")
-        return cls(
-            tinker_path=path,
-            checkpoint_id=known.name if known and checkpoint_id is None else checkpoint_id,
-            checkpoint_type=(
-                known.checkpoint_type if known and checkpoint_type is None else checkpoint_type
-            ),
-            time=_time(cls, row, "time"),
-            size_bytes=_whole(cls, row, "size_bytes"),
-            public=_flag(cls, row, "public"),
-            user_metadata=_metadata(cls, row, "user_metadata"),
-            expires_at=_time(cls, row, "expires_at"),
-        )
+        sent = _values(cls, data)
+        if not sent.keys() >= {"checkpoint_id", "checkpoint_type"}:
+            path = sent["tinker_path"]
+            if not _path_problem(path):
+                known = TinkerPath.parse(path)
+                sent.setdefault("checkpoint_id", known.name)
+                sent.setdefault("checkpoint_type", known.checkpoint_type)
+        return cls(**sent)
 
     @classmethod
     def from_path(cls, path: str | TinkerPath) -> Self:
@@ -116,51 +121,27 @@ class Checkpoint:
         Raises:
             ValueError: `path` is not a tinker path.
         """
-        parsed = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
+        known = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
         return cls(
-            tinker_path=str(parsed),
-            checkpoint_id=parsed.name,
-            checkpoint_type=parsed.checkpoint_type,
+            tinker_path=str(known), checkpoint_id=known.name, checkpoint_type=known.checkpoint_type
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRun:
+class TrainingRun(_Answer):
     """A training run as the server sees it. A field that the server did not send is `None`."""
 
     training_run_id: str
     base_model: str | None = None
     model_owner: str | None = None
     is_lora: bool | None = None
+    # A flag that cannot be read, null included, must not count as "not corrupted".
     corrupted: bool = False
     lora_rank: int | None = None
     last_request_time: datetime | None = None
     last_checkpoint: Checkpoint | None = None
     last_sampler_checkpoint: Checkpoint | None = None
     user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make a run from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: a field has the wrong type, or there is no `training_run_id`.
-        """
-        if isinstance(data, cls):
-            return data
-        row = _mapping(cls, data)
-        return cls(
-            training_run_id=_required_text(cls, row, "training_run_id"),
-            base_model=_text(cls, row, "base_model"),
-            model_owner=_text(cls, row, "model_owner"),
-            is_lora=_flag(cls, row, "is_lora"),
-            corrupted=_corrupted(cls, row),
-            lora_rank=_whole(cls, row, "lora_rank"),
-            last_request_time=_time(cls, row, "last_request_time"),
-            last_checkpoint=_checkpoint(row, "last_checkpoint"),
-            last_sampler_checkpoint=_checkpoint(row, "last_sampler_checkpoint"),
-            user_metadata=_metadata(cls, row, "user_metadata"),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +167,9 @@ class TrainingRunPage:
         """
         page = _mapping(cls, data)
         cursor = page.get("cursor")
-        total = None if cursor is None else _whole(cls, _mapping(cls, cursor), "total_count")
+        total = None if cursor is None else _mapping(cls, cursor).get("total_count")
+        if total is not None:
+            total = _read(cls, "total_count", total, "int | None")
         rows = page.get("training_runs")
         # A bad row is left out; if all are bad, this is not a page.
         good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
@@ -208,7 +191,7 @@ class TrainingRunPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsInfo:
+class WeightsInfo(_Answer):
     """The base model and LoRA settings of a checkpoint; a client that loads it needs the same."""
 
     base_model: str
@@ -217,23 +200,6 @@ class WeightsInfo:
     train_unembed: bool | None = None
     train_mlp: bool | None = None
     train_attn: bool | None = None
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make it from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: a field has the wrong type, or there is no `base_model`.
-        """
-        row = _mapping(cls, data)
-        return cls(
-            base_model=_required_text(cls, row, "base_model"),
-            is_lora=_flag(cls, row, "is_lora"),
-            lora_rank=_whole(cls, row, "lora_rank"),
-            train_unembed=_flag(cls, row, "train_unembed"),
-            train_mlp=_flag(cls, row, "train_mlp"),
-            train_attn=_flag(cls, row, "train_attn"),
-        )
 
 
 def list_of_objects(owner: type, data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -264,74 +230,70 @@ def _misfit(owner: type, name: str, value: Any, allowed: str) -> ApiResponseErro
 
 
 def _shown(value: Any) -> str:
-    return "missing or null" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
+    if value is None or value is MISSING:
+        return "missing or null"
+    return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
-def _optional(
-    owner: type, row: Mapping[str, Any], name: str, kind: type[_T], allowed: str
-) -> _T | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    # In Python a bool is an int; in the API it is not.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+def _values(owner: type, data: Any) -> dict[str, Any]:
+    """The fields that were sent, checked; one with its default's value counts as not sent."""
+    row = _mapping(owner, data)
+    sent = {}
+    for name, default, kind in _fields(owner):
+        value = row.get(name, default)
+        if value is not default or value is MISSING:
+            sent[name] = _read(owner, name, value, kind)
+    return sent
+
+
+@cache
+def _fields(owner: type) -> tuple[tuple[str, Any, str], ...]:
+    return tuple((each.name, each.default, str(each.type)) for each in fields(owner))
+
+
+def _read(owner: type, name: str, value: Any, kind: str) -> Any:
+    read, allowed = _READERS[kind]
+    found = read(value)
+    if found is None:
         raise _misfit(owner, name, value, allowed)
-    return value
+    return found
 
 
-def _text(owner: type, row: Mapping[str, Any], name: str) -> str | None:
-    return _optional(owner, row, name, str, "text")
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
-def _required_text(owner: type, row: Mapping[str, Any], name: str) -> str:
-    value = _text(owner, row, name)
-    if not value:
-        raise _misfit(owner, name, value, "text that is not empty")
-    return value
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
-def _whole(owner: type, row: Mapping[str, Any], name: str) -> int | None:
-    return _optional(owner, row, name, int, "a whole number")
+def _whole(value: Any) -> int | None:
+    # In Python a bool is an int; in the API it is not.
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _flag(owner: type, row: Mapping[str, Any], name: str) -> bool | None:
-    return _optional(owner, row, name, bool, "true or false")
+def _object(value: Any) -> dict[str, Any] | None:
+    return dict(value) if isinstance(value, Mapping) else None
 
 
-def _corrupted(owner: type, row: Mapping[str, Any]) -> bool:
-    # A flag that cannot be read, null included, must not count as "not corrupted".
-    value = row.get("corrupted", False)
-    if not isinstance(value, bool):
-        raise _misfit(owner, "corrupted", value, "true or false")
-    return value
-
-
-def _metadata(owner: type, row: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    value: Mapping[str, Any] | None = _optional(owner, row, name, Mapping, "an object")  # type: ignore[type-abstract]
-    return None if value is None else dict(value)
-
-
-def _checkpoint(row: Mapping[str, Any], name: str) -> Checkpoint | None:
-    value = row.get(name)
-    return None if value is None else Checkpoint.from_json(value)
-
-
-def _time(owner: type, row: Mapping[str, Any], name: str) -> datetime | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    moment = _moment(value)
-    if moment is None:
-        raise _misfit(owner, name, value, "a time in ISO 8601")
-    return moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
-
-
-def _moment(value: Any) -> datetime | None:
-    if isinstance(value, datetime):
-        return value
+def _time(value: Any) -> datetime | None:
+    moment = value if isinstance(value, datetime) else None
     if isinstance(value, str):
         try:
-            return datetime.fromisoformat(value)
+            moment = datetime.fromisoformat(value)
         except ValueError:
             return None
-    return None
+    return moment.replace(tzinfo=UTC) if moment and moment.utcoffset() is None else moment
+
+
+#: How a field of each type is read, and what fits in words; `None` is what does not fit.
+_READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "str": (lambda value: _text(value) or None, "text that is not empty"),
+    "str | None": (_text, "text"),
+    "bool": (_flag, "true or false"),
+    "bool | None": (_flag, "true or false"),
+    "int | None": (_whole, "a whole number"),
+    "datetime | None": (_time, "a time in ISO 8601"),
+    "Mapping[str, Any] | None": (_object, "an object"),
+    "Checkpoint | None": (Checkpoint.from_json, "an object"),
+}
