@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from conftest import RUN, weights
 
-from tinkex.runs.protection import newest_checkpoint, unprotected_since
+from tinkex.runs.checkpoints import newest_checkpoint, unprotected_since
 from tinkex.types import Checkpoint
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -140,12 +140,8 @@ class Listing:
     def failed(self, error: BaseException, *, refused: bool, whole: bool, now: float) -> None:
         """A page could not be had: no more of them in this sweep.
 
-        Args:
-            error: Why.
-            refused: The server does not list.
-            whole: The error speaks of the whole account; then, where no page came, no run of
-                it is asked for in this sweep.
-            now: Seconds.
+        `refused`: the server does not list; `whole`: the error speaks of the whole account, and
+        where no page came, none of its runs is asked for in this sweep.
         """
         self._open -= 1
         self._is_over = True

@@ -13,7 +13,7 @@ from ..runtime.publisher import Call, Notice
 from ..signals import Detected, Missing, PollError, Started, Unprotected
 from . import changes
 from .changes import Change
-from .protection import newest_checkpoint, unprotected_since
+from .checkpoints import newest_checkpoint, unprotected_since
 from .record import History, Record
 from .rows import NEWS, quiet_row
 from .state import RunState, check_transition

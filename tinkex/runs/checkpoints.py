@@ -1,17 +1,27 @@
-"""Which checkpoint a recovery starts from, and which next when that one does not load."""
+"""Which checkpoints a recovery starts from, in which order, and whether a run has any."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..policy import Policy, Specific
 from ..types import Checkpoint, TinkerPath
 
-__all__ = ["Candidate", "Cursor", "LeftOut", "Plan", "by_path", "cursor_of", "plan_recovery"]
+__all__ = [
+    "Candidate",
+    "Cursor",
+    "LeftOut",
+    "Plan",
+    "by_path",
+    "cursor_of",
+    "newest_checkpoint",
+    "plan_recovery",
+    "unprotected_since",
+]
 
 #: Keys of a checkpoint's `user_metadata` under which its cursor travels.
 STEP_KEY = "tinkex_step"
@@ -89,16 +99,10 @@ def plan_recovery(
 ) -> Plan:
     """Order the checkpoints of a lineage as a recovery tries them: the newest first.
 
-    Args:
-        policy: Says the strategy and how many older checkpoints may be tried.
-        checkpoints: All that are known, those without a time in the order they were saved;
-            see `by_path`.
-        recorded: Cursors by path.
-        broken: Paths of checkpoints that did not load.
-        lineage: The run ids of a lineage, the live one first; what a run saved is newer than
-            what those before it did.
-        tried: How many of the policy's checkpoints were used up by this incident already.
-        now: Aware UTC; what expired before is left out.
+    `checkpoints` are all that are known, those without a time in the order they were saved, and
+    `broken` the paths that did not load. `lineage` are run ids, the live one first: what a run
+    saved is newer than what those before it did. `tried` of the policy's checkpoints were used
+    up by this incident already.
     """
     known = by_path(checkpoints)
     strategy = policy.checkpoint_strategy
@@ -121,13 +125,9 @@ def plan_recovery(
             left_out.append(LeftOut(checkpoint=checkpoint, reason=reason))
             continue
         cursor = cursor_of(checkpoint, recorded)
-        candidates.append(
-            Candidate(
-                checkpoint=checkpoint,
-                step=cursor.step if cursor else None,
-                expires_at=checkpoint.expires_at,
-            )
-        )
+        step = cursor.step if cursor else None
+        expires_at = checkpoint.expires_at
+        candidates.append(Candidate(checkpoint=checkpoint, step=step, expires_at=expires_at))
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
 
 
@@ -166,6 +166,28 @@ def _newest_of_a_run(
         return moment or _BEFORE_ALL, steps[position] if has_steps else -1, position
 
     return [checkpoints[i] for i in sorted(range(len(checkpoints)), key=age, reverse=True)]
+
+
+def newest_checkpoint(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
+    """The training checkpoint that was saved last."""
+    training = [each for each in checkpoints if each.checkpoint_type == "training"]
+    return max(training, key=lambda each: each.time or _BEFORE_ALL, default=None)
+
+
+def unprotected_since(
+    newest: Checkpoint | None, started_at: datetime, now: datetime, within: float
+) -> datetime | None:
+    """Since when a run cannot be restored, or now where that is so soon; else `None`.
+
+    `within` is how many seconds a run may go without a checkpoint, or have left with its
+    newest one.
+    """
+    allowed = timedelta(seconds=within)
+    if newest is None:
+        return started_at if now - started_at >= allowed else None
+    if newest.expires_at is None or newest.expires_at - now > allowed:
+        return None
+    return min(newest.expires_at, now)
 
 
 def _unfit(checkpoint: Checkpoint, broken: Collection[str], now: datetime) -> str | None:

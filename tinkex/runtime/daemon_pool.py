@@ -18,12 +18,8 @@ T = TypeVar("T")
 class DaemonPool(Executor):
     """A `concurrent.futures.Executor` like `ThreadPoolExecutor`, but on daemon threads.
 
-    The standard pool's threads are joined when the interpreter exits, and so a call that
-    never returns would keep a notebook's kernel or a script alive for ever.
-
-    Args:
-        max_workers: The most threads; each is made when it is first needed.
-        name: The prefix of the threads' names.
+    The standard pool's threads are joined when the interpreter exits, so a call that never
+    returns would keep a script alive for ever. A thread is made when it is first needed.
 
     Threads: every method is safe from any thread.
     """
@@ -40,11 +36,7 @@ class DaemonPool(Executor):
         self._closed = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have `function` called on a thread of the pool.
-
-        Raises:
-            RuntimeError: The pool is shut down, or the process can start no thread.
-        """
+        """Call `function` on a thread; `RuntimeError` if closed, or if no thread can start."""
         future: Future[T] = Future()
         with self._changed:
             if self._closed:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ApiStatusError
 from ..types import Checkpoint, TrainingRun
-from .failures import MADE, Failures
+from .service import MADE, Failures
 
 __all__ = ["FakeRest"]
 

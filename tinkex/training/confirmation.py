@@ -51,11 +51,8 @@ class Confirmation:
     ) -> bool:
         """Look at a run whose training loop failed; true where it is, or was, recovered.
 
-        Args:
-            record: The run.
-            error: What its loop met.
-            run_id: The generation that the error came from: it says nothing of successors.
-            is_its_own: The error came through the run's client for certain.
+        The error came from the generation `run_id` and says nothing of its successors;
+        `is_its_own`: it came through that run's client for certain.
         """
         until = self._clock.monotonic() + self._policy.confirm_within
         shown = without_secrets(error, secrets_of(record.service, record.config))

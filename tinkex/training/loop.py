@@ -9,7 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import MonitorStoppedError, RecoveryExhaustedError, in_words
+from ..errors import (
+    MonitorStoppedError,
+    RecoveryExhaustedError,
+    SegmentSupersededError,
+    in_words,
+)
 from ..runs.changes import Change, Reached, Saved
 from ..runs.checkpoints import Cursor
 from ..runs.record import Record
@@ -52,13 +57,7 @@ class Outlook:
 class Loop:
     """What a run's handle and its segments do.
 
-    Args:
-        record: The run.
-        runs: The run map it is in.
-        clock: Time.
-        waits: For waits.
-        confirmation: Takes the errors of training loops.
-        pool: Where calls go that may block; `None`: on the caller's thread.
+    Calls that may block go to `pool`; where it is `None`, they run on the caller's thread.
 
     Threads: safe from any thread; `wait_live`, `outlook` and `report` wait.
     """
@@ -78,13 +77,12 @@ class Loop:
         self._clock = clock
         self._confirmation = confirmation
         self._pool = pool
-        #: Wait for a change that makes a predicate true, and wake those that wait.
-        self.wait = waits.wait
-        self.notify = waits.notify
+        self._wait = waits.wait
+        self._notify = waits.notify
 
     # Waits
 
-    def call(self, function: Callable[[], Any]) -> Future[Any]:
+    def _call(self, function: Callable[[], Any]) -> Future[Any]:
         """Call a function that may block, on a thread of ours where there are any."""
         if self._pool is not None:
             with suppress(RuntimeError):  # closed with the monitor: then here
@@ -92,6 +90,18 @@ class Loop:
         done: Future[Any] = Future()
         done.set_result(function())
         return done
+
+    def result(self, future: Any, timeout: float | None, run_id: str) -> Any:
+        """Return a future's result, or raise an error as soon as its run is superseded."""
+        if not callable(getattr(future, "result", None)):
+            return future
+        done = _standard(future) or self._call(future.result)
+        done.add_done_callback(lambda _: self._notify())
+        if not self._wait(lambda: done.done() or self.is_superseded(run_id), timeout):
+            raise TimeoutError(f"run {run_id}: no result within {timeout:g} s")
+        if not done.done():
+            raise SegmentSupersededError(run_id)
+        return done.result()
 
     def wait_live(self, timeout: float | None) -> Any:
         """Wait until the run is healthy with a live client, and return that client."""
@@ -101,7 +111,7 @@ class Loop:
             live = record.state is RunState.HEALTHY and record.client is not None
             return live or _has_ended(record)
 
-        if not self.wait(is_settled, timeout):
+        if not self._wait(is_settled, timeout):
             raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
         with self._runs.lock:
             _raise_if_ended(record)
@@ -115,7 +125,7 @@ class Loop:
             return (record.state.is_polled and record.client is not None) or _has_ended(record)
 
         until = self._clock.monotonic() + max_wait
-        while not self.wait(is_usable, min(WAIT_LINE_EVERY, self._left(until))):
+        while not self._wait(is_usable, min(WAIT_LINE_EVERY, self._left(until))):
             state = record.state
             if self._left(until) <= 0:
                 raise TimeoutError(f"run {record.run_id!r} is {state} after {max_wait:g} s")
@@ -163,11 +173,7 @@ class Loop:
         return saved
 
     def record_checkpoint(self, path: str, cursor: Cursor) -> Checkpoint:
-        """Note the same for a checkpoint that the caller names.
-
-        Raises:
-            ValueError: It is no training checkpoint of this lineage.
-        """
+        """Note the same for a path; `ValueError` if not a training checkpoint of this lineage."""
         parsed = TinkerPath.parse(path)
         if parsed.checkpoint_type != "training":
             raise ValueError(f"{path!r} is a sampler checkpoint, which cannot be trained from")
@@ -182,17 +188,19 @@ class Loop:
         return self.save(path, cursor)
 
 
+def _standard(future: Any) -> Future[Any] | None:
+    """The `concurrent.futures.Future` itself or inside; newer versions of the SDK give one."""
+    inside = getattr(future, "future", None)
+    found = inside() if callable(inside) and not isinstance(future, Future) else future
+    return found if isinstance(found, Future) else None
+
+
 def _has_ended(record: Record) -> bool:
     return record.state in (RunState.EXHAUSTED, RunState.STOPPED)
 
 
 def _raise_if_ended(record: Record) -> None:
-    """Raise what ended a run; the caller holds its lock.
-
-    Raises:
-        MonitorStoppedError: It is not monitored any more.
-        RecoveryExhaustedError: No attempt is left.
-    """
+    """Raise what ended a run, if something did; the caller holds its lock."""
     if record.state is RunState.STOPPED:
         raise MonitorStoppedError(f"run {record.run_id!r} is not monitored any more")
     if record.state is RunState.EXHAUSTED:

@@ -14,7 +14,6 @@ from ..runs.changes import Reached, SaveBegan
 from ..runs.checkpoints import Cursor
 from ..service import is_sdk_error, saved_path, takes_option
 from ..types import Checkpoint
-from .futures import wait_for_result
 from .loop import Loop, Outlook
 from .progress import Progress
 
@@ -107,9 +106,7 @@ class Segment:
         """
         self._check()
         try:
-            return wait_for_result(
-                future, timeout, self._run, self._is_superseded, self._outlook.run_id
-            )
+            return self._run.result(future, timeout, self._outlook.run_id)
         except SegmentSupersededError:
             raise
         except Exception as error:
@@ -187,9 +184,8 @@ class Segment:
         return any(id(each) in kept for each in causes(error))
 
     def _note(self) -> None:
-        progress = self._progress
-        run_id, unfinished = self._outlook.run_id, progress.is_uncertain
-        self._run.note(Reached(run_id=run_id, step=progress.step, unfinished=unfinished))
+        step, unfinished = self._progress.step, self._progress.is_uncertain
+        self._run.note(Reached(run_id=self._outlook.run_id, step=step, unfinished=unfinished))
 
     def _is_superseded(self) -> bool:
         return self._run.is_superseded(self._outlook.run_id)
@@ -238,8 +234,7 @@ class Segments:
             raise StopIteration
         if before is not None and not before.entered:
             raise RuntimeError("the segment before was not entered; use `with segment:`")
-        outlook = self._run.outlook(self._max_wait)
-        self._current = self._begin(outlook)
+        self._current = self._begin(self._run.outlook(self._max_wait))
         return self._current
 
     def _begin(self, outlook: Outlook) -> Segment:
@@ -286,11 +281,7 @@ class Segments:
 
 
 def checked_step(name: str, step: object) -> int:
-    """A step, 0 or more.
-
-    Raises:
-        TypeError, ValueError: It is no such number.
-    """
+    """A step, 0 or more; else a `TypeError` or `ValueError`."""
     if isinstance(step, bool) or not isinstance(step, int):
         raise TypeError(f"{name} must be a whole number, not {step!r}")
     if step < 0:
@@ -301,8 +292,7 @@ def checked_step(name: str, step: object) -> int:
 def checked_cursor(step: object, data: Any) -> Cursor:
     """A cursor with a copy of its data: what is done to the original later must not move it.
 
-    Raises:
-        TypeError, ValueError: The step is no step, or the data no JSON value.
+    A `TypeError` or `ValueError` if the step is no step, or the data no JSON value.
     """
     checked = checked_step("step", step)
     try:
