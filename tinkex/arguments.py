@@ -29,8 +29,7 @@ __all__ = [
     "config_for",
 ]
 
-#: What a `rest_module` and a `service_client_module` must have.
-_REST_FUNCTIONS = ("get_training_run",)
+#: What a `service_client_module` must have.
 _SERVICE_FUNCTIONS = (
     "create_rest_client",
     "create_training_client_from_state",
@@ -48,12 +47,7 @@ NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 def checked_run_id(run_id: object) -> str:
-    """A run id that can be asked for.
-
-    Raises:
-        TypeError: It is not text.
-        ValueError: It is empty or could reach another path of the API.
-    """
+    """A run id; `TypeError` if not text, `ValueError` if it could lead to another path."""
     if not isinstance(run_id, str):
         raise TypeError(f"a run id is text like 'SESSION:train:0', not {run_id!r}")
     quoted_id(run_id)
@@ -62,47 +56,31 @@ def checked_run_id(run_id: object) -> str:
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A read-only copy of a run's metadata."""
-    if metadata is None:
-        return NO_METADATA
-    if not isinstance(metadata, Mapping):
+    if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping, not {metadata!r}")
-    if not metadata:
-        return NO_METADATA
-    return MappingProxyType(dict(metadata))
+    return MappingProxyType(dict(metadata)) if metadata else NO_METADATA
 
 
 def checked_rest_module(module: RestModule) -> RestModule:
-    """A module or object that can be polled.
-
-    Raises:
-        TypeError: It lacks a function.
-    """
-    _check_functions("rest_module", module, _REST_FUNCTIONS)
+    """A module or object that can be polled; else a `TypeError`."""
+    _check_functions("rest_module", module, "get_training_run")
     return module
 
 
 def checked_service_module(module: ServiceModule) -> ServiceModule:
-    """A module or object that makes training clients.
-
-    Raises:
-        TypeError: It lacks a function.
-    """
-    _check_functions("service_client_module", module, _SERVICE_FUNCTIONS)
+    """A module or object that makes training clients; else a `TypeError`."""
+    _check_functions("service_client_module", module, *_SERVICE_FUNCTIONS)
     return module
 
 
-def _check_functions(name: str, module: object, functions: tuple[str, ...]) -> None:
+def _check_functions(name: str, module: object, *functions: str) -> None:
     lacking = [each for each in functions if not callable(getattr(module, each, None))]
     if lacking:
         raise TypeError(f"{name} must have {', '.join(functions)}; {module!r} lacks {lacking[0]}")
 
 
 def checked_executor(name: str, pool: Executor) -> Executor:
-    """An executor on whose workers attempts can run.
-
-    Raises:
-        TypeError: It is none, or one whose workers are other processes.
-    """
+    """An executor; `TypeError` if it is none, or one whose workers are other processes."""
     if not callable(getattr(pool, "submit", None)):
         raise TypeError(f"{name} must be a concurrent.futures.Executor, not {pool!r}")
     for module, kind in _ELSEWHERE.items():
@@ -148,16 +126,10 @@ def config_for(
     fallback: Config | None,
     rest_client_fun: Callable[[Any], Any] | None = None,
 ) -> Config | None:
-    """The config to poll a service client's runs with.
+    """The config to poll a service client's runs with; `ConfigError` if there is no key.
 
-    Args:
-        client: The service client.
-        rest_module: What will poll; one of the caller's own may not need a key.
-        fallback: Stands in for the environment.
-        rest_client_fun: The caller's own way to find out; its answer is final.
-
-    Raises:
-        ConfigError: There is no key.
+    A rest module of the caller's own may not need a key. `fallback` stands in for the
+    environment, and what `rest_client_fun` returns is final.
     """
     if rest_client_fun is not None:
         config: Config | None = rest_client_fun(client).config

@@ -240,11 +240,7 @@ def _is_sendable(text: object) -> bool:
 
 
 def quoted_id(run_id: str) -> str:
-    """Quote a run id for a URL, so that it cannot lead to another path.
-
-    Raises:
-        ValueError: it is empty, too long, or holds a slash or a control character.
-    """
+    """Quote a run id for a URL; `ValueError` if it could lead to another path."""
     if not _is_sendable(run_id) or run_id in {".", ".."} or "/" in run_id or "\\" in run_id:
         raise ValueError(
             f"a run id is 1 to {MAX_ID} printable characters of text without slashes, "

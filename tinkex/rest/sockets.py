@@ -59,19 +59,11 @@ class Call:
         return self._deadline - monotonic()
 
     def connect_wait(self) -> float:
-        """How many seconds opening a connection may take.
-
-        Raises:
-            TimeoutError: no time is left.
-        """
+        """How many seconds opening a connection may take; `TimeoutError` if none is left."""
         return self._at_most(self._connect_timeout)
 
     def read_wait(self) -> float:
-        """How many seconds the next read may wait for the server.
-
-        Raises:
-            TimeoutError: no time is left.
-        """
+        """How many seconds the next read may wait; `TimeoutError` if none is left."""
         return self._at_most(self._read_timeout)
 
     def _at_most(self, seconds: float) -> float:

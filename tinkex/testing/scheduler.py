@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..errors import TinkexError
 
@@ -92,16 +93,14 @@ class FakeScheduler:
         heapq.heappush(self._armed, (self._now + interval, next(self._ids), timer))
 
 
+@dataclass(slots=True, eq=False)
 class _FakeTimer:
     """A timer of a `FakeScheduler`, with the methods of `threading.Timer`."""
 
-    def __init__(
-        self, scheduler: FakeScheduler, interval: float, function: Callable[[], object]
-    ) -> None:
-        self._scheduler = scheduler
-        self._interval = interval
-        self.function = function
-        self.armed = False
+    _scheduler: FakeScheduler
+    _interval: float
+    function: Callable[[], object]
+    armed: bool = False
 
     def start(self) -> None:
         """Arm the timer."""

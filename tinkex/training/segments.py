@@ -90,7 +90,7 @@ class Segment:
             self._note()
 
     def result(self, future: Any, timeout: float | None = None) -> Any:
-        """Wait for a future of the official SDK, or of anybody, and return its result.
+        """Wait for a future, of the official SDK or any other, and return its result.
 
         The SDK itself retries for minutes or for ever; this gives up as soon as the run is
         known to be corrupted or replaced.
@@ -165,7 +165,9 @@ class Segment:
             self._progress.leave()
             self._note()
             return False
-        is_its_own = self._is_its_own(error)
+        kept = {id(each) for each in self._from_server}
+        # Whether it came through this segment's calls.
+        is_its_own = any(id(each) in kept for each in causes(error))
         is_from_server = is_its_own or is_sdk_error(error)
         superseded = self._is_superseded()
         self._progress.break_off(failed=is_from_server or superseded)
@@ -177,11 +179,6 @@ class Segment:
         return is_from_server and self._run.report(
             self._outlook.run_id, error, is_its_own=is_its_own
         )
-
-    def _is_its_own(self, error: BaseException) -> bool:
-        """Whether an error came through this segment's calls."""
-        kept = {id(each) for each in self._from_server}
-        return any(id(each) in kept for each in causes(error))
 
     def _note(self) -> None:
         step, unfinished = self._progress.step, self._progress.is_uncertain
