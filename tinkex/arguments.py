@@ -25,6 +25,7 @@ __all__ = [
     "checked_rest_module",
     "checked_run_id",
     "checked_service_module",
+    "checked_whole",
     "checked_workers",
     "config_for",
 ]
@@ -96,12 +97,15 @@ def checked_executor(name: str, pool: Executor) -> Executor:
 
 def checked_workers(given: int | None) -> int | None:
     """A number of poll workers, 0 or more, or `None`."""
-    if given is None:
-        return None
+    return None if given is None else checked_whole("poll_workers", given)
+
+
+def checked_whole(name: str, given: object) -> int:
+    """A whole number, 0 or more; else a `TypeError` or `ValueError`."""
     if isinstance(given, bool) or not isinstance(given, int):
-        raise TypeError(f"poll_workers must be a whole number or None, not {given!r}")
+        raise TypeError(f"{name} must be a whole number, not {given!r}")
     if given < 0:
-        raise ValueError(f"poll_workers must be 0 or more, not {given}")
+        raise ValueError(f"{name} must be 0 or more, not {given}")
     return given
 
 

@@ -116,11 +116,7 @@ class Checkpoint(_Answer):
 
     @classmethod
     def from_path(cls, path: str | TinkerPath) -> Self:
-        """Make a checkpoint from its path alone.
-
-        Raises:
-            ValueError: `path` is not a tinker path.
-        """
+        """Make a checkpoint from its path alone; `ValueError` if it is not a tinker path."""
         known = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
         return cls(
             tinker_path=str(known), checkpoint_id=known.name, checkpoint_type=known.checkpoint_type
@@ -160,11 +156,7 @@ class TrainingRunPage:
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Make a page from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: it has no list of objects.
-        """
+        """Make a page from JSON or the SDK's object; `ApiResponseError` if it lists no objects."""
         page = _mapping(cls, data)
         cursor = page.get("cursor")
         total = None if cursor is None else _mapping(cls, cursor).get("total_count")
@@ -179,11 +171,7 @@ class TrainingRunPage:
 
     @property
     def training_runs(self) -> tuple[TrainingRun, ...]:
-        """The runs of this page, converted at the first access.
-
-        Raises:
-            ApiResponseError: a row is not a run.
-        """
+        """The runs, converted at the first access; `ApiResponseError` if a row is not a run."""
         if len(self._runs) != len(self.rows):
             # One assignment: two threads at the same time both see a whole list.
             self._runs[:] = [TrainingRun.from_json(row) for row in self.rows]

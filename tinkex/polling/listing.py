@@ -62,10 +62,6 @@ class AccountView:
             pages = min(pages, self.depth)
         return pages * PAGE_COST <= runs
 
-    def refuse(self, now: float) -> None:
-        """Remember that the server does not list."""
-        self.refused_until = now + LEARN_EVERY
-
 
 class Listing:
     """One account's pages in one sweep. Guarded by the sweeper's lock.
@@ -146,7 +142,7 @@ class Listing:
         self._open -= 1
         self._is_over = True
         if refused:
-            self.view.refuse(now)
+            self.view.refused_until = now + LEARN_EVERY
         elif whole and self._landed == 0:
             self.error = error
             self.view.is_doubtful = True

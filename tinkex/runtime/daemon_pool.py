@@ -49,12 +49,11 @@ class DaemonPool(Executor):
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 try:
                     thread.start()
+                    self._threads.append(thread)
                 except RuntimeError:
                     if not self._threads:
                         self._jobs.pop()
                         raise
-                else:
-                    self._threads.append(thread)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -59,9 +59,7 @@ class FakeScheduler:
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Fire timer after timer until `predicate()` is true; return whether it is.
 
-        Args:
-            predicate: Asked before each step.
-            timeout: The most seconds to move forward; `None`: no limit.
+        At most `timeout` seconds are moved forward; `None`: no limit.
 
         Raises:
             DeadlockError: No timer is left that could make it true.

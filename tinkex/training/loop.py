@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from ..errors import (
@@ -54,6 +54,7 @@ class Outlook:
     unfinished: bool
 
 
+@dataclass(slots=True, eq=False)
 class Loop:
     """What a run's handle and its segments do.
 
@@ -62,31 +63,21 @@ class Loop:
     Threads: safe from any thread; `wait_live`, `outlook` and `report` wait.
     """
 
-    def __init__(
-        self,
-        record: Record,
-        *,
-        runs: RunMap,
-        clock: Clock,
-        waits: Waits,
-        confirmation: Confirmation,
-        pool: DaemonPool | None,
-    ) -> None:
-        self.record = record
-        self._runs = runs
-        self._clock = clock
-        self._confirmation = confirmation
-        self._pool = pool
-        self._wait = waits.wait
-        self._notify = waits.notify
+    record: Record
+    _: KW_ONLY
+    runs: RunMap
+    clock: Clock
+    waits: Waits
+    confirmation: Confirmation
+    pool: DaemonPool | None
 
     # Waits
 
     def _call(self, function: Callable[[], Any]) -> Future[Any]:
         """Call a function that may block, on a thread of ours where there are any."""
-        if self._pool is not None:
+        if self.pool is not None:
             with suppress(RuntimeError):  # closed with the monitor: then here
-                return self._pool.submit(function)
+                return self.pool.submit(function)
         done: Future[Any] = Future()
         done.set_result(function())
         return done
@@ -96,8 +87,8 @@ class Loop:
         if not callable(getattr(future, "result", None)):
             return future
         done = _standard(future) or self._call(future.result)
-        done.add_done_callback(lambda _: self._notify())
-        if not self._wait(lambda: done.done() or self.is_superseded(run_id), timeout):
+        done.add_done_callback(lambda _: self.waits.notify())
+        if not self.waits.wait(lambda: done.done() or self.is_superseded(run_id), timeout):
             raise TimeoutError(f"run {run_id}: no result within {timeout:g} s")
         if not done.done():
             raise SegmentSupersededError(run_id)
@@ -111,9 +102,9 @@ class Loop:
             live = record.state is RunState.HEALTHY and record.client is not None
             return live or _has_ended(record)
 
-        if not self._wait(is_settled, timeout):
+        if not self.waits.wait(is_settled, timeout):
             raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
-        with self._runs.lock:
+        with self.runs.lock:
             _raise_if_ended(record)
             return record.client
 
@@ -124,13 +115,13 @@ class Loop:
         def is_usable() -> bool:
             return (record.state.is_polled and record.client is not None) or _has_ended(record)
 
-        until = self._clock.monotonic() + max_wait
-        while not self._wait(is_usable, min(WAIT_LINE_EVERY, self._left(until))):
+        until = self.clock.monotonic() + max_wait
+        while not self.waits.wait(is_usable, min(WAIT_LINE_EVERY, self._left(until))):
             state = record.state
             if self._left(until) <= 0:
                 raise TimeoutError(f"run {record.run_id!r} is {state} after {max_wait:g} s")
             logger.warning("run %s: the training loop waits, %s", record.run_id, state)
-        with self._runs.lock:
+        with self.runs.lock:
             _raise_if_ended(record)
             history = record.history
             return Outlook(
@@ -145,7 +136,7 @@ class Loop:
             )
 
     def _left(self, until: float) -> float:
-        return max(0.0, until - self._clock.monotonic())
+        return max(0.0, until - self.clock.monotonic())
 
     # The loop's news
 
@@ -157,11 +148,11 @@ class Loop:
 
     def note(self, change: Change) -> None:
         """Note a step that was reached, or a save that began."""
-        self._runs.apply(self.record, change)
+        self.runs.apply(self.record, change)
 
     def report(self, run_id: str, error: BaseException, *, is_its_own: bool) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
-        begun = self._confirmation.report(self.record, error, run_id, is_its_own=is_its_own)
+        begun = self.confirmation.report(self.record, error, run_id, is_its_own=is_its_own)
         return begun or self.record.state is RunState.EXHAUSTED
 
     def save(
@@ -177,7 +168,7 @@ class Loop:
         parsed = TinkerPath.parse(path)
         if parsed.checkpoint_type != "training":
             raise ValueError(f"{path!r} is a sampler checkpoint, which cannot be trained from")
-        with self._runs.lock:
+        with self.runs.lock:
             lineage = self.record.run_ids[::-1]
             source = self.record.history.source
         is_source = source is not None and source.tinker_path == path

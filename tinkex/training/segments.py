@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from ..arguments import checked_whole
 from ..errors import ResumePointUnknownError, SegmentSupersededError, causes
 from ..runs.changes import Reached, SaveBegan
 from ..runs.checkpoints import Cursor
@@ -79,7 +80,7 @@ class Segment:
         Raises:
             SegmentSupersededError: The run is known to be corrupted or replaced.
         """
-        checked_step("total", total)
+        checked_whole("total", total)
         self._progress.leave()
         for step in range(self._progress.step, total):
             self._check()
@@ -211,9 +212,9 @@ class Segments:
         max_wait: float,
     ) -> None:
         self._run = run
-        self._start_step = checked_step("start_step", start_step)
+        self._start_step = checked_whole("start_step", start_step)
         if resume_step is not None and not callable(resume_step):
-            checked_step("resume_step", resume_step)
+            checked_whole("resume_step", resume_step)
         if isinstance(max_wait, bool) or not isinstance(max_wait, int | float):
             raise TypeError(f"max_wait must be a number of seconds, not {max_wait!r}")
         if not max_wait >= 0:
@@ -262,7 +263,7 @@ class Segments:
         if outlook.cursor is not None:
             step, data = outlook.cursor.step, copy.deepcopy(outlook.cursor.data)
         elif callable(self._resume_step):
-            step = checked_step("resume_step", self._resume_step(source))
+            step = checked_whole("resume_step", self._resume_step(source))
         elif self._resume_step is not None:
             step = self._resume_step
         else:
@@ -277,21 +278,12 @@ class Segments:
         )
 
 
-def checked_step(name: str, step: object) -> int:
-    """A step, 0 or more; else a `TypeError` or `ValueError`."""
-    if isinstance(step, bool) or not isinstance(step, int):
-        raise TypeError(f"{name} must be a whole number, not {step!r}")
-    if step < 0:
-        raise ValueError(f"{name} must be 0 or more, not {step}")
-    return step
-
-
 def checked_cursor(step: object, data: Any) -> Cursor:
     """A cursor with a copy of its data: what is done to the original later must not move it.
 
     A `TypeError` or `ValueError` if the step is no step, or the data no JSON value.
     """
-    checked = checked_step("step", step)
+    checked = checked_whole("step", step)
     try:
         written = json.dumps(data, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
