@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,21 +52,21 @@ class Pool:
 
     def _submit(self):
         try:
-            future = self.pool.submit(lambda: "done")
+            self.outcome = self.pool.submit(lambda: "done")
         except RuntimeError:
             self.outcome = "refused"
-            return
-        try:
-            self.outcome = future.result(5)
-        except CancelledError:
-            self.outcome = "cancelled"
 
     def workers(self):
         return Pool._submit, lambda case: case.pool.shutdown(wait=False, cancel_futures=True)
 
     def holds(self):
         """The job is done, cancelled or refused, never forgotten."""
-        return self.outcome in ("done", "refused", "cancelled")
+        if self.outcome == "refused":
+            return True
+        # The pool's own thread is none of those that are explored: it is waited for here.
+        with suppress(CancelledError):
+            return self.outcome.result(5) == "done"
+        return True
 
 
 class Timers:

@@ -25,6 +25,7 @@ __all__ = [
     "checked_rest_module",
     "checked_run_id",
     "checked_service_module",
+    "checked_whole",
     "checked_workers",
     "config_for",
 ]
@@ -50,12 +51,7 @@ NO_METADATA: Mapping[str, Any] = MappingProxyType({})
 
 
 def checked_run_id(run_id: object) -> str:
-    """A run id that can be asked for.
-
-    Raises:
-        TypeError: It is not text.
-        ValueError: It is empty or could reach another path of the API.
-    """
+    """A run id; `TypeError` if not text, `ValueError` if it could lead to another path."""
     if not isinstance(run_id, str):
         raise TypeError(f"a run id is text like 'SESSION:train:0', not {run_id!r}")
     quoted_id(run_id)
@@ -64,13 +60,9 @@ def checked_run_id(run_id: object) -> str:
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A read-only copy of a run's metadata."""
-    if metadata is None:
-        return NO_METADATA
-    if not isinstance(metadata, Mapping):
+    if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping, not {metadata!r}")
-    if not metadata:
-        return NO_METADATA
-    return MappingProxyType(dict(metadata))
+    return MappingProxyType(dict(metadata)) if metadata else NO_METADATA
 
 
 def checked_rest_module(module: RestModule | None) -> RestModule | None:
@@ -107,12 +99,15 @@ def checked_executor(name: str, pool: Executor | None) -> Executor | None:
 
 def checked_workers(given: int | None) -> int | None:
     """A number of poll workers, 0 or more, or `None`."""
-    if given is None:
-        return None
+    return None if given is None else checked_whole("poll_workers", given)
+
+
+def checked_whole(name: str, given: object) -> int:
+    """A whole number, 0 or more; else a `TypeError` or `ValueError`."""
     if isinstance(given, bool) or not isinstance(given, int):
-        raise TypeError(f"poll_workers must be a whole number or None, not {given!r}")
+        raise TypeError(f"{name} must be a whole number, not {given!r}")
     if given < 0:
-        raise ValueError(f"poll_workers must be 0 or more, not {given}")
+        raise ValueError(f"{name} must be 0 or more, not {given}")
     return given
 
 
@@ -137,16 +132,10 @@ def config_for(
     fallback: Config | None,
     rest_client_fun: Callable[[Any], Any] | None = None,
 ) -> Config | None:
-    """The config to poll a service client's runs with.
+    """The config to poll a service client's runs with; `ConfigError` if there is no key.
 
-    Args:
-        client: The service client.
-        rest_module: What will poll; one of the caller's own may not need a key.
-        fallback: Stands in for the environment.
-        rest_client_fun: The caller's own way to find out; its answer is final.
-
-    Raises:
-        ConfigError: There is no key.
+    A rest module of the caller's own may not need a key. `fallback` stands in for the
+    environment, and what `rest_client_fun` returns is final.
     """
     if rest_client_fun is not None:
         config: Config | None = rest_client_fun(client).config

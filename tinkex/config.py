@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self
@@ -80,8 +81,7 @@ class Config:
     def from_env(cls, **overrides: Any) -> Self:
         """Make a config from `TINKER_API_KEY` and `TINKER_BASE_URL`; an empty one is unset.
 
-        Args:
-            overrides: arguments of `Config`; they are used instead of the environment.
+        The arguments are those of `Config`; they are used instead of the environment.
 
         Raises:
             ConfigError: there is no key, or an argument is unknown or cannot be used.
@@ -90,21 +90,15 @@ class Config:
         unknown = [name for name in overrides if name not in known]
         if unknown:
             raise ConfigError(f"Config has no {', '.join(unknown)}; it has {', '.join(known)}")
-        given = {name: value for name, value in overrides.items() if value is not None}
-        for name, variable in _ENVIRONMENT.items():
-            value = os.environ.get(variable)
-            if value and name not in given:
-                given[name] = value
+        found = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
+        given: dict[str, Any] = {name: value for name, value in found.items() if value}
+        given.update((name, value) for name, value in overrides.items() if value is not None)
         if "api_key" not in given:
             raise ConfigError(_NO_KEY)
         return cls(**given)
 
     def require_key(self) -> str:
-        """Return the key for a request.
-
-        Raises:
-            ConfigError: this config was unpickled, and pickles never hold the key.
-        """
+        """Return the key; `ConfigError` if this config was unpickled: pickles never hold it."""
         if self.api_key is None:
             raise ConfigError(
                 "this config was unpickled, so it has no API key; "
@@ -196,12 +190,9 @@ def _url_problem(url: str, parts: SplitResult, host: str | None) -> str | None:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost"
 
 
 def _checked_headers(headers: Any) -> dict[str, str]:

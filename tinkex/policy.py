@@ -27,6 +27,14 @@ MAX_ATTEMPTS = 3
 BACKOFF = 5.0
 MAX_BACKOFF = 60.0
 
+#: The fields that are whole numbers or seconds, and the least that each may be.
+_COUNTS = {"max_attempts": 1, "fallback_checkpoints": 0, "max_incidents": 1}
+_TIMES = {
+    **dict.fromkeys(("poll_interval", "attempt_timeout"), MIN_POLL_INTERVAL),
+    **dict.fromkeys(("backoff", "max_backoff", "incident_window"), 0.0),
+    **dict.fromkeys(("confirm_within", "unprotected_after"), 0.0),
+}
+
 #: The original's field names, in milliseconds, and ours, in seconds.
 _MILLISECONDS = {
     "poll_interval_ms": "poll_interval",
@@ -119,17 +127,12 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("enabled", "restore_optimizer", "allow_weights_only"):
-            _check_bool(name, getattr(self, name))
-        _check_count("max_attempts", self.max_attempts, 1)
-        _check_count("fallback_checkpoints", self.fallback_checkpoints, 0)
-        _check_count("max_incidents", self.max_incidents, 1)
-        _check_seconds("backoff", self.backoff)
-        _check_seconds("max_backoff", self.max_backoff)
-        _check_seconds("poll_interval", self.poll_interval, MIN_POLL_INTERVAL)
-        _check_seconds("attempt_timeout", self.attempt_timeout, MIN_POLL_INTERVAL)
-        _check_seconds("incident_window", self.incident_window)
-        _check_seconds("confirm_within", self.confirm_within)
-        _check_seconds("unprotected_after", self.unprotected_after)
+            if not isinstance(getattr(self, name), bool):
+                raise PolicyError(name, getattr(self, name), "True or False")
+        for name, least in _COUNTS.items():
+            _check_count(name, getattr(self, name), least)
+        for name, shortest in _TIMES.items():
+            _check_seconds(name, getattr(self, name), shortest)
         for name in ("on_recovery", "on_failure"):
             callback = getattr(self, name)
             if callback is not None and not callable(callback):
@@ -137,19 +140,14 @@ class Policy:
         if self.recover_on not in ("unusable", "corrupted"):
             raise PolicyError("recover_on", self.recover_on, "'unusable' or 'corrupted'")
         object.__setattr__(self, "checkpoint_strategy", _strategy(self.checkpoint_strategy))
-        self._check_tenacity()
-
-    def _check_tenacity(self) -> None:
-        if self.wait is not None:
-            if not isinstance(self.wait, wait_base):
-                raise PolicyError("wait", self.wait, "a tenacity wait strategy or None")
-            if (self.backoff, self.max_backoff) != (BACKOFF, MAX_BACKOFF):
-                raise PolicyError("wait", self.wait, "either wait, or backoff and max_backoff")
-        if self.stop is not None:
-            if not isinstance(self.stop, stop_base):
-                raise PolicyError("stop", self.stop, "a tenacity stop strategy or None")
-            if self.max_attempts != MAX_ATTEMPTS:
-                raise PolicyError("stop", self.stop, "either stop or max_attempts")
+        for name, kind in (("wait", wait_base), ("stop", stop_base)):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, kind):
+                raise PolicyError(name, given, f"a tenacity {name} strategy or None")
+        if self.wait is not None and (self.backoff, self.max_backoff) != (BACKOFF, MAX_BACKOFF):
+            raise PolicyError("wait", self.wait, "either wait, or backoff and max_backoff")
+        if self.stop is not None and self.max_attempts != MAX_ATTEMPTS:
+            raise PolicyError("stop", self.stop, "either stop or max_attempts")
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Policy:
@@ -169,11 +167,10 @@ class Policy:
             ours = _MILLISECONDS.get(name, name)
             if ours in given:
                 raise PolicyError(name, value, f"{ours} once, in seconds or in milliseconds")
+            given[ours] = value
             if name in _MILLISECONDS:
                 _check_seconds(name, value)
                 given[ours] = value / 1000
-            else:
-                given[ours] = value
         return cls(**given)
 
 
@@ -186,11 +183,6 @@ def _check_known(name: str, value: object, known: tuple[str, ...]) -> None:
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     allowed = f"the fields are {', '.join(known)}"
     raise PolicyError.unknown(name, value, allowed, near[0] if near else None)
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise PolicyError(name, value, "True or False")
 
 
 def _check_count(name: str, value: object, least: int) -> None:

@@ -52,13 +52,8 @@ def create_rest_client(service: Any) -> Any:
 def create_training_client_from_state(service: Any, path: str, **options: Any) -> Any:
     """Make a training client from a checkpoint's weights, and wait until it has loaded.
 
-    Args:
-        service: The service client.
-        path: `tinker://RUN_ID/weights/NAME`.
-        **options: Passed on if the service client's method takes them, else left out.
-
-    Raises:
-        Exception: Any error of the service client.
+    `path` is `tinker://RUN_ID/weights/NAME`. Options that the service client's method does not
+    take are left out. Any error of the service client is raised.
     """
     return _create(getattr(service, _FROM_STATE), path, options)
 
@@ -91,13 +86,12 @@ def finished(answer: Any) -> Any:
 
 def check_service_client(service: Any) -> None:
     """Raise a `TypeError` if an object is neither a service client nor a callable."""
-    if is_service_client(service) or callable(service):
-        return
-    raise TypeError(
-        f"{type(service).__name__!r} object is not a service client: it needs {_FROM_STATE}() and "
-        f"{_WITH_OPTIMIZER}() as tinker.ServiceClient has them, or to be a callable without "
-        "arguments that returns such an object"
-    )
+    if not is_service_client(service) and not callable(service):
+        raise TypeError(
+            f"{type(service).__name__!r} object is not a service client: it needs {_FROM_STATE}() "
+            f"and {_WITH_OPTIMIZER}() as tinker.ServiceClient has them, or to be a callable "
+            "without arguments that returns such an object"
+        )
 
 
 def open_service_client(service: Any) -> Any:
@@ -217,9 +211,7 @@ _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker"
 def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
     """Return the error if it holds no secret, else a `ServiceError` with the same facts.
 
-    Args:
-        error: An error of a service client or a rest module.
-        secrets: Texts to remove from the message.
+    `secrets` are texts to remove from the message.
     """
     chain = list(causes(error))
     text = " ".join(map(_all_of, chain))

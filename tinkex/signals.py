@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
 from typing import Any, ClassVar
 
 from blinker import ANY, Namespace, Signal
@@ -198,27 +197,11 @@ class Resumed(Event):
 
 
 #: Every event class by its signal's name.
-EVENTS: Mapping[str, type[Event]] = {
-    kind.name: kind
-    for kind in (
-        Detected,
-        PollError,
-        Started,
-        CheckpointSelected,
-        ClientCreated,
-        Completed,
-        Failed,
-        Exhausted,
-        Swept,
-        Unprotected,
-        Missing,
-        Paused,
-        Resumed,
-    )
-}
+EVENTS: dict[str, type[Event]] = {}
 
 
 def _signal(kind: type[Event]) -> Signal:
+    EVENTS[kind.name] = kind
     return namespace.signal(kind.name, doc=kind.__doc__)
 
 
@@ -261,30 +244,22 @@ class Subscription:
     def __enter__(self) -> Subscription:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 def subscribe(
     receiver: Callable[..., object], *names: str, sender: object | None = None
 ) -> Subscription:
-    """Have `receiver(sender, event=event)` called, and hold it strongly.
+    """Have `receiver(sender, event=event)` called, until `close()` or a `with` block's end.
 
-    blinker itself holds receivers weakly, so that a lambda or a function made inside another
-    disappears at once.
+    The receiver is held strongly; blinker itself holds receivers weakly, so that a lambda or a
+    function made inside another disappears at once.
 
     Args:
-        receiver: Any callable; not a coroutine function, which nobody would await.
+        receiver: Any callable but a coroutine function, which would not be awaited.
         names: The signals' names, such as `"completed"`; all of them where none is given.
         sender: Only what this monitor or executor sends.
-
-    Returns:
-        An object whose `close()` or `with` block ends the subscription.
 
     Raises:
         TypeError: The receiver cannot be called, or is a coroutine function.

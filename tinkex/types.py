@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache, lru_cache
-from typing import Any, Literal, Self, TypeVar, cast
+from functools import cache
+from typing import Any, Literal, Self
 
 from .errors import ApiResponseError
 
 __all__ = ["Checkpoint", "TinkerPath", "TrainingRun", "TrainingRunPage", "WeightsInfo"]
-
-_T = TypeVar("_T")
 
 _SCHEME = "tinker://"
 _KINDS: dict[str, Literal["training", "sampler"]] = {
@@ -68,6 +66,130 @@ def _path_problem(text: str) -> str | None:
     return None
 
 
+class _Answer:
+    """A JSON object of the API as a dataclass; the type of a field says how it is read."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Make it from the API's JSON object, or from the official SDK's object.
+
+        Raises:
+            ApiResponseError: a field has the wrong type, or one without a default is missing.
+        """
+        return data if isinstance(data, cls) else cls(**_values(cls, data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(_Answer):
+    """A saved state of a run. A field that the server did not send is `None`."""
+
+    tinker_path: str
+    checkpoint_id: str | None = None
+    checkpoint_type: str | None = None
+    time: datetime | None = None
+    size_bytes: int | None = None
+    public: bool | None = None
+    user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+    expires_at: datetime | None = None
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Make a checkpoint from the API's JSON object, or from the official SDK's object.
+
+        If `checkpoint_id` or `checkpoint_type` is missing, it is read from the path.
+
+        Raises:
+            ApiResponseError: a field has the wrong type, or there is no `tinker_path`.
+        """
+        if isinstance(data, cls):
+            return data
+        sent = _values(cls, data)
+        if not sent.keys() >= {"checkpoint_id", "checkpoint_type"}:
+            path = sent["tinker_path"]
+            if not _path_problem(path):
+                known = TinkerPath.parse(path)
+                sent.setdefault("checkpoint_id", known.name)
+                sent.setdefault("checkpoint_type", known.checkpoint_type)
+        return cls(**sent)
+
+    @classmethod
+    def from_path(cls, path: str | TinkerPath) -> Self:
+        """Make a checkpoint from its path alone; `ValueError` if it is not a tinker path."""
+        known = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
+        return cls(
+            tinker_path=str(known), checkpoint_id=known.name, checkpoint_type=known.checkpoint_type
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun(_Answer):
+    """A training run as the server sees it. A field that the server did not send is `None`."""
+
+    training_run_id: str
+    base_model: str | None = None
+    model_owner: str | None = None
+    is_lora: bool | None = None
+    # A flag that cannot be read, null included, must not count as "not corrupted".
+    corrupted: bool = False
+    lora_rank: int | None = None
+    last_request_time: datetime | None = None
+    last_checkpoint: Checkpoint | None = None
+    last_sampler_checkpoint: Checkpoint | None = None
+    user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRunPage:
+    """One page of the list of runs.
+
+    `rows` are the JSON objects as the server sent them: a caller that needs few of them does not
+    pay for converting all. `training_runs` are the same rows as `TrainingRun` values.
+    """
+
+    rows: list[Mapping[str, Any]] = field(hash=False)
+    total_count: int | None = None
+    _runs: list[TrainingRun] = field(
+        default_factory=list, init=False, repr=False, compare=False, hash=False
+    )
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Make a page from JSON or the SDK's object; `ApiResponseError` if it lists no objects."""
+        page = _mapping(cls, data)
+        cursor = page.get("cursor")
+        total = None if cursor is None else _mapping(cls, cursor).get("total_count")
+        if total is not None:
+            total = _read(cls, "total_count", total, "int | None")
+        rows = page.get("training_runs")
+        # A bad row is left out; if all are bad, this is not a page.
+        good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        if not good:
+            good = list_of_objects(cls, page, "training_runs")
+        return cls(rows=good, total_count=total)
+
+    @property
+    def training_runs(self) -> tuple[TrainingRun, ...]:
+        """The runs, converted at the first access; `ApiResponseError` if a row is not a run."""
+        if len(self._runs) != len(self.rows):
+            # One assignment: two threads at the same time both see a whole list.
+            self._runs[:] = [TrainingRun.from_json(row) for row in self.rows]
+        return tuple(self._runs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsInfo(_Answer):
+    """The base model and LoRA settings of a checkpoint; a client that loads it needs the same."""
+
+    base_model: str
+    is_lora: bool | None = None
+    lora_rank: int | None = None
+    train_unembed: bool | None = None
+    train_mlp: bool | None = None
+    train_attn: bool | None = None
+
+
 def list_of_objects(owner: type, data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """Return the list `name` of an answer, after a check that it holds only objects."""
     rows = data.get(name)
@@ -96,225 +218,70 @@ def _misfit(owner: type, name: str, value: Any, allowed: str) -> ApiResponseErro
 
 
 def _shown(value: Any) -> str:
-    return "missing or null" if value is None else f"{type(value).__name__} {reprlib.repr(value)}"
+    if value is None or value is MISSING:
+        return "missing or null"
+    return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
-def _optional(
-    owner: type, row: Mapping[str, Any], name: str, kind: type[_T], allowed: str
-) -> _T | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    # In Python a bool is an int; in the API it is not.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _misfit(owner, name, value, allowed)
-    return value
-
-
-def _text(owner: type, row: Mapping[str, Any], name: str) -> str | None:
-    return _optional(owner, row, name, str, "text")
-
-
-def _required_text(owner: type, row: Mapping[str, Any], name: str) -> str:
-    value = _text(owner, row, name)
-    if not value:
-        raise _misfit(owner, name, value, "text that is not empty")
-    return value
-
-
-def _whole(owner: type, row: Mapping[str, Any], name: str) -> int | None:
-    return _optional(owner, row, name, int, "a whole number")
-
-
-def _flag(owner: type, row: Mapping[str, Any], name: str) -> bool | None:
-    return _optional(owner, row, name, bool, "true or false")
-
-
-def _corrupted(owner: type, row: Mapping[str, Any], name: str) -> bool:
-    # A flag that cannot be read, null included, must not count as "not corrupted".
-    value = row.get(name, False)
-    if not isinstance(value, bool):
-        raise _misfit(owner, name, value, "true or false")
-    return value
-
-
-def _metadata(owner: type, row: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    value: Mapping[str, Any] | None = _optional(owner, row, name, Mapping, "an object")  # type: ignore[type-abstract]
-    return None if value is None else dict(value)
-
-
-def _checkpoint(_: type, row: Mapping[str, Any], name: str) -> Checkpoint | None:
-    value = row.get(name)
-    return None if value is None else Checkpoint.from_json(value)
-
-
-def _time(owner: type, row: Mapping[str, Any], name: str) -> datetime | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    moment = _moment(value)
-    if moment is None:
-        raise _misfit(owner, name, value, "a time in ISO 8601")
-    return moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
-
-
-def _moment(value: Any) -> datetime | None:
-    if isinstance(value, datetime):
-        return value
-    if isinstance(value, str):
-        try:
-            return datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    return None
-
-
-def _id_in_path(owner: type, row: Mapping[str, Any], name: str) -> str | None:
-    given, known = _text(owner, row, name), _known(row["tinker_path"])
-    return known.name if known and given is None else given
-
-
-def _type_in_path(owner: type, row: Mapping[str, Any], name: str) -> str | None:
-    given, known = _text(owner, row, name), _known(row["tinker_path"])
-    return known.checkpoint_type if known and given is None else given
-
-
-@lru_cache(maxsize=1)
-def _known(path: str) -> TinkerPath | None:
-    """A path taken apart, where it is one; both fields of a row ask for the same."""
-    return None if _path_problem(path) else TinkerPath.parse(path)
-
-
-class _Answer:
-    """A JSON object of the API; the metadata of each field holds the function that reads it."""
-
-    __slots__ = ()
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make it from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: a field has the wrong type, or one that is always sent is missing.
-        """
-        if isinstance(data, cls):
-            return data
-        row = _mapping(cls, data)
-        return cls(**{name: read(cls, row, name) for name, read in _readers(cast("Hashable", cls))})
+def _values(owner: type, data: Any) -> dict[str, Any]:
+    """The fields that were sent, checked; one with its default's value counts as not sent."""
+    row = _mapping(owner, data)
+    sent = {}
+    for name, default, kind in _fields(owner):
+        value = row.get(name, default)
+        if value is not default or value is MISSING:
+            sent[name] = _read(owner, name, value, kind)
+    return sent
 
 
 @cache
-def _readers(kind: Hashable) -> list[tuple[str, Callable[..., Any]]]:
-    return [(each.name, each.metadata["read"]) for each in fields(cast("Any", kind))]
+def _fields(owner: type) -> tuple[tuple[str, Any, str], ...]:
+    return tuple((each.name, each.default, str(each.type)) for each in fields(owner))
 
 
-def _by(read: Callable[..., object]) -> dict[str, object]:
-    """A field's metadata: the function that reads it from a row."""
-    return {"read": read}
+def _read(owner: type, name: str, value: Any, kind: str) -> Any:
+    read, allowed = _READERS[kind]
+    found = read(value)
+    if found is None:
+        raise _misfit(owner, name, value, allowed)
+    return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint(_Answer):
-    """A saved state of a run. A field that the server did not send is `None`.
-
-    If `checkpoint_id` or `checkpoint_type` is missing, `from_json` reads it from the path.
-    """
-
-    tinker_path: str = field(metadata=_by(_required_text))
-    checkpoint_id: str | None = field(default=None, metadata=_by(_id_in_path))
-    checkpoint_type: str | None = field(default=None, metadata=_by(_type_in_path))
-    time: datetime | None = field(default=None, metadata=_by(_time))
-    size_bytes: int | None = field(default=None, metadata=_by(_whole))
-    public: bool | None = field(default=None, metadata=_by(_flag))
-    user_metadata: Mapping[str, Any] | None = field(
-        default=None, hash=False, metadata=_by(_metadata)
-    )
-    expires_at: datetime | None = field(default=None, metadata=_by(_time))
-
-    @classmethod
-    def from_path(cls, path: str | TinkerPath) -> Self:
-        """Make a checkpoint from its path alone.
-
-        Raises:
-            ValueError: `path` is not a tinker path.
-        """
-        parsed = path if isinstance(path, TinkerPath) else TinkerPath.parse(path)
-        return cls(
-            tinker_path=str(parsed),
-            checkpoint_id=parsed.name,
-            checkpoint_type=parsed.checkpoint_type,
-        )
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRun(_Answer):
-    """A training run as the server sees it. A field that the server did not send is `None`."""
-
-    training_run_id: str = field(metadata=_by(_required_text))
-    base_model: str | None = field(default=None, metadata=_by(_text))
-    model_owner: str | None = field(default=None, metadata=_by(_text))
-    is_lora: bool | None = field(default=None, metadata=_by(_flag))
-    corrupted: bool = field(default=False, metadata=_by(_corrupted))
-    lora_rank: int | None = field(default=None, metadata=_by(_whole))
-    last_request_time: datetime | None = field(default=None, metadata=_by(_time))
-    last_checkpoint: Checkpoint | None = field(default=None, metadata=_by(_checkpoint))
-    last_sampler_checkpoint: Checkpoint | None = field(default=None, metadata=_by(_checkpoint))
-    user_metadata: Mapping[str, Any] | None = field(
-        default=None, hash=False, metadata=_by(_metadata)
-    )
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRunPage:
-    """One page of the list of runs.
-
-    `rows` are the JSON objects as the server sent them: a caller that needs few of them does not
-    pay for converting all. `training_runs` are the same rows as `TrainingRun` values.
-    """
-
-    rows: list[Mapping[str, Any]] = field(hash=False)
-    total_count: int | None = None
-    _runs: list[TrainingRun] = field(
-        default_factory=list, init=False, repr=False, compare=False, hash=False
-    )
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make a page from the API's JSON object, or from the official SDK's object.
-
-        Raises:
-            ApiResponseError: it has no list of objects.
-        """
-        page = _mapping(cls, data)
-        cursor = page.get("cursor")
-        total = None if cursor is None else _whole(cls, _mapping(cls, cursor), "total_count")
-        rows = page.get("training_runs")
-        # A bad row is left out; if all are bad, this is not a page.
-        good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
-        if not good:
-            good = list_of_objects(cls, page, "training_runs")
-        return cls(rows=good, total_count=total)
-
-    @property
-    def training_runs(self) -> tuple[TrainingRun, ...]:
-        """The runs of this page, converted at the first access.
-
-        Raises:
-            ApiResponseError: a row is not a run.
-        """
-        if len(self._runs) != len(self.rows):
-            # One assignment: two threads at the same time both see a whole list.
-            self._runs[:] = [TrainingRun.from_json(row) for row in self.rows]
-        return tuple(self._runs)
+def _whole(value: Any) -> int | None:
+    # In Python a bool is an int; in the API it is not.
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsInfo(_Answer):
-    """The base model and LoRA settings of a checkpoint; a client that loads it needs the same."""
+def _object(value: Any) -> dict[str, Any] | None:
+    return dict(value) if isinstance(value, Mapping) else None
 
-    base_model: str = field(metadata=_by(_required_text))
-    is_lora: bool | None = field(default=None, metadata=_by(_flag))
-    lora_rank: int | None = field(default=None, metadata=_by(_whole))
-    train_unembed: bool | None = field(default=None, metadata=_by(_flag))
-    train_mlp: bool | None = field(default=None, metadata=_by(_flag))
-    train_attn: bool | None = field(default=None, metadata=_by(_flag))
+
+def _time(value: Any) -> datetime | None:
+    moment = value if isinstance(value, datetime) else None
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    return moment.replace(tzinfo=UTC) if moment and moment.utcoffset() is None else moment
+
+
+#: How a field of each type is read, and what fits in words; `None` is what does not fit.
+_READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "str": (lambda value: _text(value) or None, "text that is not empty"),
+    "str | None": (_text, "text"),
+    "bool": (_flag, "true or false"),
+    "bool | None": (_flag, "true or false"),
+    "int | None": (_whole, "a whole number"),
+    "datetime | None": (_time, "a time in ISO 8601"),
+    "Mapping[str, Any] | None": (_object, "an object"),
+    "Checkpoint | None": (Checkpoint.from_json, "an object"),
+}

@@ -64,8 +64,7 @@ def _quiet() -> Iterator[None]:
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         root.removeHandler(handler)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import ExitStack
 from typing import Any
 
 from .console import FAILED, complain, say, whole
@@ -30,7 +28,11 @@ def add(commands: Any) -> None:
 def _serve(given: argparse.Namespace) -> int:
     from ..rehearsal import RehearsalServer  # noqa: PLC0415 (an extra)
 
-    with _ended_by_signals() as ended:
+    ended = threading.Event()
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, lambda *_: ended.set())
+            stack.callback(signal.signal, number, before)
         try:
             server = RehearsalServer(given.directory, port=given.port).start()
         except (OSError, OverflowError) as error:
@@ -42,19 +44,3 @@ def _serve(given: argparse.Namespace) -> int:
                 say(f"export {name}={value}")
             ended.wait()
     return 0
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; the handlers from before are put back at the end."""
-    ended = threading.Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        ended.set()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -62,10 +62,6 @@ class AccountView:
             pages = min(pages, self.depth)
         return pages * PAGE_COST <= runs
 
-    def refuse(self, now: float) -> None:
-        """Remember that the server does not list."""
-        self.refused_until = now + LEARN_EVERY
-
 
 class Listing:
     """One account's pages in one sweep. Guarded by the sweeper's lock.
@@ -140,17 +136,13 @@ class Listing:
     def failed(self, error: BaseException, *, refused: bool, whole: bool, now: float) -> None:
         """A page could not be had: no more of them in this sweep.
 
-        Args:
-            error: Why.
-            refused: The server does not list.
-            whole: The error speaks of the whole account; then, where no page came, no run of
-                it is asked for in this sweep.
-            now: Seconds.
+        `refused`: the server does not list; `whole`: the error speaks of the whole account, and
+        where no page came, none of its runs is asked for in this sweep.
         """
         self._open -= 1
         self._is_over = True
         if refused:
-            self.view.refuse(now)
+            self.view.refused_until = now + LEARN_EVERY
         elif whole and self._landed == 0:
             self.error = error
             self.view.is_doubtful = True

@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 class SweepTimer:
-    """Arms the timer of the next sweep, at most one at a time; safe from any thread.
+    """Has a function called one interval (seconds) after `arm()`; at most one timer at a time.
 
-    `function` is called `interval` seconds after the timer was armed.
+    Threads: every method is safe from any thread.
     """
 
     def __init__(self, clock: Clock, interval: float, function: Callable[[], object]) -> None:
@@ -24,65 +24,61 @@ class SweepTimer:
         self._interval = interval
         self._function = function
         self._lock = threading.Lock()
-        # Guarded by _lock: the timer, and which arming of it counts (_round).
+        # Guarded by _lock: whether timers may be armed (`None`: not yet), the timer, and which
+        # arming or sweep is the newest; `None` where the timer may be armed.
+        self._running: bool | None = None
         self._timer: Timer | None = None
-        self._round = 0
-        self._armed = False
-        self._running = False
-        self._stopped = False
+        self._newest: object | None = None
 
     def start(self) -> None:
-        """Let timers be armed from now on."""
+        """Let timers be armed from now on, unless it was stopped."""
         with self._lock:
-            self._running = not self._stopped
+            self._running = self._running is not False
 
     def stop(self) -> None:
         """Arm no timer any more."""
         with self._lock:
             self._running = False
-            self._stopped = True
-            timer = self._timer
-        if timer is not None:
-            timer.cancel()
+        self.hold()
 
     def arm(self) -> None:
         """Have the function called in one interval, unless that is so already."""
+        this = object()
         with self._lock:
-            if not self._running or self._armed:
+            if not self._running or self._newest is not None:
                 return
-            self._armed = True
-            self._round += 1
-            this = self._round
+            self._newest = this
         try:
             timer = self._clock.call_later(self._interval, lambda: self._fire(this))
         except Exception:
             logger.exception("the next sweep could not be scheduled")
-            with self._lock:
-                self._armed = False
+            self.release()
             return
         with self._lock:
-            stale = this != self._round or not self._running
-            if not stale:
+            is_newest = self._is_newest_locked(this)
+            if is_newest:
                 self._timer = timer
-        if stale:
+        if not is_newest:
             timer.cancel()
 
     def hold(self) -> None:
-        """Disarm: a sweep begins."""
+        """Disarm: a sweep begins, whatever has begun it."""
         with self._lock:
             timer, self._timer = self._timer, None
-            self._round += 1
-            self._armed = True
+            self._newest = object()
         if timer is not None:
             timer.cancel()
 
     def release(self) -> None:
         """Let the timer be armed again: the sweep has ended."""
         with self._lock:
-            self._armed = False
+            self._newest = None
 
-    def _fire(self, this: int) -> None:
+    def _fire(self, this: object) -> None:
         with self._lock:
-            if this != self._round or not self._running:
-                return
-        self._function()
+            is_newest = self._is_newest_locked(this)
+        if is_newest:
+            self._function()
+
+    def _is_newest_locked(self, this: object) -> bool:
+        return this is self._newest and bool(self._running)

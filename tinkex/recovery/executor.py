@@ -90,7 +90,7 @@ class RecoveryExecutor:
         if isinstance(given, RecoveryExecutor):
             return given
         # The standard pools tell how many workers they have under this name only.
-        workers = getattr(checked_executor("executor", given), "_max_workers", 1)
+        workers = getattr(checked_executor("executor or pool", given), "_max_workers", 1)
         return cls(given, max_concurrent=workers if isinstance(workers, int) else 1)
 
     def recover(

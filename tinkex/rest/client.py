@@ -58,7 +58,8 @@ class RestClient:
     All methods only read, so a request that fails for a temporary reason is made again. Each
     method takes the account as `config`, and as `timeout` the seconds for everything, retries
     included (`None`: 20). Each raises a `RestError` if no usable answer came; the error holds
-    neither the key nor an error of an HTTP library. A config without a key is a `ConfigError`.
+    neither the key nor an error of an HTTP library. A config without a key is a `ConfigError`,
+    any other argument that cannot be used a `ValueError`.
 
     Args:
         max_connections: how many connections to an account are kept open.
@@ -101,11 +102,7 @@ class RestClient:
     def get_training_run(
         self, config: Config, run_id: str, *, timeout: float | None = None
     ) -> TrainingRun:
-        """Ask for one run.
-
-        Raises:
-            ValueError: `run_id` is not a valid id.
-        """
+        """Ask for one run."""
         path = f"{_RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
         return TrainingRun.from_json(self._request(config, "GET", path, timeout))
 
@@ -115,9 +112,6 @@ class RestClient:
         """Ask for a page: up to `limit` runs, without the first `offset`, in the server's order.
 
         Servers differ in the largest `limit` that they accept, and in their answer to more.
-
-        Raises:
-            ValueError: `limit` or `offset` is not such a number.
         """
         if not _is_whole(limit, least=1) or not _is_whole(offset, least=0):
             raise ValueError(f"limit should be 1 or more, offset 0 or more: {limit!r}, {offset!r}")
@@ -130,9 +124,6 @@ class RestClient:
         """Ask for all checkpoints of a run, in the server's order.
 
         If the server sends them in pages, the oldest first, all pages are read.
-
-        Raises:
-            ValueError: `run_id` is not a valid id.
         """
         path = f"{_RUNS}/{quoted_id(run_id)}/checkpoints"
         bound = _bound(timeout)
@@ -158,9 +149,6 @@ class RestClient:
         """Ask for a checkpoint's base model and LoRA settings.
 
         Some servers answer even if there is no such checkpoint.
-
-        Raises:
-            ValueError: `tinker_path` is not a valid path.
         """
         path = str(tinker_path) if isinstance(tinker_path, TinkerPath) else tinker_path
         if not _is_sendable(path):
@@ -200,12 +188,7 @@ class RestClient:
             if account is None:
                 account = Account(config, max_connections=self._max_connections)
                 self._accounts[key] = account
-            call = Call(
-                account.scrub(where),
-                timeout=bound,
-                connect_timeout=config.connect_timeout,
-                read_timeout=config.read_timeout,
-            )
+            call = Call(account.scrub(where), bound, config)
             self._calls.add(call)
         return account, call
 
@@ -240,11 +223,7 @@ def _is_sendable(text: object) -> bool:
 
 
 def quoted_id(run_id: str) -> str:
-    """Quote a run id for a URL, so that it cannot lead to another path.
-
-    Raises:
-        ValueError: it is empty, too long, or holds a slash or a control character.
-    """
+    """Quote a run id for a URL; `ValueError` if it could lead to another path."""
     if not _is_sendable(run_id) or run_id in {".", ".."} or "/" in run_id or "\\" in run_id:
         raise ValueError(
             f"a run id is 1 to {MAX_ID} printable characters of text without slashes, "

@@ -20,6 +20,7 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 
+from ..config import Config
 from ..errors import RestError
 
 __all__ = ["BoundedAdapter", "Call"]
@@ -36,13 +37,10 @@ class Call:
     Threads: the calling thread does the work; `end` may be called from any other.
     """
 
-    def __init__(
-        self, where: str, *, timeout: float, connect_timeout: float, read_timeout: float
-    ) -> None:
+    def __init__(self, where: str, timeout: float, config: Config) -> None:
         self.where = where
+        self._config = config
         self._deadline = monotonic() + timeout
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._ended: RestError | None = None
@@ -59,20 +57,12 @@ class Call:
         return self._deadline - monotonic()
 
     def connect_wait(self) -> float:
-        """How many seconds opening a connection may take.
-
-        Raises:
-            TimeoutError: no time is left.
-        """
-        return self._at_most(self._connect_timeout)
+        """How many seconds opening a connection may take; `TimeoutError` if none is left."""
+        return self._at_most(self._config.connect_timeout)
 
     def read_wait(self) -> float:
-        """How many seconds the next read may wait for the server.
-
-        Raises:
-            TimeoutError: no time is left.
-        """
-        return self._at_most(self._read_timeout)
+        """How many seconds the next read may wait; `TimeoutError` if none is left."""
+        return self._at_most(self._config.read_timeout)
 
     def _at_most(self, seconds: float) -> float:
         left = self.left()

@@ -1,4 +1,4 @@
-"""Which checkpoint a recovery starts from, and which next when that one does not load."""
+"""Which checkpoints a recovery starts from, in which order, and whether a run has any."""
 
 from __future__ import annotations
 
@@ -99,16 +99,10 @@ def plan_recovery(
 ) -> Plan:
     """Order the checkpoints of a lineage as a recovery tries them: the newest first.
 
-    Args:
-        policy: Says the strategy and how many older checkpoints may be tried.
-        checkpoints: All that are known, those without a time in the order they were saved;
-            see `by_path`.
-        recorded: Cursors by path.
-        broken: Paths of checkpoints that did not load.
-        lineage: The run ids of a lineage, the live one first; what a run saved is newer than
-            what those before it did.
-        tried: How many of the policy's checkpoints were used up by this incident already.
-        now: Aware UTC; what expired before is left out.
+    `checkpoints` are all that are known, those without a time in the order they were saved, and
+    `broken` the paths that did not load. `lineage` are run ids, the live one first: what a run
+    saved is newer than what those before it did. `tried` of the policy's checkpoints were used
+    up by this incident already.
     """
     known = by_path(checkpoints)
     strategy = policy.checkpoint_strategy
@@ -131,13 +125,9 @@ def plan_recovery(
             left_out.append(LeftOut(checkpoint=checkpoint, reason=reason))
             continue
         cursor = cursor_of(checkpoint, recorded)
-        candidates.append(
-            Candidate(
-                checkpoint=checkpoint,
-                step=cursor.step if cursor else None,
-                expires_at=checkpoint.expires_at,
-            )
-        )
+        step = cursor.step if cursor else None
+        expires_at = checkpoint.expires_at
+        candidates.append(Candidate(checkpoint=checkpoint, step=step, expires_at=expires_at))
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
 
 

@@ -17,8 +17,8 @@ NEWS: Final = ("news",)
 def quiet_row(record: Record, run_id: str, row: Any, warn_before: datetime) -> Any:
     """What a healthy run's record keeps as `saved` where the row says nothing new, else `NEWS`.
 
-    `run_id` is the generation that was asked for. A run that was begun before `warn_before` and
-    has no checkpoint is news.
+    `run_id` is the generation that was asked for; a run that was begun before `warn_before`
+    and has no checkpoint is news.
     """
     if type(row) is not dict or row.get("corrupted") is not False:
         return NEWS

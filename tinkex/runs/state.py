@@ -14,7 +14,7 @@ class RunState(StrEnum):
     """What is known of a run."""
 
     #: The last poll succeeded, or none was made yet. Left when a poll fails, finds the run
-    #: gone or corrupted, or somebody asks for a recovery.
+    #: gone or corrupted, or a recovery is asked for.
     HEALTHY = "healthy"
     #: Polls fail. Left when one succeeds.
     FAILING = "failing"
@@ -45,15 +45,7 @@ _PENDING = frozenset({RunState.RECOVERING, RunState.WAITING})
 
 #: Which states each state may be left for.
 TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
-    RunState.HEALTHY: frozenset(
-        {RunState.FAILING, RunState.MISSING, RunState.RECOVERING, RunState.STOPPED}
-    ),
-    RunState.FAILING: frozenset(
-        {RunState.HEALTHY, RunState.MISSING, RunState.RECOVERING, RunState.STOPPED}
-    ),
-    RunState.MISSING: frozenset(
-        {RunState.HEALTHY, RunState.FAILING, RunState.RECOVERING, RunState.STOPPED}
-    ),
+    **{each: (_POLLED - {each}) | {RunState.RECOVERING, RunState.STOPPED} for each in _POLLED},
     RunState.RECOVERING: frozenset(
         {RunState.HEALTHY, RunState.WAITING, RunState.EXHAUSTED, RunState.STOPPED}
     ),

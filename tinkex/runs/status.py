@@ -76,13 +76,12 @@ def as_html(rows: Iterable[RunStatus]) -> str:
 
 
 def _row(status: RunStatus) -> str:
-    color = _COLORS[status.state]
     run = f"<code>{_text(status.run_id)}</code>"
     if status.root_id != status.run_id:
         run += f"<br><small>from <code>{_text(status.root_id)}</code></small>"
     cells = (
         run,
-        f'<b style="color:{color}">{_text(status.state)}</b>',
+        f'<b style="color:{_COLORS[status.state]}">{_text(status.state)}</b>',
         _text(status.recoveries),
         _time(status.last_poll),
         _checkpoint(status.last_checkpoint),

@@ -18,9 +18,10 @@ T = TypeVar("T")
 class DaemonPool(Executor):
     """A `concurrent.futures.Executor` like `ThreadPoolExecutor`, but on daemon threads.
 
-    The standard pool's threads are joined when the interpreter exits, and so a call that
-    never returns would keep a notebook's kernel or a script alive for ever. Threads are made when
-    they are needed, and named `NAME_0` and so on. Safe from any thread.
+    The standard pool's threads are joined when the interpreter exits, so a call that never
+    returns would keep a script alive for ever. A thread is made when it is first needed.
+
+    Threads: every method is safe from any thread.
     """
 
     def __init__(self, max_workers: int, name: str) -> None:
@@ -35,11 +36,7 @@ class DaemonPool(Executor):
         self._closed = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have `function` called on a thread of the pool.
-
-        Raises:
-            RuntimeError: The pool is shut down, or the process can start no thread.
-        """
+        """Call `function` on a thread; `RuntimeError` if closed, or if no thread can start."""
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
@@ -52,12 +49,11 @@ class DaemonPool(Executor):
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 try:
                     thread.start()
+                    self._threads.append(thread)
                 except RuntimeError:
                     if not self._threads:
                         self._jobs.pop()
                         raise
-                else:
-                    self._threads.append(thread)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -15,13 +16,12 @@ __all__ = ["Clock", "Scheduler", "ThreadScheduler", "Timer"]
 
 logger = logging.getLogger(__name__)
 
-
 #: How many timers may lie in the heap before the cancelled ones are thrown out.
 COMPACT_AT = 256
 
 
 class Timer(Protocol):
-    """What a scheduler returns: something with the start and cancel of `threading.Timer`."""
+    """What a scheduler returns; `threading.Timer` fits."""
 
     def start(self) -> None:
         """Arm the timer. The function is never run inside this call."""
@@ -44,7 +44,7 @@ class Scheduler(Protocol):
 class Clock:
     """One clock over any scheduler: monotonic seconds, UTC times, timers and waits.
 
-    Threads: safe to use from any thread; holds no lock of its own.
+    Threads: safe from any thread.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -105,8 +105,8 @@ class Clock:
 class ThreadScheduler:
     """The default scheduler: one daemon thread that fires all timers, made at the first start.
 
-    Threads: every method is safe from any thread. Functions run one after the other on the
-    scheduler's thread and should be quick; an exception in one is logged.
+    Threads: every method is safe from any thread. Functions run one after the other on that
+    thread and should be quick; an exception in one is logged.
     """
 
     def __init__(self, name: str) -> None:
@@ -172,22 +172,14 @@ class ThreadScheduler:
             return None
 
 
-def _nothing() -> None:
-    """What a cancelled timer calls."""
-
-
+@dataclass(slots=True, eq=False)
 class _HeapTimer:
     """A timer of a `ThreadScheduler`."""
 
-    __slots__ = ("_interval", "_scheduler", "cancelled", "function")
-
-    def __init__(
-        self, scheduler: ThreadScheduler, interval: float, function: Callable[[], Any]
-    ) -> None:
-        self._scheduler = scheduler
-        self._interval = interval
-        self.function = function
-        self.cancelled = False
+    _scheduler: ThreadScheduler
+    _interval: float
+    function: Callable[[], object]
+    cancelled: bool = False
 
     def start(self) -> None:
         """Arm the timer."""
@@ -196,4 +188,4 @@ class _HeapTimer:
     def cancel(self) -> None:
         """Disarm the timer, and let go of what it was to call."""
         self.cancelled = True
-        self.function = _nothing
+        self.function = lambda: None

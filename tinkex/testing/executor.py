@@ -19,11 +19,7 @@ class InlineExecutor(Executor):
         self._closed = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run the job and return a future that is done.
-
-        Raises:
-            RuntimeError: The executor is shut down.
-        """
+        """Run the job; the future is done. `RuntimeError` if the executor is shut down."""
         if self._closed:
             raise RuntimeError("the executor is shut down")
         future: Future[T] = Future()

@@ -75,6 +75,4 @@ class FakeRest:
 
 
 def _checkpoint(given: str | Checkpoint | Mapping[str, Any]) -> Checkpoint:
-    if isinstance(given, Checkpoint):
-        return given
     return Checkpoint.from_path(given) if isinstance(given, str) else Checkpoint.from_json(given)

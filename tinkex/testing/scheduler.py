@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..errors import TinkexError
 
@@ -58,9 +59,7 @@ class FakeScheduler:
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Fire timer after timer until `predicate()` is true; return whether it is.
 
-        Args:
-            predicate: Asked before each step.
-            timeout: The most seconds to move forward; `None`: no limit.
+        At most `timeout` seconds are moved forward; `None`: no limit.
 
         Raises:
             DeadlockError: No timer is left that could make it true.
@@ -92,16 +91,14 @@ class FakeScheduler:
         heapq.heappush(self._armed, (self._now + interval, next(self._ids), timer))
 
 
+@dataclass(slots=True, eq=False)
 class _FakeTimer:
     """A timer of a `FakeScheduler`, with the methods of `threading.Timer`."""
 
-    def __init__(
-        self, scheduler: FakeScheduler, interval: float, function: Callable[[], object]
-    ) -> None:
-        self._scheduler = scheduler
-        self._interval = interval
-        self.function = function
-        self.armed = False
+    _scheduler: FakeScheduler
+    _interval: float
+    function: Callable[[], object]
+    armed: bool = False
 
     def start(self) -> None:
         """Arm the timer."""

@@ -1,4 +1,4 @@
-"""`FakeServiceClient` and the `FakeTrainingClient` objects that it makes."""
+"""`FakeServiceClient`, its `FakeTrainingClient` objects, and the errors that fakes raise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 from ..types import Checkpoint, TinkerPath
 
 __all__ = ["MADE", "Failures", "FakeServiceClient", "FakeTrainingClient"]
-
 
 #: The beginning of the ids of runs that a `FakeServiceClient` made.
 MADE = "fake:"

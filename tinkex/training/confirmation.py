@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 
 from ..errors import AlreadyPendingError, MonitorStoppedError
 from ..policy import Policy
@@ -22,6 +23,7 @@ __all__ = ["Confirmation"]
 LOOK_EVERY = 2.0
 
 
+@dataclass(slots=True, eq=False)
 class Confirmation:
     """Takes the errors that training loops report.
 
@@ -29,53 +31,44 @@ class Confirmation:
     and one poll.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        runs: RunMap,
-        *,
-        clock: Clock,
-        waits: Waits,
-        sweeper: Sweeper,
-        controller: Controller,
-    ) -> None:
-        self._policy = policy
-        self._runs = runs
-        self._clock = clock
-        self._waits = waits
-        self._sweeper = sweeper
-        self._controller = controller
+    policy: Policy
+    runs: RunMap
+    _: KW_ONLY
+    clock: Clock
+    waits: Waits
+    sweeper: Sweeper
+    controller: Controller
 
     def report(
         self, record: Record, error: BaseException, run_id: str, *, is_its_own: bool
     ) -> bool:
         """Look at a run whose training loop failed; true where it is, or was, recovered.
 
-        `run_id` is the generation that the error came from: it says nothing of successors.
-        `is_its_own`: the error came through the run's client for certain.
+        The error came from the generation `run_id` and says nothing of its successors;
+        `is_its_own`: it came through that run's client for certain.
         """
-        until = self._clock.monotonic() + self._policy.confirm_within
+        until = self.clock.monotonic() + self.policy.confirm_within
         shown = without_secrets(error, secrets_of(record.service, record.config))
-        is_dead = self._policy.recover_on == "unusable" and is_unusable(
+        is_dead = self.policy.recover_on == "unusable" and is_unusable(
             error, run_id, is_its_own=is_its_own
         )
 
         def is_over() -> bool:
             return record.run_id != run_id or not record.state.is_polled
 
-        self._runs.apply(record, CauseNoted(run_id=run_id, cause=shown))
+        self.runs.apply(record, CauseNoted(run_id=run_id, cause=shown))
         try:
             while not is_over():
-                self._waits.wait(self._sweeper.poll(record), None)
+                self.waits.wait(self.sweeper.poll(record), None)
                 if not is_over() and is_dead:
                     # Refused where a sweep was quicker, or the run was stopped meanwhile.
                     with suppress(AlreadyPendingError, MonitorStoppedError):
-                        self._controller.recover(record, shown, run_id)
-                left = until - self._clock.monotonic()
+                        self.controller.recover(record, shown, run_id)
+                left = until - self.clock.monotonic()
                 if left <= 0:
                     break
-                self._waits.wait(is_over, min(left, LOOK_EVERY))
+                self.waits.wait(is_over, min(left, LOOK_EVERY))
         finally:
             if not is_over():
-                self._runs.apply(record, CauseNoted(run_id=run_id, cause=None))
+                self.runs.apply(record, CauseNoted(run_id=run_id, cause=None))
         return record.run_id != run_id or record.state.is_pending

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from ..errors import (
@@ -54,55 +54,41 @@ class Outlook:
     unfinished: bool
 
 
+@dataclass(slots=True, eq=False)
 class Loop:
     """What a run's handle and its segments do.
 
-    Calls that may block go to `pool`; `None`: on the caller's thread.
+    Calls that may block go to `pool`; where it is `None`, they run on the caller's thread.
 
     Threads: safe from any thread; `wait_live`, `outlook` and `report` wait.
     """
 
-    def __init__(
-        self,
-        record: Record,
-        *,
-        runs: RunMap,
-        clock: Clock,
-        waits: Waits,
-        confirmation: Confirmation,
-        pool: DaemonPool | None,
-    ) -> None:
-        self.record = record
-        self._runs = runs
-        self._clock = clock
-        self._confirmation = confirmation
-        self._pool = pool
-        #: Wait for a change that makes a predicate true, and wake those that wait.
-        self.wait = waits.wait
-        self.notify = waits.notify
+    record: Record
+    _: KW_ONLY
+    runs: RunMap
+    clock: Clock
+    waits: Waits
+    confirmation: Confirmation
+    pool: DaemonPool | None
 
     # Waits
 
-    def call(self, function: Callable[[], Any]) -> Future[Any]:
+    def _call(self, function: Callable[[], Any]) -> Future[Any]:
         """Call a function that may block, on a thread of ours where there are any."""
-        if self._pool is not None:
+        if self.pool is not None:
             with suppress(RuntimeError):  # closed with the monitor: then here
-                return self._pool.submit(function)
+                return self.pool.submit(function)
         done: Future[Any] = Future()
         done.set_result(function())
         return done
 
     def result(self, future: Any, timeout: float | None, run_id: str) -> Any:
-        """Wait for a future, but no longer than its generation `run_id` is live.
-
-        Raises:
-            SegmentSupersededError: The generation is known to be corrupted or replaced.
-        """
+        """Return a future's result, or raise an error as soon as its run is superseded."""
         if not callable(getattr(future, "result", None)):
             return future
-        done = _standard(future) or self.call(future.result)
-        done.add_done_callback(lambda _: self.notify())
-        if not self.wait(lambda: done.done() or self.is_superseded(run_id), timeout):
+        done = _standard(future) or self._call(future.result)
+        done.add_done_callback(lambda _: self.waits.notify())
+        if not self.waits.wait(lambda: done.done() or self.is_superseded(run_id), timeout):
             raise TimeoutError(f"run {run_id}: no result within {timeout:g} s")
         if not done.done():
             raise SegmentSupersededError(run_id)
@@ -116,9 +102,9 @@ class Loop:
             live = record.state is RunState.HEALTHY and record.client is not None
             return live or _has_ended(record)
 
-        if not self.wait(is_settled, timeout):
+        if not self.waits.wait(is_settled, timeout):
             raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
-        with self._runs.lock:
+        with self.runs.lock:
             _raise_if_ended(record)
             return record.client
 
@@ -129,13 +115,13 @@ class Loop:
         def is_usable() -> bool:
             return (record.state.is_polled and record.client is not None) or _has_ended(record)
 
-        until = self._clock.monotonic() + max_wait
-        while not self.wait(is_usable, min(WAIT_LINE_EVERY, self._left(until))):
+        until = self.clock.monotonic() + max_wait
+        while not self.waits.wait(is_usable, min(WAIT_LINE_EVERY, self._left(until))):
             state = record.state
             if self._left(until) <= 0:
                 raise TimeoutError(f"run {record.run_id!r} is {state} after {max_wait:g} s")
             logger.warning("run %s: the training loop waits, %s", record.run_id, state)
-        with self._runs.lock:
+        with self.runs.lock:
             _raise_if_ended(record)
             history = record.history
             return Outlook(
@@ -150,7 +136,7 @@ class Loop:
             )
 
     def _left(self, until: float) -> float:
-        return max(0.0, until - self._clock.monotonic())
+        return max(0.0, until - self.clock.monotonic())
 
     # The loop's news
 
@@ -162,11 +148,11 @@ class Loop:
 
     def note(self, change: Change) -> None:
         """Note a step that was reached, or a save that began."""
-        self._runs.apply(self.record, change)
+        self.runs.apply(self.record, change)
 
     def report(self, run_id: str, error: BaseException, *, is_its_own: bool) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
-        begun = self._confirmation.report(self.record, error, run_id, is_its_own=is_its_own)
+        begun = self.confirmation.report(self.record, error, run_id, is_its_own=is_its_own)
         return begun or self.record.state is RunState.EXHAUSTED
 
     def save(
@@ -178,15 +164,11 @@ class Loop:
         return saved
 
     def record_checkpoint(self, path: str, cursor: Cursor) -> Checkpoint:
-        """Note the same for a checkpoint that the caller names.
-
-        Raises:
-            ValueError: It is no training checkpoint of this lineage.
-        """
+        """Note the same for a path; `ValueError` if not a training checkpoint of this lineage."""
         parsed = TinkerPath.parse(path)
         if parsed.checkpoint_type != "training":
             raise ValueError(f"{path!r} is a sampler checkpoint, which cannot be trained from")
-        with self._runs.lock:
+        with self.runs.lock:
             lineage = self.record.run_ids[::-1]
             source = self.record.history.source
         is_source = source is not None and source.tinker_path == path
@@ -197,17 +179,19 @@ class Loop:
         return self.save(path, cursor)
 
 
+def _standard(future: Any) -> Future[Any] | None:
+    """The `concurrent.futures.Future` itself or inside; newer versions of the SDK give one."""
+    inside = getattr(future, "future", None)
+    found = inside() if callable(inside) and not isinstance(future, Future) else future
+    return found if isinstance(found, Future) else None
+
+
 def _has_ended(record: Record) -> bool:
     return record.state in (RunState.EXHAUSTED, RunState.STOPPED)
 
 
 def _raise_if_ended(record: Record) -> None:
-    """Raise what ended a run; the caller holds its lock.
-
-    Raises:
-        MonitorStoppedError: It is not monitored any more.
-        RecoveryExhaustedError: No attempt is left.
-    """
+    """Raise what ended a run, if something did; the caller holds its lock."""
     if record.state is RunState.STOPPED:
         raise MonitorStoppedError(f"run {record.run_id!r} is not monitored any more")
     if record.state is RunState.EXHAUSTED:
@@ -218,12 +202,3 @@ def _raise_if_ended(record: Record) -> None:
         raise RecoveryExhaustedError(
             record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
         ) from record.error
-
-
-def _standard(future: Any) -> Future[Any] | None:
-    """The `concurrent.futures.Future` itself or inside; newer versions of the SDK give one."""
-    if isinstance(future, Future):
-        return future
-    inside = getattr(future, "future", None)
-    made = inside() if callable(inside) else None
-    return made if isinstance(made, Future) else None

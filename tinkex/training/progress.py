@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 __all__ = ["Progress"]
 
 
+@dataclass(slots=True, eq=False)
 class Progress:
     """The next step of a loop.
 
     A loop submits through `segment.client`, which it asks for the same number of times in each
     step. So a step in which it was not asked for has not begun, and one in which it was asked
-    for as often as in the step before was submitted as a whole; between the two nobody knows.
+    for as often as in the step before was submitted as a whole; between the two it is unknown.
     """
 
-    __slots__ = ("_in_step", "_outside", "_touches", "_usual", "is_uncertain", "step")
-
-    def __init__(self, step: int) -> None:
-        #: The next step, or the one at hand.
-        self.step = step
-        #: Whether nobody knows if that step was submitted.
-        self.is_uncertain = False
-        self._in_step = False
-        self._touches = 0
-        self._outside = 0
-        self._usual: int | None = None
+    #: The next step, or the one at hand.
+    step: int
+    #: Whether it is unknown if that step was submitted.
+    is_uncertain: bool = False
+    _in_step: bool = False
+    _touches: int = 0
+    _outside: int = 0
+    _usual: int | None = None
 
     def touch(self) -> None:
         """The client was asked for."""
@@ -52,23 +52,17 @@ class Progress:
 
     def leave(self) -> None:
         """The loop was left by `break`: what it had begun to submit, it meant to."""
-        if self._in_step and self._touches:
-            self.submitted(self.step + 1)
-        elif self._in_step:
-            self._settle()
+        self._end(was_submitted=self._touches > 0)
 
     def break_off(self, *, failed: bool) -> None:
         """The loop was left by an exception; `failed`: one of the server's."""
-        if self._in_step and self._touches and not failed and self._is_whole():
+        self._end(was_submitted=not failed and 0 < (self._usual or 0) <= self._touches)
+
+    def _end(self, *, was_submitted: bool) -> None:
+        if self._in_step and was_submitted:
             self.submitted(self.step + 1)
         elif self._in_step:
-            self._settle()
-
-    def _is_whole(self) -> bool:
-        return self._usual is not None and 0 < self._usual <= self._touches
-
-    def _settle(self) -> None:
-        """Whether the step at hand was begun: only a client that was kept aside hides that."""
-        self._in_step = False
-        kept_aside = self._outside > 0 and not self._usual
-        self.is_uncertain = self._touches > 0 or kept_aside
+            self._in_step = False
+            # A client that was kept aside hides whether the step was begun.
+            kept_aside = self._outside > 0 and not self._usual
+            self.is_uncertain = self._touches > 0 or kept_aside

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from ..arguments import checked_whole
 from ..errors import ResumePointUnknownError, SegmentSupersededError, causes
 from ..runs.changes import Reached, SaveBegan
 from ..runs.checkpoints import Cursor
@@ -79,7 +80,7 @@ class Segment:
         Raises:
             SegmentSupersededError: The run is known to be corrupted or replaced.
         """
-        checked_step("total", total)
+        checked_whole("total", total)
         self._progress.leave()
         for step in range(self._progress.step, total):
             self._check()
@@ -90,7 +91,7 @@ class Segment:
             self._note()
 
     def result(self, future: Any, timeout: float | None = None) -> Any:
-        """Wait for a future of the official SDK, or of anybody, and return its result.
+        """Wait for a future, of the official SDK or any other, and return its result.
 
         The SDK itself retries for minutes or for ever; this gives up as soon as the run is
         known to be corrupted or replaced.
@@ -165,7 +166,9 @@ class Segment:
             self._progress.leave()
             self._note()
             return False
-        is_its_own = self._is_its_own(error)
+        kept = {id(each) for each in self._from_server}
+        # Whether it came through this segment's calls.
+        is_its_own = any(id(each) in kept for each in causes(error))
         is_from_server = is_its_own or is_sdk_error(error)
         superseded = self._is_superseded()
         self._progress.break_off(failed=is_from_server or superseded)
@@ -178,15 +181,9 @@ class Segment:
             self._outlook.run_id, error, is_its_own=is_its_own
         )
 
-    def _is_its_own(self, error: BaseException) -> bool:
-        """Whether an error came through this segment's calls."""
-        kept = {id(each) for each in self._from_server}
-        return any(id(each) in kept for each in causes(error))
-
     def _note(self) -> None:
-        progress = self._progress
-        run_id, unfinished = self._outlook.run_id, progress.is_uncertain
-        self._run.note(Reached(run_id=run_id, step=progress.step, unfinished=unfinished))
+        step, unfinished = self._progress.step, self._progress.is_uncertain
+        self._run.note(Reached(run_id=self._outlook.run_id, step=step, unfinished=unfinished))
 
     def _is_superseded(self) -> bool:
         return self._run.is_superseded(self._outlook.run_id)
@@ -215,9 +212,9 @@ class Segments:
         max_wait: float,
     ) -> None:
         self._run = run
-        self._start_step = checked_step("start_step", start_step)
+        self._start_step = checked_whole("start_step", start_step)
         if resume_step is not None and not callable(resume_step):
-            checked_step("resume_step", resume_step)
+            checked_whole("resume_step", resume_step)
         if isinstance(max_wait, bool) or not isinstance(max_wait, int | float):
             raise TypeError(f"max_wait must be a number of seconds, not {max_wait!r}")
         if not max_wait >= 0:
@@ -235,8 +232,7 @@ class Segments:
             raise StopIteration
         if before is not None and not before.entered:
             raise RuntimeError("the segment before was not entered; use `with segment:`")
-        outlook = self._run.outlook(self._max_wait)
-        self._current = self._begin(outlook)
+        self._current = self._begin(self._run.outlook(self._max_wait))
         return self._current
 
     def _begin(self, outlook: Outlook) -> Segment:
@@ -267,7 +263,7 @@ class Segments:
         if outlook.cursor is not None:
             step, data = outlook.cursor.step, copy.deepcopy(outlook.cursor.data)
         elif callable(self._resume_step):
-            step = checked_step("resume_step", self._resume_step(source))
+            step = checked_whole("resume_step", self._resume_step(source))
         elif self._resume_step is not None:
             step = self._resume_step
         else:
@@ -282,26 +278,12 @@ class Segments:
         )
 
 
-def checked_step(name: str, step: object) -> int:
-    """A step, 0 or more.
-
-    Raises:
-        TypeError, ValueError: It is no such number.
-    """
-    if isinstance(step, bool) or not isinstance(step, int):
-        raise TypeError(f"{name} must be a whole number, not {step!r}")
-    if step < 0:
-        raise ValueError(f"{name} must be 0 or more, not {step}")
-    return step
-
-
 def checked_cursor(step: object, data: Any) -> Cursor:
     """A cursor with a copy of its data: what is done to the original later must not move it.
 
-    Raises:
-        TypeError, ValueError: The step is no step, or the data no JSON value.
+    A `TypeError` or `ValueError` if the step is no step, or the data no JSON value.
     """
-    checked = checked_step("step", step)
+    checked = checked_whole("step", step)
     try:
         written = json.dumps(data, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
