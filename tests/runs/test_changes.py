@@ -127,18 +127,18 @@ def test_the_events_of_a_successor_never_overtake_the_completed_before_them(monk
     policy = Policy(
         enabled=True, poll_interval=0.001, backoff=0.001, max_backoff=0.002, max_incidents=10**6
     )
-    order = Order(enough=1500)
+    order = Order(enough=200)
     monitor = Monitor(
         policy,
         rest_module=Endless(),
-        executor=RecoveryExecutor(max_concurrent=16),
-        poll_workers=32,
+        executor=RecoveryExecutor(max_concurrent=8),
+        poll_workers=16,
     )
     names = ("detected", "started", "checkpoint_selected", "client_created", "completed")
     try:
         with signals.subscribe(order, *names, sender=monitor), monitor:
             service = Service()
-            for number in range(32):
+            for number in range(16):
                 monitor.monitor_run(f"first:train:{number}", service)
             assert order.done.wait(4 * PATIENCE)
     finally:
