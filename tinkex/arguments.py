@@ -16,20 +16,6 @@ from .ports import RestModule, ServiceModule
 from .rest.client import quoted_id
 from .types import Checkpoint
 
-__all__ = [
-    "NO_METADATA",
-    "as_checkpoint",
-    "as_policy",
-    "checked_executor",
-    "checked_metadata",
-    "checked_rest_module",
-    "checked_run_id",
-    "checked_service_module",
-    "checked_whole",
-    "checked_workers",
-    "config_for",
-]
-
 M = TypeVar("M")
 
 #: What a `rest_module` and a `service_client_module` must have.
@@ -95,11 +81,6 @@ def checked_executor(name: str, pool: Executor | None) -> Executor | None:
                 "cannot leave the process that it was made in; give a ThreadPoolExecutor"
             )
     return pool
-
-
-def checked_workers(given: int | None) -> int | None:
-    """A number of poll workers, 0 or more, or `None`."""
-    return None if given is None else checked_whole("poll_workers", given)
 
 
 def checked_whole(name: str, given: object) -> int:

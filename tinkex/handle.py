@@ -17,8 +17,6 @@ from .training.loop import Loop
 from .training.segments import Segments, checked_cursor
 from .types import Checkpoint
 
-__all__ = ["MonitoredRun"]
-
 
 class MonitoredRun:
     """A run that a monitor looks after, whichever successor carries it on.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from types import TracebackType
 from typing import Any, cast, overload
 
 from .arguments import (
@@ -14,7 +13,7 @@ from .arguments import (
     checked_rest_module,
     checked_run_id,
     checked_service_module,
-    checked_workers,
+    checked_whole,
     config_for,
 )
 from .config import Config
@@ -28,8 +27,6 @@ from .recovery.executor import RecoveryExecutor
 from .runs.status import RunStatus, StatusTable
 from .runtime.scheduler import Scheduler
 from .signals import Swept
-
-__all__ = ["Monitor"]
 
 
 class Monitor:
@@ -80,6 +77,8 @@ class Monitor:
         for name, value in (("rest_client_fun", rest_client_fun), ("scheduler", scheduler)):
             if value is not None and not callable(value):
                 raise TypeError(f"{name} must be callable or None, not {value!r}")
+        if poll_workers is not None:
+            checked_whole("poll_workers", poll_workers)
         if policy is None and config is not None:
             policy = config.recovery
         self.policy = as_policy(policy)
@@ -93,7 +92,7 @@ class Monitor:
             executor=RecoveryExecutor.over(executor),
             owns_executor=executor is None,
             scheduler=scheduler,
-            poll_workers=checked_workers(poll_workers),
+            poll_workers=poll_workers,
             on_sweep_end=self._swept,
         )
         self._runs = self._parts.runs
@@ -143,12 +142,7 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     # Commands
@@ -164,8 +158,7 @@ class Monitor:
 
         Args:
             run_id: The training client's `model_id`.
-            service: The service client, or a callable without arguments that returns one for
-                each attempt.
+            service: The service client, or a callable that makes one for each attempt.
             metadata: Carried by every event. `training_client` in it is read as `client`.
             client: The training client in use.
 
@@ -189,11 +182,10 @@ class Monitor:
         parts.owner.services.check(service)
         known = dict(checked_metadata(metadata))
         client = known.pop("training_client", None) if client is None else client
-        config = config_for(service, parts.rest.module, self._config, self._rest_client_fun)
         record = self._runs.register(
             run_id,
             service=service,
-            config=config,
+            config=config_for(service, parts.rest.module, self._config, self._rest_client_fun),
             metadata=checked_metadata(known),
             client=client,
             make_handle=lambda record: MonitoredRun(parts, record),

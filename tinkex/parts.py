@@ -11,12 +11,10 @@ from . import service as default_services
 from .policy import Policy
 from .polling.detection import Detection
 from .polling.sweeper import Sweeper
-from .ports import RestModule, RestPort, ServiceModule, ServicePort
+from .ports import RestModule, RestPort, ServiceModule
 from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
 from .recovery.executor import RecoveryExecutor
-from .recovery.holds import Holds
-from .recovery.incident import Incident, Owner
 from .runs.record import Record
 from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
@@ -26,8 +24,6 @@ from .runtime.waits import Waits
 from .signals import Swept
 from .training.confirmation import Confirmation
 from .training.loop import Loop
-
-__all__ = ["Parts"]
 
 #: How many requests a sweep may have in flight unless told otherwise.
 POLL_WORKERS = 8
@@ -58,10 +54,8 @@ class Parts:
     ) -> None:
         # Timers on threads of their own must not be held up by receivers either.
         inline = scheduler is not None and not _makes_threads(scheduler)
-        default_workers = POLL_WORKERS if scheduler is None else 0
-        workers = default_workers if poll_workers is None else poll_workers
-        # The most seconds that the poll of one run may take, its retries included.
-        bound = min(20.0, max(5.0, policy.poll_interval))
+        if poll_workers is None:
+            poll_workers = POLL_WORKERS if scheduler is None else 0
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
         self._joins: list[Callable[[float], object]] = []
@@ -73,36 +67,24 @@ class Parts:
         self.publisher = Publisher(sender, inline=inline, on_idle=self.waits.notify)
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits)
         self._close.append(self.runs.close)
-        if rest_module is None or rest_module is default_rest:
-            sleep = self.clock.sleep()
-            client = default_rest.RestClient(max_connections=max(workers, 1), wait=sleep)
-            polls, self.rest = RestPort(client, timeout=bound), RestPort(client)
-            # Last: an attempt that was under way may have had to list checkpoints.
-            self._close.append(client.close)
-        else:
-            polls = self.rest = RestPort(rest_module)
+        # The most seconds that the poll of one run may take, its retries included.
+        bound = min(20.0, max(5.0, policy.poll_interval))
+        polls, self.rest = self._rest_ports(rest_module, poll_workers, bound)
         self._dispatcher = executor.dispatcher
-        holds: Holds[Incident] = Holds(
-            self.clock, self.publisher, self.runs.of_account, self._dispatcher.release
-        )
-        owner = Owner(
+        self.owner = executor.owner_for(
             publisher=self.publisher,
             waits=self.waits,
             clock=self.clock,
             rest=self.rest,
-            services=ServicePort(
-                default_services if service_client_module is None else service_client_module
-            ),
-            holds=holds,
-            can_pause=True,
+            services=default_services if service_client_module is None else service_client_module,
+            runs_of=self.runs.of_account,
         )
-        self.owner = executor.adapted(owner)
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
-        self.detection = Detection(self.runs, holds, self.controller)
+        self.detection = Detection(self.runs, self.owner.holds, self.controller)
         self.sweeper = Sweeper(
             polls,
             self.clock,
-            workers=workers,
+            workers=poll_workers,
             bound=bound,
             detection=self.detection,
             on_end=on_sweep_end,
@@ -118,12 +100,21 @@ class Parts:
         )
         self._results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self._joins += (self.sweeper.join, self.publisher.join)
-        if self._results is not None:
-            self._close.append(partial(self._results.shutdown, wait=False))
-            self._joins.append(self._results.join)
-        if owns_executor:
-            self._close.append(partial(executor.shutdown, wait=False))
-            self._joins.append(executor.join)
+        for pool in (self._results, executor if owns_executor else None):
+            if pool is not None:
+                self._close.append(partial(pool.shutdown, wait=False))
+                self._joins.append(pool.join)
+
+    def _rest_ports(
+        self, module: RestModule | None, workers: int, bound: float
+    ) -> tuple[RestPort, RestPort]:
+        """The REST module as polls and as recoveries use it."""
+        if module is not None and module is not default_rest:
+            port = RestPort(module)
+            return port, port
+        client = default_rest.RestClient(max_connections=max(workers, 1), wait=self.clock.sleep())
+        self._close.append(client.close)
+        return RestPort(client, timeout=bound), RestPort(client)
 
     def loop(self, record: Record) -> Loop:
         """A run as its training loop sees it."""

@@ -15,8 +15,6 @@ from .errors import ApiResponseError, apart_from_outer
 from .service import is_service_client
 from .types import TrainingRun
 
-__all__ = ["PAGE_SIZE", "RestModule", "RestPort", "ServiceModule", "ServicePort"]
-
 #: How many runs are asked for in one page.
 PAGE_SIZE = 100
 

@@ -11,8 +11,6 @@ from .monitor import Monitor
 from .policy import Policy
 from .service import finished, model_id_of
 
-__all__ = ["watch"]
-
 
 @contextmanager
 def watch(

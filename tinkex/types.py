@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -54,7 +55,7 @@ class TinkerPath:
 def _path_problem(text: str) -> str | None:
     if not text.startswith(_SCHEME):
         return f"it does not begin with {_SCHEME}"
-    if not text.isprintable() or any(character.isspace() for character in text):
+    if not text.isprintable() or " " in text:
         return "it holds a space or a control character"
     parts = text.removeprefix(_SCHEME).split("/")
     if "" in parts or "." in parts or ".." in parts:
@@ -107,9 +108,8 @@ class Checkpoint(_Answer):
             return data
         sent = _values(cls, data)
         if not sent.keys() >= {"checkpoint_id", "checkpoint_type"}:
-            path = sent["tinker_path"]
-            if not _path_problem(path):
-                known = TinkerPath.parse(path)
+            with suppress(ValueError):
+                known = TinkerPath.parse(sent["tinker_path"])
                 sent.setdefault("checkpoint_id", known.name)
                 sent.setdefault("checkpoint_type", known.checkpoint_type)
         return cls(**sent)
@@ -160,8 +160,8 @@ class TrainingRunPage:
         page = _mapping(cls, data)
         cursor = page.get("cursor")
         total = None if cursor is None else _mapping(cls, cursor).get("total_count")
-        if total is not None:
-            total = _read(cls, "total_count", total, "int | None")
+        if total is not None and _whole(total) is None:
+            raise _misfit(cls, "total_count", total, "a whole number")
         rows = page.get("training_runs")
         # A bad row is left out; if all are bad, this is not a page.
         good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
@@ -227,24 +227,18 @@ def _values(owner: type, data: Any) -> dict[str, Any]:
     """The fields that were sent, checked; one with its default's value counts as not sent."""
     row = _mapping(owner, data)
     sent = {}
-    for name, default, kind in _fields(owner):
+    for name, default, (read, allowed) in _fields(owner):
         value = row.get(name, default)
         if value is not default or value is MISSING:
-            sent[name] = _read(owner, name, value, kind)
+            sent[name] = found = read(value)
+            if found is None:
+                raise _misfit(owner, name, value, allowed)
     return sent
 
 
 @cache
-def _fields(owner: type) -> tuple[tuple[str, Any, str], ...]:
-    return tuple((each.name, each.default, str(each.type)) for each in fields(owner))
-
-
-def _read(owner: type, name: str, value: Any, kind: str) -> Any:
-    read, allowed = _READERS[kind]
-    found = read(value)
-    if found is None:
-        raise _misfit(owner, name, value, allowed)
-    return found
+def _fields(owner: type) -> tuple[tuple[str, Any, tuple[Callable[[Any], Any], str]], ...]:
+    return tuple((each.name, each.default, _READERS[str(each.type)]) for each in fields(owner))
 
 
 def _text(value: Any) -> str | None:

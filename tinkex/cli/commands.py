@@ -12,8 +12,6 @@ from .. import __version__
 from . import rehearse, serve
 from .console import INTERRUPTED, UNUSABLE, complain
 
-__all__ = ["main"]
-
 #: The commands' modules, in the order of the help.
 COMMANDS = (rehearse, serve)
 

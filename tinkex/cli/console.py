@@ -6,8 +6,6 @@ import argparse
 import shutil
 import sys
 
-__all__ = ["FAILED", "INTERRUPTED", "UNUSABLE", "can_print", "complain", "say", "whole", "width"]
-
 #: Exit statuses beside 0: something failed; the command could not begin; it was interrupted.
 FAILED = 1
 UNUSABLE = 2

@@ -9,8 +9,6 @@ from typing import Any
 
 from .console import FAILED, UNUSABLE, can_print, complain, say, whole, width
 
-__all__ = ["add"]
-
 #: Columns by which the lines below a scenario's name are indented.
 INDENT = 6
 

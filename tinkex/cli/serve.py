@@ -10,8 +10,6 @@ from typing import Any
 
 from .console import FAILED, complain, say, whole
 
-__all__ = ["add"]
-
 
 def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""

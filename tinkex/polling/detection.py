@@ -11,13 +11,12 @@ from ..recovery.controller import Controller
 from ..recovery.error_kinds import Kind, classify
 from ..recovery.holds import REFUSED, Holds
 from ..recovery.incident import Incident
+from ..runs.apply import Row
 from ..runs.changes import PollFailed, Seen
 from ..runs.record import Record
-from ..runs.run_map import Row, RunMap
+from ..runs.run_map import RunMap
 from ..service import secrets_of, without_secrets
 from ..types import TrainingRun
-
-__all__ = ["Detection"]
 
 
 class Detection:

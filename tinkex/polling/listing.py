@@ -10,8 +10,6 @@ from ..ports import PAGE_SIZE
 from ..recovery.error_kinds import Kind, classify
 from ..runs.record import Record
 
-__all__ = ["AccountView", "Listing", "is_of_account", "refuses_listing"]
-
 #: Answers that mean that a server has no list of runs, or not of this size.
 _REFUSALS = frozenset({400, 404, 405, 422, 501})
 

@@ -12,8 +12,6 @@ from ..runs.record import Record
 from ..signals import Swept
 from .listing import Listing
 
-__all__ = ["Page", "Poll", "Sweep"]
-
 
 @dataclass(slots=True, eq=False)
 class Sweep:

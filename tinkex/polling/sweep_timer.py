@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from ..runtime.scheduler import Clock, Timer
 
-__all__ = ["SweepTimer"]
-
 logger = logging.getLogger(__name__)
 
 

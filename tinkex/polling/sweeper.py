@@ -21,8 +21,6 @@ from .detection import Detection
 from .listing import AccountView, Listing, is_of_account, refuses_listing
 from .sweep import Page, Poll, Sweep
 
-__all__ = ["Sweeper"]
-
 logger = logging.getLogger(__name__)
 
 #: A request that has taken longer than this, in seconds, does not hold a sweep's end any more.

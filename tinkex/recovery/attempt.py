@@ -33,16 +33,6 @@ from ..service import credentials_of, model_id_of, secrets_of, without_secrets
 from ..types import Checkpoint, TrainingRun
 from .error_kinds import Kind, classify
 
-__all__ = [
-    "AttemptReport",
-    "AttemptTask",
-    "RecoveryRequest",
-    "current_task",
-    "find_orphans",
-    "make_plan",
-    "run_attempt",
-]
-
 logger = logging.getLogger(__name__)
 
 #: The key of a successor's `user_metadata` that names the run it was recovered from.
@@ -154,9 +144,8 @@ class AttemptReport:
             # An error of a library may be more than a pickle can hold.
             kind, category = type(error).__name__, getattr(error, "category", None)
             words = None if category is None else str(category)
-            kept["error"] = ServiceError(
-                kind, in_words(error), status=status_of(error), category=words
-            )
+            status = status_of(error)
+            kept["error"] = ServiceError(kind, in_words(error), status=status, category=words)
         return partial(AttemptReport, **kept), ()
 
 
@@ -172,36 +161,35 @@ def current_task() -> AttemptTask | None:
 
 def run_attempt(task: AttemptTask) -> AttemptReport:
     """Make an attempt on the calling thread. Its errors come back in the report."""
-    request = task.request
-    report = AttemptReport(with_optimizer=task.with_optimizer, run=task.run)
-    service = request.service
-    keyed = task
+    request, service, keyed = task.request, task.request.service, task
+    known: dict[str, Any] = {"with_optimizer": task.with_optimizer, "run": task.run}
     token = _current.set(task)
     try:
         with apart_from_outer():
             keyed = _with_key(task)
             candidates = _candidates(keyed)
             checkpoint = candidates[0].checkpoint
-            report = replace(report, checkpoint=checkpoint, rungs_left=len(candidates) - 1)
+            known.update(checkpoint=checkpoint, rungs_left=len(candidates) - 1)
             task.on_selected(checkpoint)
             service = request.services.opened(service)
             _check_wanted(task)
-            report = replace(report, loading=True, run=task.run or _asked(keyed.request))
+            run = task.run or _asked(keyed.request)
+            known.update(loading=True, run=run)
             client = request.services.restore(
                 service,
                 checkpoint.tinker_path,
-                _successor_metadata(task, checkpoint, report.run),
+                _successor_metadata(task, checkpoint, run),
                 with_optimizer=task.with_optimizer,
             )
-            report = replace(report, loading=False)
-            return replace(report, client=client, successor_id=model_id_of(client))
+            known["loading"] = False
+            known.update(client=client, successor_id=model_id_of(client))
     except BaseException as error:
         if not isinstance(error, Exception) and current_thread() is main_thread():
             raise  # an interrupt of the caller, whose thread this is
-        shown = without_secrets(error, secrets_of(service, keyed.request.config))
-        return replace(report, error=shown)
+        known["error"] = without_secrets(error, secrets_of(service, keyed.request.config))
     finally:
         _current.reset(token)
+    return AttemptReport(**known)
 
 
 def _check_wanted(task: AttemptTask) -> None:

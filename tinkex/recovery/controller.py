@@ -8,11 +8,11 @@ from functools import partial
 
 from ..errors import AlreadyPendingError, IncidentBudgetError, MonitorStoppedError, TinkexError
 from ..policy import Policy
+from ..runs.apply import Result
 from ..runs.changes import AttemptFailed, Change, Flagged, GaveUp, Recovered, Requested, Stopped
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
-from ..runtime.publisher import Notice
 from ..signals import Completed, Exhausted
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
@@ -20,8 +20,6 @@ from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
 from .holds import REFUSED
 from .incident import Dropped, Owner
-
-__all__ = ["Controller"]
 
 
 class Controller:
@@ -32,6 +30,8 @@ class Controller:
 
     def __init__(self, policy: Policy, runs: RunMap, dispatcher: Dispatcher, owner: Owner) -> None:
         self._policy = policy
+        # Callbacks are called here: they need not travel with each attempt.
+        self._carried = replace(policy, on_recovery=None, on_failure=None)
         self._runs = runs
         self._dispatcher = dispatcher
         self._owner = owner
@@ -46,14 +46,10 @@ class Controller:
     def recover(
         self, record: Record, cause: BaseException | None = None, run_id: str | None = None
     ) -> Future[Completed]:
-        """Begin a recovery now, if `run_id` is still the live generation.
+        """Begin a recovery now; with `run_id`, only if that is still the live generation.
 
         `cause` is the error of its training loop; `None`: a caller asks, whatever the budget.
-        With `run_id`, only if that is still the live generation.
-
-        Raises:
-            AlreadyPendingError: One is under way.
-            MonitorStoppedError: The run is not monitored any more.
+        Raises `AlreadyPendingError` or `MonitorStoppedError`.
         """
         about = run_id or record.run_id
         if self._owner.closing:
@@ -91,8 +87,7 @@ class Controller:
                 run_id=record.run_id,
                 root_id=record.root_id,
                 service=record.service,
-                # Callbacks are called here: they need not travel with each attempt.
-                policy=replace(self._policy, on_recovery=None, on_failure=None),
+                policy=self._carried,
                 rest=self._owner.rest,
                 services=self._owner.services,
                 config=record.config,
@@ -116,7 +111,7 @@ class Controller:
 
     # What an incident tells, and what ends it
 
-    def _take(self, record: Record, change: Change, publish: bool) -> tuple[Notice, ...] | None:
+    def _take(self, record: Record, change: Change, publish: bool) -> Result:
         """Apply a change of an incident; `None` where its result is not wanted any more."""
         if isinstance(change, Dropped):
             if record.run_id == change.run_id and record.state.is_pending:

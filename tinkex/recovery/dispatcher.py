@@ -16,8 +16,6 @@ from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
 from .incident import Attempt, Dropped, Incident, Listener, Owner
 from .outcome import conclude, end_with, stopped, tell_left_behind, tell_orphan
 
-__all__ = ["JOIN_GRACE", "Dispatcher"]
-
 logger = logging.getLogger(__name__)
 
 #: Seconds that our own threads may take to end.
@@ -25,16 +23,15 @@ JOIN_GRACE = 1.0
 
 
 class Dispatcher:
-    """Begins attempts as slots come free, on the executor that `pool()` returns.
+    """Begins attempts on `pool` as slots come free.
 
-    `pool` returns the executor that an attempt is submitted to. At most `max_concurrent`
-    attempts are under way, and as many abandoned ones may hang beside them.
+    At most `max_concurrent` are under way, and as many abandoned ones may hang beside them.
 
     Threads: every method is safe from any thread. Nothing is called under the lock but `Holds`,
     which only touches memory.
     """
 
-    def __init__(self, pool: Callable[[], Executor], max_concurrent: int) -> None:
+    def __init__(self, pool: Executor, max_concurrent: int) -> None:
         self._pool = pool
         self._max_concurrent = max_concurrent
         self._lock = threading.Lock()
@@ -63,11 +60,8 @@ class Dispatcher:
         """Open an incident; its first attempt begins as soon as there is a slot.
 
         `listener` is told each change and may refuse `Recovered`. With `joining` it is told those
-        of the incident that another owner has of this run already.
-
-        Raises:
-            AlreadyPendingError: There is one for this run already.
-            MonitorStoppedError: Closed.
+        of the incident that another owner has of this run already; without, that raises
+        `AlreadyPendingError`. Raises `MonitorStoppedError` where closed.
         """
         incident = Incident(request, metadata, owner, listener)
         with self._lock:
@@ -244,7 +238,7 @@ class Dispatcher:
         job: Any = None
         error: Exception | None = None
         try:
-            job = self._pool().submit(run_attempt, attempt.make_task())
+            job = self._pool.submit(run_attempt, attempt.make_task())
         except Exception as refused:
             error = refused
         if callable(getattr(job, "add_done_callback", None)):
@@ -275,7 +269,7 @@ class Dispatcher:
         if attempt.incident.settled and request.rest.can_list:
             # This is the thread of timers, which asks no server.
             with suppress(Exception):
-                self._pool().submit(tell_left_behind, attempt.incident, None)
+                self._pool.submit(tell_left_behind, attempt.incident, None)
         self._pump()
 
     def _ended(self, attempt: Attempt, report: AttemptReport | None) -> None:

@@ -15,28 +15,21 @@ from ..errors import (
     status_of,
 )
 
-__all__ = ["Failure", "Kind", "classify", "is_unusable"]
-
 #: HTTP statuses that speak of the account, and of a checkpoint that cannot be loaded.
 ACCOUNT_STATUSES = frozenset({401, 402, 403})
 
-
 CHECKPOINT_STATUSES = frozenset({400, 404, 409, 410, 422})
-
 
 #: HTTP statuses that ask for patience: waited for, not counted.
 PATIENCE_STATUSES = frozenset({429, 503})
 
-
 #: HTTP statuses beside 5xx that a later try may not meet again.
 TRANSIENT_STATUSES = frozenset({408, 425})
-
 
 #: Error classes of HTTP libraries and of the official SDK, by name, that stand for the network.
 _NETWORK_NAMES = frozenset(
     {"APIConnectionError", "APITimeoutError", "ConnectError", "ReadTimeout", "ConnectTimeout"}
 )
-
 
 #: What servers say when a client's run cannot be trained any more, flagged or not.
 _UNUSABLE = re.compile(
@@ -45,7 +38,6 @@ _UNUSABLE = re.compile(
     r"|\b(not loaded|unloaded|poisoned|corrupted)\b",
     re.IGNORECASE,
 )
-
 
 #: What may speak of something else as well, such as the model of a sampler.
 _MAYBE_UNUSABLE = re.compile(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import partial
@@ -25,10 +24,10 @@ from ..config import Config
 from ..errors import RecoveryDisabledError
 from ..policy import Policy
 from ..ports import RestModule, RestPort, ServiceModule, ServicePort
-from ..runs.apply import notices_of
+from ..runs.apply import Result, notices_of
 from ..runs.changes import Change, RecoveryChange
 from ..runtime.daemon_pool import DaemonPool
-from ..runtime.publisher import Notice, Publisher
+from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from ..runtime.waits import Waits
 from ..signals import Completed
@@ -36,9 +35,7 @@ from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
 from .dispatcher import JOIN_GRACE, Dispatcher
 from .holds import Holds
-from .incident import Incident, Owner
-
-__all__ = ["RecoveryExecutor"]
+from .incident import Owner
 
 
 class RecoveryExecutor:
@@ -74,15 +71,23 @@ class RecoveryExecutor:
         self._rest_module = checked_rest_module(rest_module)
         self._services = checked_service_module(service_client_module)
         self._scheduler = scheduler
-        self._given_pool = checked_executor("pool", pool)
-        self._max_concurrent = max_concurrent
-        self._lock = threading.Lock()
-        # Guarded by _lock: _own_pool, _own_scheduler and _owner, made when first needed.
-        self._own_pool: DaemonPool | None = None
-        self._own_scheduler: ThreadScheduler | None = None
-        self._owner: Owner | None = None
+        given = checked_executor("pool", pool)
+        # Neither makes a thread before it is used. The pool has as many again for attempts that
+        # were abandoned and still hang.
+        self._own_pool = DaemonPool(2 * max_concurrent, "tinkex-recovery")
+        self._own_scheduler = ThreadScheduler("tinkex-executor")
         #: The incidents under way, for monitors.
-        self.dispatcher = Dispatcher(self._pool, max_concurrent)
+        self.dispatcher = Dispatcher(self._own_pool if given is None else given, max_concurrent)
+        clock = Clock(self._own_scheduler if scheduler is None else scheduler)
+        waits = Waits(clock)
+        # Of the recoveries that are asked for here. No poll tells it when an account works again.
+        self._owner = self.owner_for(
+            publisher=Publisher(self, inline=scheduler is not None, on_idle=waits.notify),
+            waits=waits,
+            clock=clock,
+            rest=RestPort(default_rest),
+            services=default_services,
+        )
 
     @classmethod
     def over(cls, given: RecoveryExecutor | Executor | None) -> RecoveryExecutor:
@@ -127,7 +132,7 @@ class RecoveryExecutor:
         checked = as_policy(policy)
         if not checked.enabled:
             raise RecoveryDisabledError(f"run {run_id!r}: the policy has enabled=False")
-        owner = self._own_owner()
+        owner = self._owner
         owner.services.check(service)
         request = RecoveryRequest(
             run_id=checked_run_id(run_id),
@@ -141,17 +146,16 @@ class RecoveryExecutor:
             run_ids=(run_id,),
             known=() if last_checkpoint is None else (as_checkpoint(last_checkpoint),),
         )
+        listener = partial(self._publish, run_id, checked)
+        return self.dispatcher.begin(request, checked_metadata(metadata), owner, listener).future
 
-        def listener(change: Change, _: bool) -> tuple[Notice, ...] | None:
-            if not isinstance(change, RecoveryChange):
-                return None
-            notices = notices_of(change, checked)
-            owner.publisher.queue(run_id, notices)
-            owner.publisher.flush()
-            return notices
-
-        told = checked_metadata(metadata)
-        return self.dispatcher.begin(request, told, owner, listener).future
+    def _publish(self, run_id: str, policy: Policy, change: Change, _: bool) -> Result:
+        if not isinstance(change, RecoveryChange):
+            return None
+        notices = notices_of(change, policy)
+        self._owner.publisher.queue(run_id, notices)
+        self._owner.publisher.flush()
+        return notices
 
     def shutdown(self, wait: bool = True, *, timeout: float = 5.0) -> None:
         """Take no more recoveries and end those that wait; threads of our own are ended.
@@ -162,63 +166,35 @@ class RecoveryExecutor:
             timeout: Seconds. Attempts that are still under way then are abandoned.
         """
         self.dispatcher.close()
-        owner = self._own_owner()
-        with self._lock:
-            pool, scheduler = self._own_pool, self._own_scheduler
-        joins = [owner.publisher.join, self.join]
-        if scheduler is not None:
-            joins.append(scheduler.close)
-        close = [] if pool is None else [partial(pool.shutdown, wait=False, cancel_futures=True)]
+        close = (partial(self._own_pool.shutdown, wait=False, cancel_futures=True),)
+        joins = (self._owner.publisher.join, self.join, self._own_scheduler.close)
         patience, grace = (timeout, JOIN_GRACE) if wait else (0.0, 0.0)
-        self.dispatcher.stop(owner, patience, grace, close=close, joins=joins)
+        self.dispatcher.stop(self._owner, patience, grace, close=close, joins=joins)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of its own pool after `shutdown`, at most `timeout` seconds."""
-        with self._lock:
-            pool = self._own_pool
-        if pool is not None:
-            pool.join(timeout)
+        self._own_pool.join(timeout)
 
-    def adapted(self, owner: Owner) -> Owner:
-        """The owner, with what was handed in here in place of its own."""
-        return replace(
-            owner,
-            clock=owner.clock if self._scheduler is None else Clock(self._scheduler),
-            rest=owner.rest if self._rest_module is None else RestPort(self._rest_module),
-            services=owner.services if self._services is None else ServicePort(self._services),
+    def owner_for(
+        self,
+        *,
+        publisher: Publisher,
+        waits: Waits,
+        clock: Clock,
+        rest: RestPort,
+        services: ServiceModule,
+        runs_of: Callable[[Config | None], tuple[str, ...]] | None = None,
+    ) -> Owner:
+        """Make an owner of incidents; what was handed in here replaces what is given.
+
+        `runs_of` gives an account's runs; without it no poll tells when an account works again.
+        """
+        return Owner(
+            publisher=publisher,
+            waits=waits,
+            clock=clock if self._scheduler is None else Clock(self._scheduler),
+            rest=rest if self._rest_module is None else RestPort(self._rest_module),
+            services=ServicePort(services if self._services is None else self._services),
+            holds=Holds(clock, publisher, runs_of or (lambda _: ()), self.dispatcher.release),
+            can_pause=runs_of is not None,
         )
-
-    def _pool(self) -> Executor:
-        if self._given_pool is not None:
-            return self._given_pool
-        with self._lock:
-            if self._own_pool is None:
-                # As many again for attempts that were abandoned and still hang.
-                self._own_pool = DaemonPool(2 * self._max_concurrent, "tinkex-recovery")
-            return self._own_pool
-
-    def _own_owner(self) -> Owner:
-        """The owner of recoveries that were asked for here."""
-        with self._lock:
-            if self._owner is None:
-                scheduler = self._scheduler
-                if scheduler is None:
-                    scheduler = self._own_scheduler = ThreadScheduler("tinkex-executor")
-                clock = Clock(scheduler)
-                waits = Waits(clock)
-                inline = self._scheduler is not None
-                publisher = Publisher(self, inline=inline, on_idle=waits.notify)
-                holds: Holds[Incident] = Holds(
-                    clock, publisher, lambda _: (), self.dispatcher.release
-                )
-                own = Owner(
-                    publisher=publisher,
-                    waits=waits,
-                    clock=clock,
-                    rest=RestPort(default_rest),
-                    services=ServicePort(default_services),
-                    holds=holds,
-                    can_pause=False,
-                )
-                self._owner = self.adapted(own)
-            return self._owner

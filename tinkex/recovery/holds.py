@@ -15,8 +15,6 @@ from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock
 from ..signals import Paused, Resumed
 
-__all__ = ["REFUSED", "Breaker", "Holds"]
-
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
 

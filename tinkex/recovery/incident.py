@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from ..config import Config
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
+from ..runs.apply import Result
 from ..runs.changes import AttemptStep, Change
-from ..runtime.publisher import Notice, Publisher
+from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
 from ..runtime.waits import Waits
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
@@ -20,8 +21,6 @@ from .attempt import AttemptReport, AttemptTask, RecoveryRequest
 from .holds import Holds
 from .retry import Tally
 
-__all__ = ["Attempt", "Dropped", "Incident", "Listener", "Owner"]
-
 #: The events of an attempt.
 E = TypeVar(
     "E", bound=Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
@@ -29,7 +28,7 @@ E = TypeVar(
 
 #: Takes a change of an incident and returns what it gives rise to, `None` where it is refused.
 #: Publishes that where the second argument says so.
-Listener = Callable[[Change, bool], tuple[Notice, ...] | None]
+Listener = Callable[[Change, bool], Result]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +101,12 @@ class Incident:
         """Seconds since the incident began."""
         return self.owner.clock.monotonic() - self.began
 
-    def tell(self, change: Change) -> tuple[Notice, ...] | None:
+    def tell(self, change: Change) -> Result:
         """Tell a change to the owner and to those that joined; the first that takes it publishes.
 
         Returns what follows from it, `None` where all refuse it.
         """
-        taken: tuple[Notice, ...] | None = None
+        taken: Result = None
         for listener in tuple(self.listeners):
             answer = listener(change, taken is None)
             taken = answer if taken is None else taken

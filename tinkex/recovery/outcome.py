@@ -19,8 +19,6 @@ from .holds import Breaker
 from .incident import Attempt, Incident
 from .retry import Action, Decision, decide
 
-__all__ = ["conclude", "end_with", "stopped", "tell_left_behind", "tell_orphan"]
-
 logger = logging.getLogger(__name__)
 
 #: How a refusal of the account can look from inside an attempt: the official SDK, for one,
@@ -28,16 +26,17 @@ logger = logging.getLogger(__name__)
 _MAY_BE_A_REFUSAL = frozenset({Kind.SERVER, Kind.PATIENCE, Kind.CODE})
 
 
-def conclude(
-    attempt: Attempt,
-    report: AttemptReport,
-    settle: Callable[[Incident], bool],
-    release: Callable[[tuple[Incident], float], None],
-) -> None:
+#: Closes an incident; false where it was closed before.
+Settle = Callable[[Incident], bool]
+
+#: Lets the next attempts of incidents begin, in some seconds.
+Release = Callable[[tuple[Incident], float], None]
+
+
+def conclude(attempt: Attempt, report: AttemptReport, settle: Settle, release: Release) -> None:
     """Tell what follows an attempt that was not abandoned, and begin it.
 
-    Where the report has a client, the incident is settled; `settle` closes one and is false
-    where it was closed before. `release` lets the next attempt begin in some seconds.
+    Where the report has a client, the incident is settled.
     """
     incident = attempt.incident
     try:
@@ -90,9 +89,7 @@ def _hand_over(attempt: Attempt, report: AttemptReport, made: dict[str, Any]) ->
         end_with(incident, stopped(incident))
 
 
-def _failed(
-    attempt: Attempt, report: AttemptReport, settle: Callable[[Incident], bool]
-) -> float | None:
+def _failed(attempt: Attempt, report: AttemptReport, settle: Settle) -> float | None:
     incident = attempt.incident
     request, incident.run = incident.request, report.run or incident.run
     raised = report.error or RecoveryError(

@@ -13,8 +13,6 @@ import tenacity
 from ..policy import Policy
 from .error_kinds import Failure, Kind
 
-__all__ = ["Action", "Decision", "Tally", "decide"]
-
 #: The most seconds that a policy's own wait strategy may ask for.
 LONGEST_DELAY = 86_400.0
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["Panel", "draw"]
-
 #: The least columns of a chart, and of a chart with panels side by side.
 NARROWEST = 30
 BESIDE = 60

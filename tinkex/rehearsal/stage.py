@@ -16,8 +16,6 @@ from ..policy import Policy
 from ..signals import Event, subscribe
 from .web.server import RehearsalServer
 
-__all__ = ["Events", "Stage"]
-
 #: The default poll interval of monitors, in seconds.
 POLL_INTERVAL = 0.1
 #: The most seconds that a wait may take, and the end of a client's session.

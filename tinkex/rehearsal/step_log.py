@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from .web.server import RehearsalServer
 
-__all__ = ["History", "history", "largest_difference"]
-
 #: (step, loss) of each optimizer step that led to the newest weights, in order.
 History = tuple[tuple[int, float], ...]
 

@@ -19,8 +19,6 @@ from .step_log import History, history, largest_difference
 from .trainee import Course, new_client, train, train_segments
 from .words import in_words, short_id
 
-__all__ = ["FEWEST_STEPS", "Rehearsal", "rehearse"]
-
 #: With fewer steps nothing is left to compare after the recovery.
 FEWEST_STEPS = 4
 #: About how many checkpoints are saved in a rehearsal.

@@ -15,8 +15,6 @@ from ..training.segments import Segment
 from .engine.backend import BASE_MODEL
 from .engine.corpus import batch
 
-__all__ = ["Course", "new_client", "save_steps", "train", "train_segments"]
-
 RANK = 8
 LEARNING_RATE = 0.05
 #: Seconds for an answer of a server on this machine.

@@ -21,8 +21,6 @@ from ..signals import (
 )
 from ..types import Checkpoint
 
-__all__ = ["in_words", "name_of", "short_id"]
-
 #: How many characters of a session's id are shown.
 ID_LENGTH = 8
 #: The longest sentence, so that a line with the time before it fits in 80 columns.

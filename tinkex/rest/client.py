@@ -26,14 +26,6 @@ from ..types import (
 from .sockets import Call
 from .transport import Account, Answer, object_of, status_error
 
-__all__ = [
-    "RestClient",
-    "get_training_run",
-    "get_weights_info",
-    "list_checkpoints",
-    "list_training_runs",
-]
-
 #: The default time limit of one call with all its retries, in seconds.
 DEFAULT_TIMEOUT = 20.0
 

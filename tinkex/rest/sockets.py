@@ -23,8 +23,6 @@ import urllib3.connection
 from ..config import Config
 from ..errors import RestError
 
-__all__ = ["BoundedAdapter", "Call"]
-
 _BUFFER_BYTES = 64 * 1024
 
 # The call for which this thread makes a request; urllib3 has no way to pass it to a socket.

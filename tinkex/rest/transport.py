@@ -31,8 +31,6 @@ from ..errors import (
 )
 from .sockets import BoundedAdapter, Call
 
-__all__ = ["MAX_BODY_BYTES", "Account", "Answer", "object_of", "status_error"]
-
 #: The largest answer that is accepted, in bytes after decompression.
 MAX_BODY_BYTES = 16 * 1024 * 1024
 

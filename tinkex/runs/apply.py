@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -18,8 +18,6 @@ from .record import History, Record
 from .rows import NEWS, quiet_row
 from .state import RunState, check_transition
 
-__all__ = ["APPLIED_BY", "Moment", "apply", "apply_row", "notices_of"]
-
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
 
@@ -30,6 +28,9 @@ WARN_EVERY = 60.0
 #: poll intervals then lie between two polls.
 MISSES = 3
 MISSING_INTERVALS = 10
+
+#: A row of a list: the run it is about, the generation that was asked for, and what it says.
+Row = tuple[Record, str, Any]
 
 #: The notices of a change in their order, or `None` where the run refuses it.
 Result = tuple[Notice, ...] | None
@@ -57,14 +58,21 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
     return None if is_refused else APPLIED_BY[type(change)](record, change, moment)
 
 
-def apply_row(record: Record, run_id: str, row: Any, now: datetime, warn_before: datetime) -> bool:
-    """Apply a list's row where it brings no news, as `quiet_row` tells; return whether it did."""
-    saved = quiet_row(record, run_id, row, warn_before)
-    if saved is NEWS:
-        return False
-    record.saved = saved
-    record.last_poll = now
-    return True
+def apply_rows(rows: Iterable[Row], now: datetime, warn_before: datetime) -> list[Row]:
+    """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do.
+
+    The caller holds the lock of the records.
+    """
+    news = []
+    for row in rows:
+        record, run_id, sent = row
+        saved = quiet_row(record, run_id, sent, warn_before)
+        if saved is NEWS:
+            news.append(row)
+        else:
+            record.saved = saved
+            record.last_poll = now
+    return news
 
 
 # Polls

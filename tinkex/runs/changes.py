@@ -15,27 +15,6 @@ from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, F
 from ..types import Checkpoint, TrainingRun
 from .checkpoints import Cursor
 
-__all__ = [
-    "AttemptFailed",
-    "AttemptStep",
-    "CauseNoted",
-    "Change",
-    "Flagged",
-    "GaveUp",
-    "Orphaned",
-    "PollFailed",
-    "Polled",
-    "Reached",
-    "Recovered",
-    "RecoveryChange",
-    "Requested",
-    "SaveBegan",
-    "Saved",
-    "Seen",
-    "Stopped",
-    "Updated",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:

@@ -11,18 +11,6 @@ from typing import Any
 from ..policy import Policy, Specific
 from ..types import Checkpoint, TinkerPath
 
-__all__ = [
-    "Candidate",
-    "Cursor",
-    "LeftOut",
-    "Plan",
-    "by_path",
-    "cursor_of",
-    "newest_checkpoint",
-    "plan_recovery",
-    "unprotected_since",
-]
-
 #: Keys of a checkpoint's `user_metadata` under which its cursor travels.
 STEP_KEY = "tinkex_step"
 DATA_KEY = "tinkex_data"

@@ -15,8 +15,6 @@ from .checkpoints import Cursor, by_path, cursor_of
 from .state import Generation, RunState
 from .status import RunStatus
 
-__all__ = ["ROW_FIELDS", "History", "Record"]
-
 #: The fields of a checkpoint's row that are kept for a healthy run.
 ROW_FIELDS = ("tinker_path", "time", "size_bytes", "public", "expires_at", "user_metadata")
 
@@ -107,7 +105,8 @@ class Record:
     @property
     def run_ids(self) -> tuple[str, ...]:
         """Every id of the lineage, the live one first."""
-        return (self.run_id, *(each.run_id for each in reversed(self.history.past)))
+        past = self.history.past
+        return (self.run_id, *[each.run_id for each in reversed(past)]) if past else (self.run_id,)
 
     @property
     def last_checkpoint(self) -> Checkpoint | None:

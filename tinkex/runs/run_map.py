@@ -10,19 +10,14 @@ from typing import Any
 from ..config import Config
 from ..errors import MonitorStoppedError
 from ..policy import Policy
-from ..runtime.publisher import Notice, Publisher
+from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from .apply import Moment, apply, apply_row
+from .apply import Moment, Result, Row, apply, apply_rows
 from .changes import Change, Stopped, Updated
 from .record import Record
 from .state import RunState
 from .status import RunStatus
-
-__all__ = ["Row", "RunMap"]
-
-#: A row of a list: the run it is about, the generation that was asked for, and what it says.
-Row = tuple[Record, str, Any]
 
 
 class RunMap:
@@ -49,9 +44,7 @@ class RunMap:
 
     # Changes
 
-    def apply(
-        self, record: Record, change: Change, *, publish: bool = True
-    ) -> tuple[Notice, ...] | None:
+    def apply(self, record: Record, change: Change, *, publish: bool = True) -> Result:
         """Apply a change and return what it gives rise to, `None` where it was refused.
 
         With `publish` that is queued in the same step, so that no later change can have its own
@@ -59,7 +52,7 @@ class RunMap:
         """
         moment = self._moment()
         with self.lock:
-            before = record.state, record.client
+            state, client = record.state, record.client
             notices = apply(record, change, moment)
             if notices is None:
                 return None
@@ -69,10 +62,11 @@ class RunMap:
                 for run_id in record.run_ids:
                     if self._records.get(run_id) is record:
                         del self._records[run_id]
+            is_moved = record.state is not state or record.client is not client
+            publish = publish and bool(notices)
             if publish:
                 self._publisher.queue(record.root_id, notices)
-            is_moved = before != (record.state, record.client)
-        if notices and publish:
+        if publish:
             self._publisher.flush()
         if is_moved:
             self._waits.notify()
@@ -83,7 +77,7 @@ class RunMap:
         now = self._clock.utc()
         warn_before = now - timedelta(seconds=self._policy.unprotected_after)
         with self.lock:
-            return [row for row in rows if not apply_row(*row, now, warn_before)]
+            return apply_rows(rows, now, warn_before)
 
     def register(
         self,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-__all__ = ["TRANSITIONS", "Generation", "RunState", "check_transition"]
-
 
 class RunState(StrEnum):
     """What is known of a run."""

@@ -11,8 +11,6 @@ from typing import Any
 from ..types import Checkpoint
 from .state import RunState
 
-__all__ = ["RunStatus", "StatusTable"]
-
 _COLORS = {
     RunState.HEALTHY: "#1a7f37",
     RunState.FAILING: "#9a6700",

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable
 
 from .daemon_pool import DaemonPool
 
-__all__ = ["Delivery"]
-
 logger = logging.getLogger(__name__)
 
 #: How many lanes may be delivered at the same time.

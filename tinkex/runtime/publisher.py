@@ -23,8 +23,6 @@ from ..signals import (
 )
 from .delivery import Delivery
 
-__all__ = ["Call", "Notice", "Publisher"]
-
 logger = logging.getLogger(__name__)
 
 _LEVELS: dict[type[Event], int] = {

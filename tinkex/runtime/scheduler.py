@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
-
-__all__ = ["Clock", "Scheduler", "ThreadScheduler", "Timer"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +51,12 @@ class Clock:
         own_now = getattr(scheduler, "now", None)
         self.monotonic: Callable[[], float] = own_now or time.monotonic
         self._wait: Any = getattr(scheduler, "wait", None)
-        # A scheduler with a clock of its own (a fake, say) also carries the calendar along.
-        self._anchor = (datetime.now(UTC), own_now()) if own_now else None
-
-    def utc(self) -> datetime:
-        """The time of day, aware, in UTC."""
-        if self._anchor is None:
-            return datetime.now(UTC)
-        day, start = self._anchor
-        return day + timedelta(seconds=self.monotonic() - start)
+        #: The time of day, aware, in UTC.
+        self.utc: Callable[[], datetime] = partial(datetime.now, UTC)
+        if own_now:
+            # A scheduler with a clock of its own (a fake, say) also carries the calendar along.
+            day, start = self.utc(), own_now()
+            self.utc = lambda: day + timedelta(seconds=own_now() - start)
 
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
         """Start a timer that calls `function` in `delay` seconds."""

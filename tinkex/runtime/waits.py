@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from .scheduler import Clock
 
-__all__ = ["Waits"]
-
 
 class Waits:
     """One condition for all waits of a monitor or executor; safe from any thread."""

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import ParamSpec, TypeVar
 
-__all__ = ["InlineExecutor"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -10,8 +10,6 @@ from ..errors import ApiStatusError
 from ..types import Checkpoint, TrainingRun
 from .service import MADE, Failures
 
-__all__ = ["FakeRest"]
-
 
 class FakeRest:
     """A `rest_module` that knows the runs that a test sets.

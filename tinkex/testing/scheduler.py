@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from ..errors import TinkexError
 
-__all__ = ["DeadlockError", "FakeScheduler"]
-
 
 class DeadlockError(TinkexError):
     """Raised by `FakeScheduler.wait` when no timer is left that could end the wait."""

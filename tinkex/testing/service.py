@@ -10,8 +10,6 @@ from typing import Any
 
 from ..types import Checkpoint, TinkerPath
 
-__all__ = ["MADE", "Failures", "FakeServiceClient", "FakeTrainingClient"]
-
 #: The beginning of the ids of runs that a `FakeServiceClient` made.
 MADE = "fake:"
 

@@ -17,8 +17,6 @@ from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from ..service import secrets_of, without_secrets
 
-__all__ = ["Confirmation"]
-
 #: Seconds between two polls of a run whose training loop has failed.
 LOOK_EVERY = 2.0
 

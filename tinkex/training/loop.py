@@ -26,8 +26,6 @@ from ..runtime.waits import Waits
 from ..types import Checkpoint, TinkerPath
 from .confirmation import Confirmation
 
-__all__ = ["Loop", "Outlook"]
-
 logger = logging.getLogger(__name__)
 
 #: Seconds between two log lines while a training loop waits for its recovery.

@@ -18,8 +18,6 @@ from ..types import Checkpoint
 from .loop import Loop, Outlook
 from .progress import Progress
 
-__all__ = ["ResumePoint", "Segment", "Segments"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumePoint:

@@ -14,8 +14,6 @@ from .runs import Run, now
 from .state import Session, State
 from .training import LoadWeights, Operation, Outcome, Trainer
 
-__all__ = ["BASE_MODEL", "Backend", "Pending"]
-
 #: The model that the server says it has; it accepts any other name too.
 BASE_MODEL = "tinkex/rehearsal-bigram"
 #: The most futures that are remembered; older ones are unknown.

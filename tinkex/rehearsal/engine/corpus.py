@@ -12,8 +12,6 @@ from .model import VOCABULARY
 if TYPE_CHECKING:
     import tinker
 
-__all__ = ["BATCH_SIZE", "SEQUENCE_LENGTH", "batch", "mean_loss", "sentences"]
-
 #: Sequences in a batch.
 BATCH_SIZE = 8
 #: Predicted tokens in a sequence.

@@ -9,15 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "VOCABULARY",
-    "AdamSettings",
-    "Example",
-    "LanguageModel",
-    "LossReport",
-    "ModelState",
-]
-
 #: Size of the vocabulary; larger token ids are taken modulo this size.
 VOCABULARY = 64
 #: Standard deviation of the initial weights.

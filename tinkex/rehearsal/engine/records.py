@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-__all__ = ["AppliedStep", "CheckpointInfo", "FailureMode", "Refusal", "RunInfo"]
-
 #: The training calls of a corrupted run fail with an error, or never end.
 FailureMode = Literal["fail", "hang"]
 

@@ -10,8 +10,6 @@ from typing import Any
 from .model import LanguageModel
 from .records import CheckpointInfo, FailureMode, RunInfo
 
-__all__ = ["SAMPLER", "TRAINING", "Checkpoint", "Run", "isoformat", "now"]
-
 #: The two kinds of checkpoints, as written in a tinker path.
 TRAINING = "weights"
 SAMPLER = "sampler_weights"

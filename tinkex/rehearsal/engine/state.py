@@ -11,8 +11,6 @@ from uuid import UUID
 from .records import AppliedStep, FailureMode, Refusal, RunInfo
 from .runs import TRAINING, Checkpoint, Run
 
-__all__ = ["Session", "State", "Trap"]
-
 
 @dataclass(slots=True, kw_only=True)
 class Session:

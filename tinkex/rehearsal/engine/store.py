@@ -13,8 +13,6 @@ import numpy as np
 from .model import ModelState
 from .records import Refusal
 
-__all__ = ["CheckpointStore"]
-
 _PREFIX = "tinker://"
 
 

@@ -13,17 +13,6 @@ from .runs import TRAINING, Checkpoint, Run, now
 from .state import State
 from .store import CheckpointStore
 
-__all__ = [
-    "ForwardBackward",
-    "LoadWeights",
-    "Operation",
-    "OptimStep",
-    "Outcome",
-    "SaveWeights",
-    "Trainer",
-    "UnloadModel",
-]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _PATH = re.compile(r"tinker://([^/]+)/(weights|sampler_weights)/([^/]+)\Z")
 

@@ -10,8 +10,6 @@ from types import MappingProxyType
 from . import corruptions, outages
 from .claims import ClaimError
 
-__all__ = ["SCENARIOS", "Result", "Scenario", "play"]
-
 #: A function that takes a seed and returns its figures as text, or raises a `ClaimError`.
 Scenario = Callable[[int], str]
 

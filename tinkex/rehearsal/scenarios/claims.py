@@ -9,8 +9,6 @@ from ...handle import MonitoredRun
 from ..step_log import History, history
 from ..web.server import RehearsalServer
 
-__all__ = ["ClaimError", "check_equal", "check_history", "check_holds"]
-
 
 class ClaimError(Exception):
     """Raised when a check does not hold; its message says which."""

@@ -12,15 +12,6 @@ from ..trainee import Course, train_segments
 from .claims import ClaimError, check_equal, check_holds
 from .play import Play
 
-__all__ = [
-    "client_alone_fails",
-    "corrupted_again_and_again",
-    "expired_newest",
-    "flag_alone_comes",
-    "flagged_and_failing",
-    "two_newest_broken",
-]
-
 #: The steps of the long course, and how often it is corrupted.
 STEPS = 105
 TIMES = 20

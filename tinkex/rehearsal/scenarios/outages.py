@@ -14,14 +14,6 @@ from ..web.faults import Fault
 from .claims import check_equal, check_holds
 from .play import Play
 
-__all__ = [
-    "account_refused",
-    "creations_refused",
-    "load_fails",
-    "polls_go_wrong",
-    "sdk_retries",
-]
-
 #: How many runs the account has.
 RUNS = 4
 #: How many sweeps an account stays refused.

@@ -11,8 +11,6 @@ from ..step_log import History, history
 from ..trainee import Course, new_client, save_steps, train, train_segments
 from .claims import check_history
 
-__all__ = ["Play"]
-
 
 class Play:
     """Trains a course once without interruption, and has monitored runs to train it again.

@@ -16,8 +16,6 @@ from ..engine.store import CheckpointStore
 from .gate import owner_of
 from .wire import read_json
 
-__all__ = ["CatalogRoutes"]
-
 #: Rows of a page if the request has no limit, for runs and for checkpoints.
 RUNS_PAGE = 20
 CHECKPOINTS_PAGE = 100

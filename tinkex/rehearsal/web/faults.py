@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-__all__ = ["Fault", "FaultBook", "FaultHandle"]
-
 FaultKind = Literal["status", "hang", "slow", "cut", "lost", "garbage"]
 _GARBAGE = "<html><body>502 Bad Gateway</body></html>"
 

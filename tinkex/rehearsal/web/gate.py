@@ -15,8 +15,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .faults import Fault, FaultBook
 
-__all__ = ["Connections", "Gate", "owner_of"]
-
 #: The name in a request's scope under which the gate stores the owner of its key.
 _OWNER = "tinkex.owner"
 #: The paths that need no key.

@@ -10,8 +10,6 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["HOST", "Host"]
-
 HOST = "127.0.0.1"
 THREAD_NAME = "tinkex-rehearsal"
 #: How long `start` waits until the server serves, in seconds.

@@ -19,8 +19,6 @@ from ..engine.training import LoadWeights, Operation, OptimStep, SaveWeights, Un
 from .gate import owner_of
 from .wire import adam_settings, forward_request, loss_response, read_json, refusal_response
 
-__all__ = ["FutureStyle", "TrainingRoutes"]
-
 #: How long a request for an open future waits for its result, in seconds.
 LONG_POLL = 20.0
 #: The interval at which clients ask for the dynamic flags again, in seconds.

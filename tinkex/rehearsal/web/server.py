@@ -27,8 +27,6 @@ from .host import HOST, Host
 from .routes import FutureStyle, TrainingRoutes
 from .wire import refusal_response
 
-__all__ = ["RehearsalServer"]
-
 #: The default key and its owner.
 DEFAULT_KEYS: Mapping[str, str] = MappingProxyType({"tml-rehearsal": "owner"})
 

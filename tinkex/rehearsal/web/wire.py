@@ -15,15 +15,6 @@ from ..engine.model import AdamSettings, Example, LossReport
 from ..engine.records import Refusal
 from ..engine.training import ForwardBackward
 
-__all__ = [
-    "Body",
-    "adam_settings",
-    "forward_request",
-    "loss_response",
-    "read_json",
-    "refusal_response",
-]
-
 #: The media type of protobuf bodies.
 PROTOBUF = "application/x-protobuf"
 #: The API's name for the records of a loss function's output.
