@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,12 @@ def test_every_snippet_runs_in_order(page, server, monkeypatch):
         monkeypatch.setenv(name, value)
     names = {"batch": lambda step: batch(step, 0), "total_steps": 6, "__name__": page.stem}
 
-    try:
+    with ExitStack() as stack:
         for snippet in SNIPPET.findall(page.read_text()):
             exec(compile(snippet, str(page), "exec"), names)
-    finally:
-        if "monitor" in names:
-            names["monitor"].stop()
+            # A later snippet may give the name to another monitor.
+            if "monitor" in names:
+                stack.callback(names["monitor"].stop)
 
     assert names["run"].state in ("healthy", "stopped")
 
