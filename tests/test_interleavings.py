@@ -163,7 +163,7 @@ class Runs:
             client=None,
             make_handle=lambda record: None,
         )
-        self.runs.apply(self.record, Requested(cause=None))
+        self.runs.apply(self.record, Requested(cause=signals.Cause.REQUESTED))
         completed = signals.Completed(
             run_id="a:train:0",
             metadata={},

@@ -195,9 +195,8 @@ class AlreadyPendingError(RecoveryError):
     """Raised when a recovery of this run is already under way. `run_id` names the run."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(
-            f"a recovery of run {run_id!r} is under way; wait for it, or stop monitoring the run"
-        )
+        advice = "wait for it, or stop monitoring the run"
+        super().__init__(f"a recovery of run {run_id!r} is under way; {advice}")
         self.run_id = run_id
 
 
@@ -273,26 +272,26 @@ class SegmentSupersededError(RecoveryError):
 class ResumePointUnknownError(RecoveryError):
     """Raised when it is not known at which step a training loop must continue.
 
-    `checkpoint` is the restored path, if no step is recorded for it. `step` is the step in which
-    the loop was interrupted, if that is why: it may have been submitted or not.
+    `checkpoint` is the restored path, for which no step is recorded; `None` where the loop was
+    interrupted after it had submitted more than any checkpoint with a step holds.
     """
 
-    def __init__(self, run_id: str, checkpoint: str | None, step: int | None = None) -> None:
-        if step is None:
-            super().__init__(
-                f"run {run_id!r} was restored from {checkpoint!r}, but no step is recorded for it; "
-                "save with segment.save_state(name, step=...), record it with "
-                "run.record_checkpoint(path, step=...), or give segments(resume_step=...)"
+    def __init__(self, run_id: str, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            problem = (
+                f"the loop on run {run_id!r} was interrupted after it had submitted requests that "
+                "no checkpoint with a recorded step holds"
             )
+            remedy = "begin anew with a fresh run, and"
         else:
-            super().__init__(
-                f"the loop on run {run_id!r} was interrupted within step {step}, which may have "
-                f"been submitted or not; give segments(resume_step={step}) to run it, or "
-                f"segments(resume_step={step + 1}) to continue after it"
-            )
+            problem = f"run {run_id!r} was restored from {checkpoint!r}, but no step is recorded"
+            remedy = "record it with run.record_checkpoint(path, step=...);"
+        super().__init__(
+            f"{problem}; {remedy} save with segment.save_state(name, step=...); for checkpoints "
+            "that were saved by other means give segments(resume_step=...)"
+        )
         self.run_id = run_id
         self.checkpoint = checkpoint
-        self.step = step
 
 
 class MonitorStoppedError(RecoveryError):
@@ -300,7 +299,7 @@ class MonitorStoppedError(RecoveryError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and every error in its chain, each once; a cause before a context."""
+    """Yield the error and every error in its chain or groups, each once; causes first."""
     seen: set[int] = set()
     following: list[BaseException | None] = [error]
     while following:
@@ -309,6 +308,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             seen.add(id(each))
             yield each
             following += (each.__context__, each.__cause__)
+            if isinstance(each, BaseExceptionGroup):
+                following += each.exceptions
 
 
 @contextmanager

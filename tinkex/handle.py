@@ -14,7 +14,8 @@ from .runs.state import Generation, RunState
 from .runs.status import RunStatus
 from .signals import Completed
 from .training.loop import Loop
-from .training.segments import Segments, checked_cursor
+from .training.saving import checked_cursor
+from .training.segments import Segments
 from .types import Checkpoint
 
 
@@ -146,7 +147,9 @@ class MonitoredRun:
             Whether a recovery was begun.
         """
         record = self._record
-        return self._parts.confirmation.report(record, error, record.run_id, is_its_own=True)
+        return self._parts.confirmation.report(
+            record, error, record.run_id, is_its_own=True, is_change=True
+        )
 
     def plan(self) -> Plan:
         """Tell what a recovery would do now, by the code that would do it.

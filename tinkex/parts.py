@@ -23,6 +23,7 @@ from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from .runtime.waits import Waits
 from .signals import Swept
 from .training.confirmation import Confirmation
+from .training.futures import Races
 from .training.loop import Loop
 
 #: How many requests a sweep may have in flight unless told otherwise.
@@ -65,7 +66,9 @@ class Parts:
         self.clock = Clock(scheduler)
         self.waits = Waits(self.clock)
         self.publisher = Publisher(sender, inline=inline, on_idle=self.waits.notify)
-        self.runs = RunMap(policy, self.clock, self.publisher, self.waits)
+        results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
+        self.races = Races(self.publisher, self.waits, results)
+        self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self.races.moved)
         self._close.append(self.runs.close)
         # The most seconds that the poll of one run may take, its retries included.
         bound = min(20.0, max(5.0, policy.poll_interval))
@@ -98,9 +101,9 @@ class Parts:
             sweeper=self.sweeper,
             controller=self.controller,
         )
-        self._results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self._joins += (self.sweeper.join, self.publisher.join)
-        for pool in (self._results, executor if owns_executor else None):
+        self._close.append(self.races.close)
+        for pool in (results, executor if owns_executor else None):
             if pool is not None:
                 self._close.append(partial(pool.shutdown, wait=False))
                 self._joins.append(pool.join)
@@ -123,8 +126,9 @@ class Parts:
             runs=self.runs,
             clock=self.clock,
             waits=self.waits,
+            controller=self.controller,
             confirmation=self.confirmation,
-            pool=self._results,
+            races=self.races,
         )
 
     def stop(self, timeout: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -90,8 +89,9 @@ class Policy:
         attempt_timeout: Seconds after which an attempt is abandoned.
         max_incidents: How many recoveries one lineage gets within `incident_window`.
         incident_window: Seconds over which `max_incidents` are counted.
-        recover_on: `"unusable"`: also recover a run that is not flagged but whose client is
-            of no more use; `"corrupted"`: only a flagged one.
+        recover_on: Which runs are recovered beside those that the server flags: `"corrupted"`:
+            none; `"unusable"`: those whose client is of no more use; `"error"`: those too of
+            which a request that changes their state failed on the server's side.
         confirm_within: Seconds for which a run is polled after its training loop failed.
         unprotected_after: Seconds after which a run without a checkpoint is warned about.
 
@@ -115,7 +115,7 @@ class Policy:
     attempt_timeout: float = 600.0
     max_incidents: int = 5
     incident_window: float = 3600.0
-    recover_on: str = "unusable"
+    recover_on: str = "error"
     confirm_within: float = 30.0
     unprotected_after: float = 1800.0
 
@@ -137,8 +137,9 @@ class Policy:
             callback = getattr(self, name)
             if callback is not None and not callable(callback):
                 raise PolicyError(name, callback, "a callable or None")
-        if self.recover_on not in ("unusable", "corrupted"):
-            raise PolicyError("recover_on", self.recover_on, "'unusable' or 'corrupted'")
+        if self.recover_on not in ("error", "unusable", "corrupted"):
+            allowed = "'error', 'unusable' or 'corrupted'"
+            raise PolicyError("recover_on", self.recover_on, allowed)
         object.__setattr__(self, "checkpoint_strategy", _strategy(self.checkpoint_strategy))
         for name, kind in (("wait", wait_base), ("stop", stop_base)):
             given = getattr(self, name)
@@ -180,6 +181,8 @@ _FIELDS = tuple(field.name for field in fields(Policy))
 def _check_known(name: str, value: object, known: tuple[str, ...]) -> None:
     if name in known:
         return
+    import difflib  # noqa: PLC0415 (only a misspelt name needs it)
+
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     allowed = f"the fields are {', '.join(known)}"
     raise PolicyError.unknown(name, value, allowed, near[0] if near else None)

@@ -204,6 +204,9 @@ def _text(thing: Any) -> str | None:
     return thing if isinstance(thing, str) and thing else None
 
 
+#: The packages of the official SDK and of services with its surface, whose errors are a server's.
+_SDK_PACKAGES = frozenset({"tinker", "baseten"})
+
 #: Packages whose errors hold the request, whose headers hold the API key.
 _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker", "urllib3"})
 
@@ -241,8 +244,8 @@ def _all_of(error: BaseException) -> str:
 
 
 def is_sdk_error(error: BaseException) -> bool:
-    """Whether the official SDK raised the error, or one in its chain."""
-    return any(type(each).__module__.partition(".")[0] == "tinker" for each in causes(error))
+    """Whether the official SDK, or one with its surface, raised the error or one of its causes."""
+    return any(type(each).__module__.partition(".")[0] in _SDK_PACKAGES for each in causes(error))
 
 
 def _is_of_http(error: BaseException) -> bool:

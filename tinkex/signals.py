@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from blinker import ANY, Namespace, Signal
@@ -25,6 +26,7 @@ from .types import Checkpoint, TrainingRun
 
 __all__ = [
     "EVENTS",
+    "Cause",
     "CheckpointSelected",
     "ClientCreated",
     "Completed",
@@ -63,6 +65,26 @@ logger = logging.getLogger(__name__)
 namespace = Namespace()
 
 
+class Cause(StrEnum):
+    """What began an incident."""
+
+    #: The server flagged the run as corrupted.
+    CORRUPTED = "corrupted"
+    #: The training client of the run is of no more use, flagged or not.
+    UNUSABLE = "unusable"
+    #: A request that changes the run's state failed, for a reason that lies with the server.
+    ERROR = "error"
+    #: The training loop was interrupted after it had submitted more than was saved.
+    INTERRUPTED = "interrupted"
+    #: A caller asked for it.
+    REQUESTED = "requested"
+
+    @property
+    def is_detected(self) -> bool:
+        """Whether it was noticed rather than asked for: it is sent as `detected`, and counted."""
+        return self in (Cause.CORRUPTED, Cause.UNUSABLE, Cause.ERROR)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """What all events have in common.
@@ -84,10 +106,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detected(Event):
-    """Sent when a poll saw `corrupted: true`."""
+    """Sent when a run was found to be lost; `cause` says how.
+
+    `run` is the run as a poll saw it, `None` where its training loop noticed; `reason` is what the
+    server told that loop.
+    """
 
     checkpoint: Checkpoint | None
-    run: TrainingRun
+    run: TrainingRun | None
+    cause: Cause
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ DEFAULTS = {
     "attempt_timeout": 600.0,
     "max_incidents": 5,
     "incident_window": 3600.0,
-    "recover_on": "unusable",
+    "recover_on": "error",
     "confirm_within": 30.0,
     "unprotected_after": 1800.0,
 }

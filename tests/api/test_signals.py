@@ -18,7 +18,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 #: The signals and the fields that each has beside `run_id`, `metadata` and `time`.
 CONTRACT = {
-    "detected": {"checkpoint", "run"},
+    "detected": {"checkpoint", "run", "cause", "reason"},
     "poll_error": {"error"},
     "started": {"attempt", "strategy"},
     "checkpoint_selected": {"attempt", "strategy", "checkpoint"},

@@ -26,7 +26,7 @@ def options(world):
 
 
 def fail(segment):
-    raise SdkError("Adapter not found")
+    raise SdkError(f"Adapter {segment.client.model_id} not found")
 
 
 def test_a_watched_run_is_monitored_for_as_long_as_the_block_lasts(world, options):

@@ -162,7 +162,7 @@ def test_a_run_that_fails_but_is_never_flagged_is_recovered(server, service, exp
 
     assert [resume and resume.step for resume in resumes] == [None, 8]
     assert not server.run(run.root_id).corrupted
-    assert "not found" in run.lineage[0].cause
+    assert "not found" in run.lineage[0].error
     assert_trained_as_if_nothing_had_happened(server, run, expected)
 
 

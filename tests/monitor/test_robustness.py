@@ -10,7 +10,7 @@ from support.sites import EVERY, Site, Tenant, account_of, ids
 from support.world import OTHER, RUN, weights
 
 from tinkex import RecoveryExecutor
-from tinkex.errors import ApiPermissionError, ApiStatusError
+from tinkex.errors import ApiPermissionError, ApiStatusError, ResumePointUnknownError
 from tinkex.testing import FakeServiceClient, InlineExecutor
 
 
@@ -133,22 +133,35 @@ def test_a_monitor_that_a_receiver_stops_blocks_no_other_on_the_same_executor(wo
     assert len(run.lineage) == 2
 
 
-def test_a_save_whose_answer_is_lost_is_known_by_its_step(world):
+@pytest.mark.parametrize("is_told", [True, False], ids=["the server tells", "nobody tells"])
+def test_the_step_of_a_save_whose_answer_is_lost_is_what_the_server_tells(world, is_told):
     world.rest.set_run(RUN)
     from tinkex.testing import FakeTrainingClient
 
     client = FakeTrainingClient(RUN)
     client.save_state = lambda name: _lost()
     run = world.monitor().monitor_run(RUN, world.service, client=client)
+    run.record_checkpoint(weights("000010"), step=10)
     resumes = []
-    for segment in run.segments():
-        with segment:
-            resumes.append(segment.resume)
-            if segment.resume is None:
-                world.corrupt(RUN, "000010")
-                segment.save_state("000010", step=10)
 
-    assert resumes[1].step == 10
+    def go():
+        for segment in run.segments():
+            with segment:
+                resumes.append(segment.resume)
+                if segment.resume is None:
+                    # The name is saved again: at which step is what the lost answer would tell.
+                    saved = {"tinker_path": weights("000010")}
+                    if is_told:
+                        saved["user_metadata"] = {"tinkex_step": "12"}
+                    world.rest.set_run(RUN, corrupted=True, last_checkpoint=saved)
+                    segment.save_state("000010", step=12)
+
+    if is_told:
+        go()
+        assert resumes[1].step == 12
+    else:
+        with pytest.raises(ResumePointUnknownError, match="000010"):
+            go()
 
 
 def _lost():

@@ -208,7 +208,7 @@ def test_a_specific_checkpoint_that_did_not_load_has_no_stand_in():
     ("given", "steps", "order"),
     [
         (["c1", "c2", "c3"], {}, ["c3", "c2", "c1"]),
-        (["c1", "c2", "c3"], {"c1": 5}, ["c3", "c2", "c1"]),
+        (["c1", "c2", "c3"], {"c1": 5}, ["c1"]),
         (["c20", "c10"], {"c20": 20, "c10": 10}, ["c20", "c10"]),
         (["b", "latest"], {"b": 7, "latest": 9}, ["latest", "b"]),
     ],
@@ -232,9 +232,31 @@ def test_what_the_live_run_saved_is_newer_than_what_came_before_whatever_the_tim
 def test_a_candidate_has_the_step_that_was_recorded_for_it():
     recorded = {path("a"): Cursor(step=100)}
 
-    planned = plan([checkpoint("a", hours_ago=1), checkpoint("b", hours_ago=0)], recorded=recorded)
+    planned = plan([checkpoint("a", hours_ago=0), checkpoint("b", hours_ago=1)], recorded=recorded)
 
     assert {c.checkpoint.checkpoint_id: c.step for c in planned.candidates} == {"a": 100, "b": None}
+
+
+def test_a_checkpoint_without_a_step_is_passed_over_where_an_older_one_has_one():
+    listed = [checkpoint(name, hours_ago=age) for age, name in enumerate("abcd")]
+    recorded = {path("c"): Cursor(step=100)}
+
+    planned = plan(listed, recorded=recorded)
+
+    assert names(planned) == ["c", "d"]
+    assert {out.checkpoint.checkpoint_id: out.reason for out in planned.left_out} == dict.fromkeys(
+        "ab", "no step is recorded for it, and for an older one there is"
+    )
+    assert names(plan(listed, recorded=recorded, broken={path("c")})) == ["d"]
+
+
+def test_a_loop_that_knows_the_step_of_any_checkpoint_passes_none_over():
+    listed = [checkpoint(name, hours_ago=age) for age, name in enumerate("ab")]
+    known = {"recorded": {path("b"): Cursor(step=100)}, "now": NOW}
+
+    planned = plan_recovery(Policy(enabled=True), listed, has_resume_step=True, **known)
+
+    assert names(planned) == ["a", "b"]
 
 
 @pytest.mark.parametrize("data", [None, 0, "epoch-2", [1, 2], {"epoch": 2, "row": 17}], ids=repr)
@@ -253,10 +275,10 @@ def test_the_metadata_of_others_beside_the_cursor_do_not_matter():
     assert cursor_of(checkpoint("a", user_metadata=metadata), {}) == Cursor(step=5)
 
 
-def test_what_was_recorded_here_goes_before_the_metadata():
+def test_the_metadata_goes_before_what_was_recorded_here():
     found = checkpoint("a", user_metadata=Cursor(step=5).to_metadata())
 
-    assert cursor_of(found, {path("a"): Cursor(step=7)}) == Cursor(step=7)
+    assert cursor_of(found, {path("a"): Cursor(step=7)}) == Cursor(step=5)
 
 
 @pytest.mark.parametrize(

@@ -1,112 +1,316 @@
-"""Loops that are broken off within a step: no step is run twice, none is left out in silence."""
+"""Loops that are interrupted: they go on where they said that they stand, or with a clear error."""
 
 from __future__ import annotations
 
 import pytest
 from support.loops import SdkError, begin, train
-from support.world import RUN
+from support.world import RUN, weights
 
 from tinkex.errors import ResumePointUnknownError, SegmentSupersededError
+from tinkex.testing import FakeTrainingClient
 
 
 def submit(segment):
     """A step as in the documented loop: both requests, then both results."""
     forward = segment.client.forward_backward("batch")
     update = segment.client.optim_step()
-    segment.result(forward), segment.result(update)
+    forward.result(), update.result()
 
 
-def broken_off(run, at, error, *, after):
-    """Train, and raise `error` in step `at` once the client was asked for `after` times."""
-    with pytest.raises(type(error)):
+def interrupted(run, act, *, at=4, save_at=3, error=None):
+    """Train, saving before step `save_at`; within step `at` call `act` and raise."""
+    with pytest.raises(type(error or KeyboardInterrupt())):
         for segment in run.segments():
             with segment:
                 for step in segment.steps(10):
-                    if step < at:
-                        submit(segment)
-                        continue
-                    for _ in range(after):
-                        segment.client.optim_step()
-                    raise error
+                    if step == save_at:
+                        segment.save_state("saved", step=step, data={"row": step})
+                    if step == at:
+                        act(segment)
+                        raise error or KeyboardInterrupt
+                    submit(segment)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), KeyError("mine")], ids=["ctrl-c", "bug"])
-@pytest.mark.parametrize(("after", "left"), [(0, [4, 5]), (2, [5])], ids=["before", "behind"])
-def test_a_cell_run_again_goes_on_with_the_first_step_that_was_not_submitted(
-    world, error, after, left
-):
+def nothing(segment):
+    """The interruption comes before anything of the step was submitted."""
+
+
+def gradient(segment):
+    segment.client.forward_backward("batch")
+
+
+def kept_aside(segment):
+    client = segment.client
+    client.forward_backward("batch")
+    client.optim_step()
+
+
+def load(segment):
+    segment.client.load_state(weights("elsewhere"))
+
+
+#: What may be submitted of a step when it is interrupted.
+HALVES = [gradient, submit, kept_aside]
+
+
+@pytest.mark.parametrize("error", [None, KeyError("mine")], ids=["ctrl-c", "bug"])
+@pytest.mark.parametrize("act", HALVES, ids=lambda act: act.__name__)
+def test_what_was_submitted_since_the_save_is_undone(world, act, error):
     run, _ = begin(world)
-    broken_off(run, 4, error, after=after)
+    interrupted(run, act, error=error)
 
-    assert train(run, 6).steps == left
+    again = train(run, 6)
+
+    assert again.steps == [3, 4, 5]
+    assert world.service.created == [(weights("saved"), True)]
+    assert run.lineage[0].cause == "interrupted"
+    assert world.events.of("detected") == []
 
 
-def test_a_step_that_may_be_half_submitted_is_not_guessed_at(world):
+def test_nothing_submitted_since_the_save_goes_on_in_place(world):
     run, _ = begin(world)
-    broken_off(run, 4, KeyboardInterrupt(), after=1)
-
-    with pytest.raises(ResumePointUnknownError, match="within step 4") as caught:
-        train(run, 6)
-
-    assert (caught.value.step, caught.value.checkpoint) == (4, None)
-
-
-@pytest.mark.parametrize(("said", "left"), [(4, [4, 5]), (5, [5])])
-def test_the_caller_may_say_whether_a_half_submitted_step_counts(world, said, left):
-    run, _ = begin(world)
-    broken_off(run, 4, KeyboardInterrupt(), after=1)
-
-    assert train(run, 6, resume_step=said).steps == left
-
-
-def test_an_error_of_the_server_does_not_count_the_step_it_came_from(world):
-    run, client = begin(world, confirm_within=0.0)
-    train(run, 4)
-    client.fail(ValueError("too many tokens"), 1)
-
-    with pytest.raises(ValueError, match="too many tokens"):
-        train(run, 6)
-
-    with pytest.raises(ResumePointUnknownError, match="within step 4"):
-        train(run, 6)
-
-
-def test_steps_called_again_after_a_break_goes_on_behind_the_step_that_was_submitted(world):
-    run, _ = begin(world)
-    done = []
+    interrupted(run, nothing, at=3)
 
     for segment in run.segments():
+        begun = segment.start_step, segment.data, segment.resume
         with segment:
-            for _ in range(2):
-                for step in segment.steps(6):
-                    submit(segment)
-                    done.append(step)
-                    if step == 3:
-                        break
+            break
 
-    assert done == [0, 1, 2, 3, 4, 5]
+    assert begun == (3, {"row": 3}, None)
+    assert world.service.created == []
 
 
-def test_what_was_saved_ahead_is_not_trained_again(world):
+def test_nothing_submitted_at_all_begins_at_the_start_step(world):
+    run, _ = begin(world)
+    interrupted(run, nothing, at=0)
+
+    assert train(run, 6, start_step=2).steps == [2, 3, 4, 5]
+    assert world.service.created == []
+
+
+@pytest.mark.parametrize("act", HALVES, ids=lambda act: act.__name__)
+def test_without_a_checkpoint_the_error_says_what_to_do(world, act):
+    run, _ = begin(world)
+    interrupted(run, act, at=0, save_at=None)
+
+    with pytest.raises(ResumePointUnknownError, match="save_state") as caught:
+        train(run, 6)
+
+    assert caught.value.checkpoint is None
+    assert world.service.created == []
+
+
+def test_a_gradient_that_a_save_left_behind_counts_as_submitted(world):
+    run, _ = begin(world)
+
+    def save_within(segment):
+        segment.client.forward_backward("batch")
+        segment.save_state("within", step=3)
+
+    interrupted(run, save_within, at=3, save_at=None)
+
+    assert train(run, 6).steps == [3, 4, 5]
+    assert world.service.created == [(weights("within"), True)]
+
+
+class Loads(FakeTrainingClient):
+    def load_state(self, path):
+        return self._answer("load_state", path, None)
+
+
+def test_after_a_load_no_step_is_known_until_the_next_save(world):
+    world.rest.set_run(RUN)
+    run = world.monitor().monitor_run(RUN, world.service, client=Loads(RUN))
+    interrupted(run, load)
+
+    with pytest.raises(ResumePointUnknownError):
+        train(run, 6)
+
+    assert world.service.created == []
+
+
+def test_a_load_before_a_save_is_in_the_checkpoint(world):
+    world.rest.set_run(RUN)
+    run = world.monitor().monitor_run(RUN, world.service, client=Loads(RUN))
+
+    def load_and_save(segment):
+        load(segment)
+        segment.save_state("loaded", step=4)
+
+    interrupted(run, load_and_save)
+
+    assert train(run, 6).steps == [4, 5]
+    assert world.service.created == []
+
+
+def test_steps_that_were_taken_ahead_are_not_counted_as_trained(world):
     run, _ = begin(world)
     with pytest.raises(KeyboardInterrupt):
         for segment in run.segments():
             with segment:
+                for step in list(segment.steps(10)):
+                    if step == 6:
+                        raise KeyboardInterrupt
+                    submit(segment)
+                    if step == 3:
+                        segment.save_state("saved", step=4)
+
+    assert train(run, 8).steps == [4, 5, 6, 7]
+
+
+def test_a_generator_that_is_dropped_within_a_segment_is_an_interruption(world):
+    run, _ = begin(world)
+
+    def losses():
+        for segment in run.segments():
+            with segment:
                 for step in segment.steps(10):
                     submit(segment)
-                    if step == 4:
-                        segment.save_state("ahead", step=6)
-                    if step == 5:
-                        raise KeyboardInterrupt
+                    segment.save_state(f"{step}", step=step + 1)
+                    submit(segment)
+                    yield step
 
-    assert train(run, 8).steps[0] == 6
+    started = losses()
+    next(started), next(started)
+    started.close()
+
+    assert train(run, 4).steps == [2, 3]
+    assert world.service.created == [(weights("1"), True)]
+
+
+def test_a_save_that_is_answered_after_the_interruption_counts(world):
+    from concurrent.futures import Future
+
+    run, client = begin(world)
+    answer = Future()
+    client.save_state = lambda name, user_metadata=None: answer
+
+    def stop_waiting(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        for segment in run.segments():
+            with segment:
+                submit(segment)
+                world.fake(1.0, stop_waiting).start()
+                segment.save_state("late", step=1)
+    answer.set_result(type("Saved", (), {"path": weights("late")})())
+
+    assert train(run, 3).steps == [1, 2]
+    assert world.service.created == []
+
+
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_a_step_that_was_trained_cannot_be_the_next_one(world, step):
+    run, client = begin(world)
+    with next(run.segments()) as segment:
+        for number in segment.steps(9):
+            submit(segment)
+            if number == 3:
+                break
+
+        with pytest.raises(ValueError, match=f"step={step} .* give step=4"):
+            segment.save_state("wrong", step=step)
+        segment.save_state("right", step=4)
+
+    assert [name for method, name in client.calls if method == "save_state"] == ["right"]
+
+
+def test_a_step_is_not_judged_where_steps_are_taken_ahead(world):
+    run, _ = begin(world)
+    with next(run.segments()) as segment:
+        for step in list(segment.steps(3)):
+            submit(segment)
+            segment.save_state(f"{step}", step=step + 1)
+
+    assert train(run, 4).steps == [3]
+
+
+def test_two_segments_of_one_run_are_not_open_at_a_time(world):
+    run, _ = begin(world)
+
+    with next(run.segments()), pytest.raises(RuntimeError, match="open in another loop"):
+        next(run.segments())
+
+    assert world.service.created == []
+
+
+def test_what_another_monitor_of_this_process_trained_is_known(world):
+    run, client = begin(world)
+    interrupted(run, submit)
+
+    other = world.monitor().monitor_run(RUN, world.service, client=client)
+
+    assert train(other, 6).steps == [3, 4, 5]
+    assert world.service.created == [(weights("saved"), True)]
+
+
+def test_a_training_that_ends_unsaved_is_warned_of_once(world, caplog):
+    run, _ = begin(world)
+
+    train(run, 7)
+
+    told = [record for record in caplog.records if "no checkpoint holds" in record.message]
+    assert len(told) == 1
+    assert told[0].levelname == "WARNING"
+
+
+def test_a_return_on_a_run_that_is_dead_is_told_as_an_error(world, caplog):
+    run, _ = begin(world)
+
+    def loop():
+        for segment in run.segments():
+            with segment:
+                submit(segment)
+                world.corrupt(RUN)
+                world.fake.advance(10)
+                return
+
+    loop()
+
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [("no checkpoint" in record.message) for record in told] == [True]
+
+
+def test_the_data_of_a_segment_belongs_to_its_first_step(world):
+    run, _ = begin(world)
+    begun = []
+
+    for segment in run.segments():
+        begun.append((segment.start_step, segment.data))
+        with segment:
+            for step in segment.steps(8):
+                submit(segment)
+                if step == 3:
+                    segment.save_state("at-4", step=4, data={"row": 4})
+                if step == 5 and len(begun) == 1:
+                    raise SdkError(f"Adapter {RUN} not found")
+
+    assert begun == [(0, None), (4, {"row": 4})]
 
 
 def test_a_recorded_checkpoint_of_the_live_run_tells_where_the_loop_is(world):
     run, _ = begin(world)
-    run.record_checkpoint(f"tinker://{RUN}/weights/by-hand", step=3)
+    run.record_checkpoint(weights("by-hand"), step=3)
 
     assert train(run, 5).steps == [3, 4]
+
+
+def test_a_checkpoint_that_the_client_saved_may_be_recorded_later(world):
+    run, _ = begin(world)
+    with pytest.raises(KeyboardInterrupt):
+        for segment in run.segments():
+            with segment:
+                for step in segment.steps(6):
+                    submit(segment)
+                    if step == 3:
+                        path = segment.client.save_state("plain").result().tinker_path
+                    if step == 4:
+                        raise KeyboardInterrupt
+    run.record_checkpoint(path, step=4)
+
+    assert train(run, 6).steps == [4, 5]
+    assert world.service.created == [(weights("plain"), True)]
 
 
 def test_a_bug_met_while_a_segment_ends_is_not_hidden(world):
@@ -118,7 +322,7 @@ def test_a_bug_met_while_a_segment_ends_is_not_hidden(world):
                 world.corrupt(RUN)
                 world.fake.advance(10)
                 try:
-                    segment.result(segment.client.optim_step())
+                    segment.client.optim_step()
                 except SegmentSupersededError:
                     raise KeyError("mine")  # noqa: B904 (that is the point)
 
@@ -135,55 +339,10 @@ def test_the_last_steps_of_a_run_that_was_corrupted_then_are_trained_again(world
                     segment.save_state("at-4", step=4)
             if len(trained) == 6:
                 world.corrupt(RUN, "at-4")
-                world.rest.set_run(RUN, corrupted=True)
                 world.fake.advance(10)
 
     assert trained == [0, 1, 2, 3, 4, 5, 4, 5]
     assert len(run.lineage) == 2
-
-
-def test_an_error_that_was_kept_and_raised_later_is_still_the_servers(world):
-    run, client = begin(world)
-    recovered = []
-    for segment in run.segments():
-        with segment:
-            recovered.append(segment.resume)
-            if segment.resume is None:
-                segment.save_state("c1", step=0)
-                world.rest.set_run(RUN, corrupted=True)
-                client.fail(ValueError("first"), 1)
-                client.fail(ValueError("second"), 1)
-                met = []
-                for future in (client.optim_step(), client.optim_step()):
-                    try:
-                        segment.result(future)
-                    except ValueError as error:
-                        met.append(error)
-                raise RuntimeError("gathered") from met[0]
-
-    assert [resume and resume.step for resume in recovered] == [None, 0]
-
-
-class HttpError(Exception):
-    """An error of an HTTP library that the loop uses for other things."""
-
-    __module__ = "httpx"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [HttpError("404 Model foo/bar not found"), SdkError("404 Model Qwen/Qwen9 not found")],
-    ids=["another library", "another model"],
-)
-def test_what_is_not_found_elsewhere_recovers_no_healthy_run(world, error):
-    run, _ = begin(world, confirm_within=0.0)
-
-    with pytest.raises(type(error)):
-        for segment in run.segments():
-            with segment:
-                raise error
-
-    assert world.service.created == []
 
 
 def test_a_segment_is_entered_once(world):

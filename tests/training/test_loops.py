@@ -38,7 +38,7 @@ def test_a_future_that_never_comes_is_given_up_as_soon_as_a_sweep_sees_the_flag(
 @pytest.mark.parametrize(
     "use",
     [
-        lambda segment, client: segment.client,
+        lambda segment, client: segment.client.optim_step(),
         lambda segment, client: next(segment.steps(9)),
         lambda segment, client: segment.result(client.optim_step()),
         lambda segment, client: segment.save_state("x", step=3),
@@ -62,7 +62,7 @@ def test_nothing_of_a_superseded_segment_can_be_used(world, use, executor):
 
 
 def test_a_segment_has_the_client_of_its_own_generation(world):
-    run, client = begin(world)
+    run, _ = begin(world)
     clients = []
 
     def corrupt_at_once(segment):
@@ -78,8 +78,9 @@ def test_a_segment_has_the_client_of_its_own_generation(world):
                 if step == 4:
                     segment.save_state("000005", step=5)
 
-    assert clients == [client, world.service.clients[0]]
-    assert run.client is clients[-1]
+    assert [each.model_id for each in clients] == [RUN, run.run_id]
+    assert isinstance(clients[0], FakeTrainingClient)
+    assert run.client is world.service.clients[0]
 
 
 def test_result_gives_what_the_future_holds_and_anything_else_as_it_is(world):
@@ -189,20 +190,21 @@ def test_a_loop_that_is_left_early_is_at_its_end(world):
     assert entered == 1
 
 
-@pytest.mark.parametrize(("submits", "left"), [(False, [3, 4, 5]), (True, [4, 5])])
-def test_a_loop_that_was_left_by_break_goes_on_with_the_first_step_not_submitted(
-    world, submits, left
-):
+@pytest.mark.parametrize(("submits", "created"), [(False, 0), (True, 1)])
+def test_a_loop_that_was_left_by_break_goes_on_where_it_saved(world, submits, created):
     run, _ = begin(world)
     for segment in run.segments():
         with segment:
             for step in segment.steps(9):
                 if step < 3 or submits:
                     segment.result(segment.client.optim_step())
+                if step == 2:
+                    segment.save_state("at-3", step=3)
                 if step == 3:
                     break
 
-    assert train(run, 6).steps == left
+    assert train(run, 6).steps == [3, 4, 5]
+    assert len(world.service.created) == created
 
 
 def test_a_run_without_a_client_has_no_segments(world):

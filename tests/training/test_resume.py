@@ -9,12 +9,10 @@ from support.world import OTHER, RUN, World, weights
 from tinkex.errors import ResumePointUnknownError
 from tinkex.testing import FakeTrainingClient
 
-LOST = "Adapter 3f0c:train:0 not found"
-
 
 def die(segment):
     """The client is of no more use, whatever the flag says."""
-    raise SdkError(LOST)
+    raise SdkError(f"Adapter {segment.client.model_id} not found")
 
 
 def never(segment, step):
@@ -178,7 +176,7 @@ def test_a_loop_begins_at_its_start_step(world):
     assert diary.resumes == [None]
 
 
-def test_a_cell_that_is_run_again_goes_on_where_it_was_stopped(world):
+def test_a_cell_that_is_run_again_goes_on_where_it_saved(world):
     run, _ = begin(world)
     diary = Diary()
 
@@ -186,38 +184,24 @@ def test_a_cell_that_is_run_again_goes_on_where_it_was_stopped(world):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(run, 9, before=Once(3, interrupt), diary=diary)
-    train(run, 9, diary=diary)
-    train(run, 9, before=never)
+        train(run, 10, before=Once(7, interrupt), diary=diary)
+    train(run, 10, diary=diary)
+    train(run, 10, before=never)
 
-    assert diary.steps == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert diary.steps == [0, 1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9]
+    assert run.lineage[0].cause == "interrupted"
+    assert world.events.of("detected") == []
 
 
 def test_a_cell_that_is_run_again_on_a_successor_goes_on_there(world):
     run, _ = begin(world)
     diary = Diary()
-    train(run, 7, before=Once(6, die), diary=diary)
+    train(run, 10, before=Once(6, die), diary=diary)
 
-    train(run, 9, start_step=0, diary=diary)
+    train(run, 12, start_step=0, diary=diary)
 
-    assert diary.steps == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8]
-    assert diary.trained[-1] == (run.run_id, 8)
-
-
-@pytest.mark.parametrize(
-    ("ahead", "again"), [(1, [4, 5]), (0, [3, 4, 5])], ids=["after its step", "before it"]
-)
-def test_a_loop_that_is_stopped_after_a_save_goes_on_where_the_save_says(world, ahead, again):
-    run, _ = begin(world)
-
-    def save_and_stop(segment):
-        segment.save_state("a", step=3 + ahead)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(run, 9, before=Once(3, save_and_stop))
-
-    assert train(run, 6).steps == again
+    assert diary.steps == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11]
+    assert len(run.lineage) == 2
 
 
 def test_start_step_means_nothing_after_a_recovery(world):

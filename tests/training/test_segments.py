@@ -215,13 +215,16 @@ def test_an_error_that_no_flag_follows_is_raised_unchanged_after_that_time(world
 
 @pytest.mark.parametrize("text", UNUSABLE)
 def test_a_client_of_no_more_use_is_replaced_though_the_run_is_not_flagged(world, text):
-    run, _ = begin(world, poll_interval=NEVER)
+    run, client = begin(world, poll_interval=NEVER, recover_on="unusable")
 
-    diary = train(run, 9, before=Once(7, fail_with(world, SdkError(text), corrupt=False)))
+    diary = train(run, 9, before=Once(7, lambda segment: client.fail(SdkError(text))))
 
     assert diary.steps == [0, 1, 2, 3, 4, 5, 6, 5, 6, 7, 8]
     assert world.fake.now() == 0.0
-    assert text in run.lineage[0].cause
+    assert run.lineage[0].cause == "unusable"
+    assert text in run.lineage[0].error
+    detected = world.events.one("detected")
+    assert (detected.cause, detected.run, text in detected.reason) == ("unusable", None, True)
 
 
 @pytest.mark.parametrize("text", UNUSABLE)
@@ -249,7 +252,8 @@ def test_the_exception_is_kept_in_the_incident_that_it_began(world):
 
     train(run, 9, before=Once(7, fail_with(world, SdkError("the optimizer exploded"))))
 
-    assert "the optimizer exploded" in run.lineage[0].cause
+    assert run.lineage[0].cause == "corrupted"
+    assert "the optimizer exploded" in run.lineage[0].error
 
 
 def test_an_exception_that_came_to_nothing_is_not_blamed_for_a_later_incident(world):
@@ -260,7 +264,7 @@ def test_an_exception_that_came_to_nothing_is_not_blamed_for_a_later_incident(wo
 
     world.fake.advance(NEVER)
 
-    assert "too long" not in run.lineage[0].cause
+    assert run.lineage[0].error is None
 
 
 def test_an_error_of_a_client_that_was_replaced_meanwhile_recovers_nothing_again(world):

@@ -51,7 +51,8 @@ class RecoveryRequest:
 
     `run_ids` are of the lineage, newest first; `known` are checkpoints beside those that the
     server lists, `recorded` their cursors, `broken` the paths that did not load; `run` is the
-    run as a poll saw it.
+    run as a poll saw it. `has_resume_step`: the training loop knows the step of checkpoints for
+    which none is recorded.
     """
 
     run_id: str
@@ -66,6 +67,7 @@ class RecoveryRequest:
     known: tuple[Checkpoint, ...] = ()
     recorded: Mapping[str, Cursor] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
+    has_resume_step: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +266,9 @@ def make_plan(task: AttemptTask) -> Plan:
             continue
         found[:0] = listed
         plan = _plan(task, found)
-        if len(plan.candidates) > policy.fallback_checkpoints:
+        # Where steps are recorded, those without one may give way to those of an older run.
+        ready = [c for c in plan.candidates if c.step is not None or not task.request.recorded]
+        if len(ready) > policy.fallback_checkpoints:
             break
     may_pass = failed is not None and classify(failed).kind in (Kind.SERVER, Kind.PATIENCE)
     if failed is not None and may_pass and not plan.candidates:
@@ -282,6 +286,7 @@ def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:
         broken=task.broken | request.broken,
         tried=len(task.broken),
         lineage=request.run_ids,
+        has_resume_step=request.has_resume_step,
         now=task.now,
     )
 

@@ -13,7 +13,7 @@ from ..runs.changes import AttemptFailed, Change, Flagged, GaveUp, Recovered, Re
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
-from ..signals import Completed, Exhausted
+from ..signals import Cause, Completed, Exhausted
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
@@ -44,17 +44,21 @@ class Controller:
             self._begin(record, run_id, run)
 
     def recover(
-        self, record: Record, cause: BaseException | None = None, run_id: str | None = None
+        self,
+        record: Record,
+        cause: Cause = Cause.REQUESTED,
+        run_id: str | None = None,
+        error: BaseException | None = None,
     ) -> Future[Completed]:
         """Begin a recovery now; with `run_id`, only if that is still the live generation.
 
-        `cause` is the error of its training loop; `None`: a caller asks, whatever the budget.
-        Raises `AlreadyPendingError` or `MonitorStoppedError`.
+        `error` is what its training loop met. Raises `AlreadyPendingError` or
+        `MonitorStoppedError`.
         """
         about = run_id or record.run_id
         if self._owner.closing:
             raise MonitorStoppedError("this monitor was stopped; make a new one")
-        if self._runs.apply(record, Requested(run_id=about, cause=cause)) is None:
+        if self._runs.apply(record, Requested(run_id=about, cause=cause, error=error)) is None:
             if record.state is RunState.STOPPED:
                 raise MonitorStoppedError(f"run {about!r} is not monitored any more")
             raise AlreadyPendingError(about)
@@ -78,7 +82,8 @@ class Controller:
 
     def _check_budget(self, record: Record, run_id: str) -> None:
         before = len(record.history.incidents) - 1  # the present one is counted already
-        if before >= self._policy.max_incidents:
+        cause = record.history.cause
+        if cause is not None and cause.is_detected and before >= self._policy.max_incidents:
             raise IncidentBudgetError(run_id, before, self._policy.incident_window)
 
     def _request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
@@ -96,6 +101,7 @@ class Controller:
                 known=record.known_checkpoints(),
                 recorded=dict(record.history.cursors),
                 broken=record.history.broken,
+                has_resume_step=record.history.has_resume_step,
             )
 
     def next_task(self, record: Record) -> AttemptTask:

@@ -14,6 +14,7 @@ from ..errors import (
     patience,
     status_of,
 )
+from ..service import is_sdk_error
 
 #: HTTP statuses that speak of the account, and of a checkpoint that cannot be loaded.
 ACCOUNT_STATUSES = frozenset({401, 402, 403})
@@ -31,20 +32,23 @@ _NETWORK_NAMES = frozenset(
     {"APIConnectionError", "APITimeoutError", "ConnectError", "ReadTimeout", "ConnectTimeout"}
 )
 
-#: What servers say when a client's run cannot be trained any more, flagged or not.
-_UNUSABLE = re.compile(
-    r"\badapter\b[^\n]{0,120}?\bnot found\b"
-    r"|\bsession\b[^\n]{0,120}?\b(not found|no longer active|expired|terminated|closed)\b"
-    r"|\b(not loaded|unloaded|poisoned|corrupted)\b",
+#: What servers say where the state of a run is not what its loop believes, beyond doubt.
+_CERTAIN = re.compile(
+    r"\bserver restored from checkpoint\b|\bsequence conflict\b|\bpromise expired\b|\bpoisoned\b",
     re.IGNORECASE,
 )
 
-#: What may speak of something else as well, such as the model of a sampler.
-_MAYBE_UNUSABLE = re.compile(
-    r"\b(model|run|client)\b[^\n]{0,120}?\b(not found|does not exist|expired|terminated|closed)\b"
-    r"|\b(unknown|invalid|no such) (adapter|model|run|session)",
+#: What they say where the client of a run cannot be trained any more, flagged or not.
+_UNUSABLE = re.compile(
+    r"\b(adapter|model|run|client|session)\b[^\n]{0,120}?"
+    r"\b(not found|does not exist|no longer active|has finished|expired|terminated|closed)\b"
+    r"|\b(unknown|invalid|no such) (adapter|model|run|session)"
+    r"|\b(not loaded|unloaded|corrupted)\b",
     re.IGNORECASE,
 )
+
+#: HTTP statuses of a caller's own mistake: the same request is refused for ever.
+_MISTAKES = frozenset(range(400, 500)) - ACCOUNT_STATUSES - PATIENCE_STATUSES - TRANSIENT_STATUSES
 
 
 class Kind(StrEnum):
@@ -101,17 +105,41 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
     return Failure(kind=Kind.CODE)
 
 
-def is_unusable(error: BaseException, run_id: str, *, is_its_own: bool) -> bool:
-    """Whether an error says that a run's training client is of no more use.
+class Verdict(StrEnum):
+    """What an error that a training loop met says of the loop's run."""
+
+    #: The state of the run is not what the loop believes.
+    CERTAIN = "certain"
+    #: The client of the run is of no more use.
+    UNUSABLE = "unusable"
+    #: The server failed at a request that changes the state of the run, or saves it.
+    FAILED = "failed"
+    #: The request is at fault; it says nothing of the run.
+    MISTAKE = "mistake"
+    #: Nothing, but the run may have been flagged.
+    NOTHING = "nothing"
+
+
+def judge(error: BaseException, run_id: str, *, is_its_own: bool, is_change: bool) -> Verdict:
+    """Judge an error of the server that a training loop met.
+
+    `is_its_own`: it came through the run's client for certain; then it need not name the run.
+    `is_change`: it is of a request that changes the run's state, or saves it.
 
     So say real servers: TuFT `422 Adapter RUN_ID not found`, SkyRL `400 ... not loaded`.
-    `is_its_own`: the error came through the run's client for certain; otherwise a model or run
-    that is not found may be another one, unless the text names this run.
     """
     texts = [str(cause) for cause in causes(error)]
-    if is_its_own or any(run_id in text for text in texts):
-        return any(_UNUSABLE.search(text) or _MAYBE_UNUSABLE.search(text) for text in texts)
-    return any(_UNUSABLE.search(text) and "sampl" not in text.lower() for text in texts)
+    names_it = any(run_id in text or run_id.partition(":")[0] in text for text in texts)
+    if is_its_own or names_it:
+        if any(map(_CERTAIN.search, texts)):
+            return Verdict.CERTAIN
+        if any(map(_UNUSABLE.search, texts)):
+            return Verdict.UNUSABLE
+    failure = classify(error)
+    if failure.kind is Kind.REQUEST and (failure.status is None or failure.status in _MISTAKES):
+        return Verdict.MISTAKE
+    is_failure = failure.kind in (Kind.SERVER, Kind.CODE) and is_sdk_error(error)
+    return Verdict.FAILED if is_failure and is_its_own and is_change else Verdict.NOTHING
 
 
 def _kind_of_status(status: int, loading: bool) -> Kind:

@@ -90,24 +90,31 @@ def decide(policy: Policy, failure: Failure, tally: Tally, error: BaseException)
 def _is_last(policy: Policy, tally: Tally, error: BaseException) -> bool:
     if policy.stop is None:
         return tally.tries >= policy.max_attempts
-    return bool(policy.stop(_retry_state(tally.tries, tally, error)))
+    return bool(policy.stop(_retry_state(tally.tries, tally.elapsed, error)))
 
 
 def _delay(policy: Policy, number: int, tally: Tally, error: BaseException) -> float:
-    state = _retry_state(number, tally, error)
+    return delay_of(policy, number, error, seed=tally.seed, elapsed=tally.elapsed)
+
+
+def delay_of(
+    policy: Policy, number: int, error: BaseException, *, seed: str, elapsed: float = 0.0
+) -> float:
+    """Seconds to wait after failure `number`; `seed` is what the jitter is drawn from."""
+    state = _retry_state(number, elapsed, error)
     if policy.wait is not None:
         return min(max(float(policy.wait(state)), 0.0), LONGEST_DELAY)
     plain = tenacity.wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)(state)
     # Drawn from the run's id and the attempt: spread over runs, yet the same every time.
-    return plain * random.Random(f"{tally.seed}:{number}").uniform(0.5, 1.0)
+    return plain * random.Random(f"{seed}:{number}").uniform(0.5, 1.0)
 
 
-def _retry_state(number: int, tally: Tally, error: BaseException) -> tenacity.RetryCallState:
+def _retry_state(number: int, elapsed: float, error: BaseException) -> tenacity.RetryCallState:
     """What a tenacity strategy looks at."""
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = number
     state.start_time = 0.0
-    state.outcome_timestamp = tally.elapsed
+    state.outcome_timestamp = elapsed
     outcome: Future[Any] = tenacity.Future(number)
     outcome.set_exception(error)
     state.outcome = outcome  # type: ignore[assignment]

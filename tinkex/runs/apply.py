@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ..errors import RecoveryError, in_words
+from ..errors import in_words
 from ..policy import Policy
 from ..runtime.publisher import Call, Notice
-from ..signals import Detected, Missing, PollError, Started, Unprotected
+from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
+from ..types import TrainingRun
 from . import changes
 from .changes import Change
 from .checkpoints import newest_checkpoint, unprotected_since
@@ -106,8 +107,7 @@ def _flagged(record: Record, change: changes.Flagged, moment: Moment) -> Result:
     run = change.run
     record.last_poll = moment.utc
     record.saved = run.last_checkpoint or record.saved
-    _begin_incident(record, moment)
-    return (Detected(**_common(record, moment), checkpoint=run.last_checkpoint, run=run),)
+    return _begin_incident(record, moment, Cause.CORRUPTED, run)
 
 
 def _poll_failed(record: Record, change: changes.PollFailed, moment: Moment) -> Result:
@@ -139,20 +139,28 @@ def _requested(record: Record, change: changes.Requested, moment: Moment) -> Res
     if record.state is RunState.STOPPED or record.state.is_pending:
         return None
     history = _history(record)
-    if change.cause is None:
+    if change.cause is Cause.REQUESTED:
         _give_budget_back(history)
-    history.cause = change.cause or RecoveryError("recover() was called")
-    _begin_incident(record, moment)
-    return ()
+    history.error = change.error or history.error
+    return _begin_incident(record, moment, change.cause, None)
 
 
-def _begin_incident(record: Record, moment: Moment) -> None:
+def _begin_incident(
+    record: Record, moment: Moment, cause: Cause, run: TrainingRun | None
+) -> tuple[Notice, ...]:
     history = _history(record)
+    history.cause = cause
+    _forget_polls(record)
+    _move(record, RunState.RECOVERING)
+    if not cause.is_detected:
+        return ()
     since = moment.seconds - moment.policy.incident_window
     recent = (began for began in history.incidents if began > since)
     history.incidents = (*recent, moment.seconds)
-    _forget_polls(record)
-    _move(record, RunState.RECOVERING)
+    last = run.last_checkpoint if run else record.last_checkpoint
+    common = {**_common(record, moment), "checkpoint": last, "run": run, "cause": cause}
+    reason = in_words(history.error) if history.error and not run else None
+    return (Detected(**common, reason=reason),)
 
 
 def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
@@ -170,10 +178,8 @@ def _attempt_failed(record: Record, change: changes.AttemptFailed, moment: Momen
 
 
 def _gave_up(record: Record, change: changes.GaveUp, moment: Moment) -> Result:
-    notices = _step(record, change, moment, RunState.EXHAUSTED)
-    record.error = change.event.error
-    record.attempts = change.history
-    return notices
+    record.error, record.attempts = change.event.error, change.history
+    return _step(record, change, moment, RunState.EXHAUSTED)
 
 
 def _step(
@@ -203,17 +209,19 @@ def notices_of(
 def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Result:
     notices = _step(record, change, moment, RunState.HEALTHY)
     event, history = change.event, _history(record)
-    cause = in_words(history.cause) if history.cause else "the server flagged it as corrupted"
-    ended = replace(record.lineage()[-1], ended_at=moment.utc, cause=cause, attempts=event.attempt)
+    ended = replace(
+        record.lineage()[-1],
+        ended_at=moment.utc,
+        cause=history.cause,
+        error=in_words(history.error) if history.error else None,
+        attempts=event.attempt,
+    )
     history.past = (*history.past, ended)
     history.broken |= change.broken
     history.source = event.checkpoint
     history.with_optimizer = change.with_optimizer
     history.known[event.checkpoint.tinker_path] = event.checkpoint
-    history.cause = None
-    if history.reached is not None:
-        history.ended_at, history.reached = history.reached, None
-    history.unfinished = False
+    history.cause = history.error = None
     record.run_id = event.successor_id
     record.client = event.client
     record.generation += 1
@@ -261,21 +269,20 @@ def _stopped(record: Record, _: changes.Stopped, __: Moment) -> Result:
 # The training loop
 
 
-def _cause_noted(record: Record, change: changes.CauseNoted, _: Moment) -> Result:
-    _history(record).cause = change.cause
+def _error_noted(record: Record, change: changes.ErrorNoted, _: Moment) -> Result:
+    _history(record).error = change.error
     return ()
 
 
-def _reached(record: Record, change: changes.Reached, _: Moment) -> Result:
-    history = _history(record)
-    if history.reached is None or change.step >= history.reached:
-        history.reached = change.step
-        history.unfinished = change.unfinished
+def _loop_began(record: Record, change: changes.LoopBegan, _: Moment) -> Result:
+    _history(record).has_resume_step = change.has_resume_step
     return ()
 
 
 def _save_began(record: Record, change: changes.SaveBegan, _: Moment) -> Result:
-    _history(record).cursors.setdefault(change.path, change.cursor)
+    history = _history(record)
+    history.cursors.pop(change.path, None)
+    history.known.pop(change.path, None)
     return ()
 
 
@@ -301,8 +308,8 @@ APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
     changes.Orphaned: _orphaned,
     changes.Updated: _updated,
     changes.Stopped: _stopped,
-    changes.CauseNoted: _cause_noted,
-    changes.Reached: _reached,
+    changes.ErrorNoted: _error_noted,
+    changes.LoopBegan: _loop_began,
     changes.SaveBegan: _save_began,
     changes.Saved: _saved,
 }

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import Config
-from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
+from ..signals import (
+    Cause,
+    CheckpointSelected,
+    ClientCreated,
+    Completed,
+    Exhausted,
+    Failed,
+    Started,
+)
 from ..types import Checkpoint, TrainingRun
 from .checkpoints import Cursor
 
@@ -30,9 +38,10 @@ class Change:
 # Polls
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Polled(Change):
     """What a poll brought; a run that is not polled any more refuses it."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +73,18 @@ class PollFailed(Polled):
 class Requested(Change):
     """An incident begins without the server's flag.
 
-    `cause` is the error of the training loop, `None` where a caller asked: then the budget of
-    the lineage is given back.
+    `error` is what the training loop met, if that is why. Where a caller asked for it, the budget
+    of the lineage is given back.
     """
 
-    cause: BaseException | None
+    cause: Cause
+    error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryChange(Change):
     """A step of an incident; the run refuses it where it has none."""
+
+    __slots__ = ()
 
     event: Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
 
@@ -136,35 +147,34 @@ class Updated(Change):
     client: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped(Change):
     """The run is not monitored any more."""
+
+    __slots__ = ()
 
 
 # The training loop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CauseNoted(Change):
+class ErrorNoted(Change):
     """What the training loop met, for the incident that may follow; `None` takes it back."""
 
-    cause: BaseException | None
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reached(Change):
-    """The next step of the loop; `unfinished`: it is unknown whether it was submitted."""
+class LoopBegan(Change):
+    """A training loop began; `has_resume_step`: it knows the step of any checkpoint."""
 
-    step: int
-    unfinished: bool = False
+    has_resume_step: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveBegan(Change):
-    """A checkpoint is being saved under this path."""
+    """A checkpoint is being saved under this path: what was known of the path is over."""
 
     path: str
-    cursor: Cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,17 +37,18 @@ class Cursor:
 
 
 def cursor_of(checkpoint: Checkpoint, recorded: Mapping[str, Cursor]) -> Cursor | None:
-    """The cursor recorded here for a checkpoint, else the one in its metadata, else `None`."""
-    here = recorded.get(checkpoint.tinker_path)
-    if here is not None:
-        return here
+    """The cursor in a checkpoint's metadata, else the one recorded here for it, else `None`.
+
+    The metadata goes first: a name may have been saved again, and the answer been lost.
+    """
     metadata = checkpoint.user_metadata or {}
     try:
         step = int(metadata[STEP_KEY])
         data = json.loads(metadata[DATA_KEY]) if DATA_KEY in metadata else None
     except (KeyError, TypeError, ValueError):
-        return None
-    return Cursor(step=step, data=data) if step >= 0 else None
+        step, data = -1, None
+    here = recorded.get(checkpoint.tinker_path)
+    return Cursor(step=step, data=data) if step >= 0 else here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ def plan_recovery(
     broken: Collection[str] = (),
     tried: int = 0,
     lineage: Sequence[str] = (),
+    has_resume_step: bool = False,
     now: datetime,
 ) -> Plan:
     """Order the checkpoints of a lineage as a recovery tries them: the newest first.
@@ -90,7 +92,8 @@ def plan_recovery(
     `checkpoints` are all that are known, those without a time in the order they were saved, and
     `broken` the paths that did not load. `lineage` are run ids, the live one first: what a run
     saved is newer than what those before it did. `tried` of the policy's checkpoints were used
-    up by this incident already.
+    up by this incident already. Without `has_resume_step` a checkpoint without a step is left out
+    where an older one has one.
     """
     known = by_path(checkpoints)
     strategy = policy.checkpoint_strategy
@@ -105,14 +108,17 @@ def plan_recovery(
         allowed = 1 + policy.fallback_checkpoints
     left_out = [LeftOut(checkpoint=known[path], reason=reason) for path, reason in others.items()]
     candidates: list[Candidate] = []
-    for checkpoint in ordered:
+    cursors = [None if _unfit(each, (), now) else cursor_of(each, recorded) for each in ordered]
+    oldest_with_step = max((i for i, cursor in enumerate(cursors) if cursor), default=-1)
+    for position, (checkpoint, cursor) in enumerate(zip(ordered, cursors, strict=True)):
         reason = _unfit(checkpoint, broken, now)
+        if not (reason or cursor or has_resume_step) and position < oldest_with_step:
+            reason = "no step is recorded for it, and for an older one there is"
         if not reason and len(candidates) + tried >= allowed:
             reason = f"older than the {allowed} that the policy allows to try"
         if reason:
             left_out.append(LeftOut(checkpoint=checkpoint, reason=reason))
             continue
-        cursor = cursor_of(checkpoint, recorded)
         step = cursor.step if cursor else None
         expires_at = checkpoint.expires_at
         candidates.append(Candidate(checkpoint=checkpoint, step=step, expires_at=expires_at))

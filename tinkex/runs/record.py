@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import ApiResponseError
+from ..signals import Cause
 from ..types import Checkpoint
 from .checkpoints import Cursor, by_path, cursor_of
 from .state import Generation, RunState
@@ -27,9 +28,8 @@ class History:
     was restored from and `with_optimizer` how; `cursors` and `known` are what was recorded of
     checkpoints by path, `broken` the paths that did not load, `orphans` the ids left behind per
     generation, `incidents` when the budget's incidents began, `cause` what began the present
-    one; `reached` is the next step of the training loop, `unfinished` whether a step was broken
-    off and may have been submitted or not, `ended_at` the next step when the generation before
-    ended.
+    one, and `error` what the training loop met; `has_resume_step`: the loop knows the step of
+    checkpoints for which none is recorded.
     """
 
     past: tuple[Generation, ...] = ()
@@ -40,10 +40,9 @@ class History:
     broken: frozenset[str] = frozenset()
     orphans: dict[str, tuple[str, ...]] = field(default_factory=dict)
     incidents: tuple[float, ...] = ()
-    cause: BaseException | None = None
-    reached: int | None = None
-    unfinished: bool = False
-    ended_at: int | None = None
+    cause: Cause | None = None
+    error: BaseException | None = None
+    has_resume_step: bool = False
 
     def cursor(self, checkpoint: Checkpoint | None) -> Cursor | None:
         """Where the loop stood when a checkpoint was saved, where that is known."""

@@ -23,17 +23,26 @@ from .status import RunStatus
 class RunMap:
     """The runs of a monitor, and the way in which each of them changes.
 
-    `waits` are woken when a run's state or client changes.
+    When a run's state or client changes, `on_move` is called with its record, and `waits` are
+    woken.
 
     Threads: every method is safe from any thread and waits for nothing. To read more than one
     field of a record, hold `lock`, for memory only.
     """
 
-    def __init__(self, policy: Policy, clock: Clock, publisher: Publisher, waits: Waits) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        clock: Clock,
+        publisher: Publisher,
+        waits: Waits,
+        on_move: Callable[[Record], object] = lambda _: None,
+    ) -> None:
         self._policy = policy
         self._clock = clock
         self._publisher = publisher
         self._waits = waits
+        self._on_move = on_move
         self.lock = threading.Lock()
         # Guarded by lock, with the fields of all records: _is_closed; _records, by every id of
         # every lineage; _configs, one config to stand for all that are equal, since each call
@@ -69,6 +78,7 @@ class RunMap:
         if publish:
             self._publisher.flush()
         if is_moved:
+            self._on_move(record)
             self._waits.notify()
         return notices
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from ..signals import Cause
+
 
 class RunState(StrEnum):
     """What is known of a run."""
@@ -64,8 +66,9 @@ class Generation:
     """One run of a lineage.
 
     `checkpoint` is the path it was made from and `step` that checkpoint's next step, where
-    known; `cause` is what ended it, `attempts` how many it took to make the next one, and
-    `orphans` the ids of runs that failed or abandoned attempts left behind.
+    known; `cause` is why it was replaced and `error` what its training loop had met, if
+    anything; `attempts` is how many it took to make the next one, and `orphans` are the ids of
+    runs that failed or abandoned attempts left behind.
     """
 
     run_id: str
@@ -73,6 +76,7 @@ class Generation:
     step: int | None = None
     started_at: datetime
     ended_at: datetime | None = None
-    cause: str | None = None
+    cause: Cause | None = None
+    error: str | None = None
     attempts: int = 0
     orphans: tuple[str, ...] = ()

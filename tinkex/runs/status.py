@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,6 +96,8 @@ def _checkpoint(checkpoint: Checkpoint | None) -> str:
 
 
 def _text(value: object) -> str:
+    import html  # noqa: PLC0415 (only a notebook needs it)
+
     return "" if value is None else html.escape(str(value))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future
+from typing import Any
 
 from .scheduler import Clock
 
@@ -24,3 +27,10 @@ class Waits:
     def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `predicate()` holds, at most `timeout` seconds; return whether it does."""
         return self._clock.wait(self._changed, predicate, timeout)
+
+    def done(self, future: Future[Any], timeout: float | None) -> bool:
+        """Wait until a future is done, at most `timeout` seconds; return whether it is."""
+        if self._clock.sleep() is not None:
+            return self.wait(future.done, timeout)
+        bound = None if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        return bool(futures.wait((future,), bound).done)

@@ -1,4 +1,4 @@
-"""After a training loop's error: polls the run to see whether it must be recovered."""
+"""After a training loop's error: decides whether its run must be recovered."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from ..errors import AlreadyPendingError, MonitorStoppedError
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
 from ..recovery.controller import Controller
-from ..recovery.error_kinds import is_unusable
-from ..runs.changes import CauseNoted
+from ..recovery.error_kinds import Verdict, judge
+from ..runs.changes import ErrorNoted
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from ..service import secrets_of, without_secrets
+from ..signals import Cause
 
 #: Seconds between two polls of a run whose training loop has failed.
 LOOK_EVERY = 2.0
+
+#: Seconds that a poll may take before a caller's own mistake is raised without its answer.
+MISTAKE_WAIT = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -38,35 +42,64 @@ class Confirmation:
     controller: Controller
 
     def report(
-        self, record: Record, error: BaseException, run_id: str, *, is_its_own: bool
+        self,
+        record: Record,
+        error: BaseException,
+        run_id: str,
+        *,
+        is_its_own: bool,
+        is_change: bool,
     ) -> bool:
-        """Look at a run whose training loop failed; true where it is, or was, recovered.
+        """Look at a run whose training loop met an error of the server.
 
-        The error came from the generation `run_id` and says nothing of its successors;
-        `is_its_own`: it came through that run's client for certain.
+        Returns true where the run is, or was, recovered. The error is of the generation `run_id`
+        and says nothing of its successors. The other arguments are those of `judge`.
         """
-        until = self.clock.monotonic() + self.policy.confirm_within
         shown = without_secrets(error, secrets_of(record.service, record.config))
-        is_dead = self.policy.recover_on == "unusable" and is_unusable(
-            error, run_id, is_its_own=is_its_own
+        verdict = judge(error, run_id, is_its_own=is_its_own, is_change=is_change)
+        self.runs.apply(record, ErrorNoted(run_id=run_id, error=shown))
+        try:
+            self._look(record, run_id, shown, verdict)
+        finally:
+            if not _is_over(record, run_id):
+                self.runs.apply(record, ErrorNoted(run_id=run_id, error=None))
+        return record.run_id != run_id or record.state.is_pending
+
+    def would_recover(self, verdict: Verdict) -> bool:
+        """Whether an error of this verdict leads to a recovery, under the policy."""
+        is_dead = verdict in (Verdict.CERTAIN, Verdict.UNUSABLE)
+        return (self.policy.recover_on == "error" and (is_dead or verdict is Verdict.FAILED)) or (
+            self.policy.recover_on == "unusable" and is_dead
         )
 
-        def is_over() -> bool:
-            return record.run_id != run_id or not record.state.is_polled
+    def _look(self, record: Record, run_id: str, error: BaseException, verdict: Verdict) -> None:
+        """Poll the run until it is known what the error means for it."""
 
-        self.runs.apply(record, CauseNoted(run_id=run_id, cause=shown))
-        try:
-            while not is_over():
-                self.waits.wait(self.sweeper.poll(record), None)
-                if not is_over() and is_dead:
-                    # Refused where a sweep was quicker, or the run was stopped meanwhile.
-                    with suppress(AlreadyPendingError, MonitorStoppedError):
-                        self.controller.recover(record, shown, run_id)
-                left = until - self.clock.monotonic()
-                if left <= 0:
-                    break
-                self.waits.wait(is_over, min(left, LOOK_EVERY))
-        finally:
-            if not is_over():
-                self.runs.apply(record, CauseNoted(run_id=run_id, cause=None))
-        return record.run_id != run_id or record.state.is_pending
+        def recover(cause: Cause) -> None:
+            # Refused where a sweep was quicker, or the run was stopped meanwhile.
+            with suppress(AlreadyPendingError, MonitorStoppedError):
+                self.controller.recover(record, cause, run_id, error)
+
+        until = self.clock.monotonic() + self.policy.confirm_within
+        recovers = self.would_recover(verdict)
+        is_dead = recovers and verdict is not Verdict.FAILED
+        is_mistake = verdict is Verdict.MISTAKE
+        if verdict is Verdict.CERTAIN and is_dead:
+            recover(Cause.UNUSABLE)
+        while not _is_over(record, run_id):
+            self.waits.wait(self.sweeper.poll(record), MISTAKE_WAIT if is_mistake else None)
+            if is_mistake or _is_over(record, run_id):
+                return
+            if is_dead:
+                recover(Cause.UNUSABLE)
+            left = until - self.clock.monotonic()
+            if left > 0:
+                self.waits.wait(lambda: _is_over(record, run_id), min(left, LOOK_EVERY))
+            else:
+                break
+        if recovers and not is_dead:
+            recover(Cause.ERROR)
+
+
+def _is_over(record: Record, run_id: str) -> bool:
+    return record.run_id != run_id or not record.state.is_polled

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from ..errors import (
+    AlreadyPendingError,
     MonitorStoppedError,
     RecoveryExhaustedError,
-    SegmentSupersededError,
+    ResumePointUnknownError,
     in_words,
 )
-from ..runs.changes import Change, Reached, Saved
+from ..recovery.attempt import make_plan
+from ..recovery.controller import Controller
+from ..runs.changes import Change, Saved
 from ..runs.checkpoints import Cursor
+from ..runs.ledger import Ledger, Place, ledger_of
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
-from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
+from ..signals import Cause
 from ..types import Checkpoint, TinkerPath
 from .confirmation import Confirmation
+from .futures import RacedFuture, Races, Told, is_superseded, nothing
 
 logger = logging.getLogger(__name__)
 
@@ -37,28 +41,21 @@ class Outlook:
     """A consistent look at a run, for a segment that is about to begin.
 
     `source` is the checkpoint that the live generation was made from, `cursor` where the loop
-    stood then, `reached` the next step of a loop that ran on this generation before,
-    `unfinished` whether it is unknown if that was submitted, and `ended_at` the next step when
-    the generation before ended.
+    stood then.
     """
 
     run_id: str
     client: Any
     source: Checkpoint | None
     cursor: Cursor | None
-    ended_at: int | None
     with_optimizer: bool
-    reached: int | None
-    unfinished: bool
 
 
 @dataclass(slots=True, eq=False)
 class Loop:
     """What a run's handle and its segments do.
 
-    Calls that may block go to `pool`; where it is `None`, they run on the caller's thread.
-
-    Threads: safe from any thread; `wait_live`, `outlook` and `report` wait.
+    Threads: safe from any thread; `wait_live`, `outlook`, `interrupt` and `report` wait.
     """
 
     record: Record
@@ -66,31 +63,21 @@ class Loop:
     runs: RunMap
     clock: Clock
     waits: Waits
+    controller: Controller
     confirmation: Confirmation
-    pool: DaemonPool | None
+    races: Races
 
     # Waits
 
-    def _call(self, function: Callable[[], Any]) -> Future[Any]:
-        """Call a function that may block, on a thread of ours where there are any."""
-        if self.pool is not None:
-            with suppress(RuntimeError):  # closed with the monitor: then here
-                return self.pool.submit(function)
-        done: Future[Any] = Future()
-        done.set_result(function())
-        return done
+    def race(
+        self, run_id: str, future: Any, on_result: Told = nothing, on_error: Told = nothing
+    ) -> RacedFuture:
+        """Wrap a future of a generation, so that it ends when that is superseded."""
+        return self.races.race(self.record, run_id, future, on_result, on_error)
 
-    def result(self, future: Any, timeout: float | None, run_id: str) -> Any:
-        """Return a future's result, or raise an error as soon as its run is superseded."""
-        if not callable(getattr(future, "result", None)):
-            return future
-        done = _standard(future) or self._call(future.result)
-        done.add_done_callback(lambda _: self.waits.notify())
-        if not self.waits.wait(lambda: done.done() or self.is_superseded(run_id), timeout):
-            raise TimeoutError(f"run {run_id}: no result within {timeout:g} s")
-        if not done.done():
-            raise SegmentSupersededError(run_id)
-        return done.result()
+    def pause(self, run_id: str, seconds: float) -> None:
+        """Let time pass, or return at once when a generation is superseded."""
+        self.waits.wait(lambda: self.is_superseded(run_id), seconds)
 
     def wait_live(self, timeout: float | None) -> Any:
         """Wait until the run is healthy with a live client, and return that client."""
@@ -127,10 +114,7 @@ class Loop:
                 client=record.client,
                 source=history.source,
                 cursor=history.cursor(history.source),
-                ended_at=history.ended_at,
                 with_optimizer=history.with_optimizer,
-                reached=history.reached,
-                unfinished=history.unfinished,
             )
 
     def _left(self, until: float) -> float:
@@ -140,18 +124,57 @@ class Loop:
 
     def is_superseded(self, run_id: str) -> bool:
         """Whether a generation is known to be corrupted or replaced."""
-        state = self.record.state
-        is_dead = state.is_pending or state is RunState.EXHAUSTED or self.record.is_dead
-        return is_dead or self.record.run_id != run_id
+        return is_superseded(self.record, run_id)
 
     def note(self, change: Change) -> None:
-        """Note a step that was reached, or a save that began."""
+        """Note a change of the run."""
         self.runs.apply(self.record, change)
 
-    def report(self, run_id: str, error: BaseException, *, is_its_own: bool) -> bool:
+    def ledger(self, before: Ledger | None = None) -> Ledger:
+        """The ledger of the live client; the places that it knows are noted.
+
+        `before` is the one of the generation before, to be carried on.
+        """
+        with self.runs.lock:
+            run_id, client, history = self.record.run_id, self.record.client, self.record.history
+            begin = Place(checkpoint=history.source, cursor=history.cursor(history.source))
+            known = {None, *history.known}
+        ledger = ledger_of(client, before)
+        ledger.follow(run_id, begin)
+        # Those of another monitor of this process, too.
+        for place in ledger.places():
+            if place.path not in known and place.checkpoint and place.cursor:
+                self.note(Saved(checkpoint=place.checkpoint, cursor=place.cursor))
+        return ledger
+
+    def report(
+        self, run_id: str, error: BaseException, *, is_its_own: bool, is_change: bool
+    ) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
-        begun = self.confirmation.report(self.record, error, run_id, is_its_own=is_its_own)
+        begun = self.confirmation.report(
+            self.record, error, run_id, is_its_own=is_its_own, is_change=is_change
+        )
         return begun or self.record.state is RunState.EXHAUSTED
+
+    def find_checkpoint(self, run_id: str, path: str) -> Checkpoint | None:
+        """Ask the server for a checkpoint; `None` where it does not list it."""
+        task = self.controller.next_task(self.record)
+        rest = task.request.rest
+        listed = rest.checkpoints(task.request.config, run_id) if rest.can_list_checkpoints else ()
+        found = map(Checkpoint.from_json, listed)
+        return next((each for each in found if each.tinker_path == path), None)
+
+    def interrupt(self, run_id: str) -> None:
+        """Have a generation replaced that is further than its checkpoints.
+
+        Raises `ResumePointUnknownError` where no checkpoint would say where to go on.
+        """
+        task = self.controller.next_task(self.record)
+        first = next(iter(make_plan(task).candidates), None)
+        if first is None or (first.step is None and not task.request.has_resume_step):
+            raise ResumePointUnknownError(run_id, None)
+        with suppress(AlreadyPendingError):
+            self.controller.recover(self.record, Cause.INTERRUPTED, run_id)
 
     def save(
         self, path: str, cursor: Cursor, user_metadata: Mapping[str, str] | None = None
@@ -172,16 +195,10 @@ class Loop:
         is_source = source is not None and source.tinker_path == path
         if parsed.run_id not in lineage and not is_source:
             raise ValueError(f"{path!r} is not of this lineage: {', '.join(lineage)}")
-        if parsed.run_id == lineage[-1]:
-            self.note(Reached(run_id=parsed.run_id, step=cursor.step))
-        return self.save(path, cursor)
-
-
-def _standard(future: Any) -> Future[Any] | None:
-    """The `concurrent.futures.Future` itself or inside; newer versions of the SDK give one."""
-    inside = getattr(future, "future", None)
-    found = inside() if callable(inside) and not isinstance(future, Future) else future
-    return found if isinstance(found, Future) else None
+        saved = self.save(path, cursor)
+        if self.record.client is not None:
+            self.ledger().recorded(Place(checkpoint=saved, cursor=cursor), parsed.run_id)
+        return saved
 
 
 def _has_ended(record: Record) -> bool:
@@ -194,9 +211,11 @@ def _raise_if_ended(record: Record) -> None:
         raise MonitorStoppedError(f"run {record.run_id!r} is not monitored any more")
     if record.state is RunState.EXHAUSTED:
         history = record.history
-        story = [f"run {each.run_id}: {each.cause}; recovered" for each in history.past]
-        if history.cause is not None:
-            story.append(f"run {record.run_id}: {in_words(history.cause)}")
+        story = [
+            f"run {each.run_id}: {each.error or each.cause}; recovered" for each in history.past
+        ]
+        if history.error is not None:
+            story.append(f"run {record.run_id}: {in_words(history.error)}")
         raise RecoveryExhaustedError(
             record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
         ) from record.error

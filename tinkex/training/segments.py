@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-import json
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from ..arguments import checked_whole
-from ..errors import ResumePointUnknownError, SegmentSupersededError, causes
-from ..runs.changes import Reached, SaveBegan
-from ..runs.checkpoints import Cursor
-from ..service import is_sdk_error, saved_path, takes_option
+from ..errors import ResumePointUnknownError, SegmentSupersededError
+from ..runs.changes import LoopBegan
+from ..runs.ledger import Effect, Ledger, Place
 from ..types import Checkpoint
+from .client import SegmentClient
+from .futures import RacedFuture
 from .loop import Loop, Outlook
-from .progress import Progress
+from .requests import Requests
+from .saving import Saving, checked_cursor
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,7 @@ class ResumePoint:
 
 
 class Segment:
-    """The stretch of a training loop between two recoveries; a context manager.
+    """The stretch of a training loop between two recoveries; a context manager, `async` too.
 
     An error of the server that leaves the `with` block begins a recovery and is kept in the
     incident; every other exception leaves it unchanged.
@@ -45,32 +51,35 @@ class Segment:
     """
 
     def __init__(
-        self, run: Loop, outlook: Outlook, start_step: int, resume: ResumePoint | None
+        self, run: Loop, outlook: Outlook, ledger: Ledger, start_step: int, data: Any
     ) -> None:
         self._run = run
         self._outlook = outlook
-        self._progress = Progress(start_step)
-        self._from_server: list[BaseException] = []
+        self._ledger = ledger
+        self._requests = Requests(run, outlook.run_id, ledger)
+        self._client = SegmentClient(outlook.client, self._requests)
         #: The first step of this segment.
         self.start_step = start_step
+        #: What was recorded with the cursor that `start_step` belongs to; `None` at the beginning.
+        self.data = data
         #: What the segment goes on from; `None` where the run was not recovered before it.
-        self.resume = resume
+        self.resume: ResumePoint | None = None
         self.entered = False
         self.finished = False
+        #: Whether the block ended without an exception although its run is dead.
+        self.is_lost = False
 
     @property
     def client(self) -> Any:
-        """The one training client of this segment.
+        """The training client of this segment.
 
-        Raises:
-            SegmentSupersededError: Its run is known to be corrupted or replaced.
+        It is used like the SDK's own. Its requests, and their futures, raise
+        `SegmentSupersededError` once the run is known to be corrupted or replaced.
         """
-        self._check()
-        self._progress.touch()
-        return self._outlook.client
+        return self._client
 
     def steps(self, total: int) -> Iterator[int]:
-        """Go through the steps up to `total - 1`, and note how far the loop is.
+        """Go through the steps up to `total - 1`.
 
         `total` counts all steps of the training, so over several epochs too; called again
         within a segment, it goes on where it was.
@@ -79,20 +88,13 @@ class Segment:
             SegmentSupersededError: The run is known to be corrupted or replaced.
         """
         checked_whole("total", total)
-        self._progress.leave()
-        for step in range(self._progress.step, total):
-            self._check()
-            self._progress.begin(step)
-            self._note()
+        for step in range(self._ledger.next_step(self.start_step), total):
+            self._requests.check()
+            self._ledger.hand_out(step)
             yield step
-            self._progress.complete()
-            self._note()
 
     def result(self, future: Any, timeout: float | None = None) -> Any:
-        """Wait for a future, of the official SDK or any other, and return its result.
-
-        The SDK itself retries for minutes or for ever; this gives up as soon as the run is
-        known to be corrupted or replaced.
+        """Wait for a future of another origin as one of `client` is waited for.
 
         Args:
             future: Something with `result()`; anything else is returned as it is.
@@ -103,17 +105,15 @@ class Segment:
             TimeoutError: It took longer than `timeout`.
             Exception: What the future raises.
         """
-        self._check()
-        try:
-            return self._run.result(future, timeout, self._outlook.run_id)
-        except SegmentSupersededError:
-            raise
-        except Exception as error:
-            self._from_server.append(error)
-            raise
+        self._requests.check()
+        if type(future) is not RacedFuture:
+            future = self._requests.wrap(future, Effect.UPDATE)
+        return future.result(timeout) if type(future) is RacedFuture else future
 
     def save_state(self, name: str, *, step: int, data: Any = None, **options: Any) -> Checkpoint:
         """Save through the client, wait, and record where the loop stands.
+
+        Where the server fails, it is tried again as often as the policy's `max_attempts` says.
 
         Args:
             name: The checkpoint's name.
@@ -124,31 +124,29 @@ class Segment:
 
         Raises:
             SegmentSupersededError: The run is known to be corrupted or replaced.
+            ValueError: An `optim_step` was submitted within that step already.
             Exception: What the client raises.
         """
         cursor = checked_cursor(step, data)
-        self._check()
-        save = self._outlook.client.save_state
-        written: Mapping[str, str] | None = None
-        if takes_option(save, "user_metadata"):
-            written = {**(options.get("user_metadata") or {}), **cursor.to_metadata()}
-            options["user_metadata"] = written
-        if step > self._progress.step:
-            self._progress.submitted(step)
-            self._note()
-        # The answer may be lost with the run, and the checkpoint be there all the same.
-        path = f"tinker://{self._outlook.run_id}/weights/{name}"
-        self._run.note(SaveBegan(path=path, cursor=cursor))
-        try:
-            saved = save(name, **options)
-        except Exception as error:
-            self._from_server.append(error)
-            raise
-        return self._run.save(saved_path(self.result(saved)), cursor, written)
+        self._requests.check()
+        self._ledger.check_step(step)
+        saving = Saving(
+            self._run, self._outlook, self._ledger, name=name, cursor=cursor, options=options
+        )
+        return saving.wait(self._requests)
+
+    async def save_state_async(
+        self, name: str, *, step: int, data: Any = None, **options: Any
+    ) -> Checkpoint:
+        """Save as `save_state` does, on an event loop."""
+        save = partial(self.save_state, name, step=step, data=data, **options)
+        saved: Checkpoint = await asyncio.wrap_future(self._run.races.call(save))
+        return saved
 
     def __enter__(self) -> Segment:
         if self.entered:
             raise RuntimeError("a segment is entered once; the next one comes from the `for`")
+        self._ledger.enter(self)
         self.entered = True
         return self
 
@@ -158,37 +156,65 @@ class Segment:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        superseded = self._run.is_superseded(self._outlook.run_id)
+        spoiled, is_servers = self._requests.spoiled, self._requests.is_servers
+        failed = superseded or (error is not None and is_servers(error))
+        self._ledger.leave(self, failed=failed or spoiled is not None)
         if error is None:
-            # What a corrupted run was trained last is in no checkpoint: not finished then.
-            self.finished = not self._is_superseded()
-            self._progress.leave()
-            self._note()
+            self._end(superseded=superseded)
             return False
-        kept = {id(each) for each in self._from_server}
-        # Whether it came through this segment's calls.
-        is_its_own = any(id(each) in kept for each in causes(error))
-        is_from_server = is_its_own or is_sdk_error(error)
-        superseded = self._is_superseded()
-        self._progress.break_off(failed=is_from_server or superseded)
-        self._note()
         if not isinstance(error, Exception):
             return False
-        if superseded and _came_from_superseded(error):
-            return True
-        return is_from_server and self._run.report(
-            self._outlook.run_id, error, is_its_own=is_its_own
+        if superseded or spoiled is not None:
+            if not _is_all(error, lambda each: _came_from_superseded(each) or is_servers(each)):
+                return False
+            return superseded or self._report(spoiled or error)
+        return _is_all(error, is_servers) and self._report(error)
+
+    async def __aenter__(self) -> Segment:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        ended = self._run.races.call(partial(self.__exit__, kind, error, traceback))
+        return bool(await asyncio.wrap_future(ended))
+
+    def _end(self, *, superseded: bool) -> None:
+        """The block ended without an exception."""
+        spoiled = self._requests.spoiled
+        if spoiled is not None and not superseded:
+            # The loop passed over an error of the server.
+            superseded = self._report(spoiled)
+            if not superseded:
+                raise spoiled
+        # What a corrupted run was trained last is in no checkpoint: not finished then.
+        self.finished = not superseded
+        self.is_lost = superseded
+        if self.finished and self._ledger.where() is None:
+            logger.warning(
+                "run %s: the training ended with requests that no checkpoint holds; "
+                "save at the end with segment.save_state(name, step=...)",
+                self._outlook.run_id,
+            )
+
+    def _report(self, error: BaseException) -> bool:
+        """Have the run looked at; true where the loop goes on with a next segment."""
+        effects = self._requests.effects_of(error)
+        is_change = any(each.is_change or each is Effect.SAVE for each in effects)
+        return self._run.report(
+            self._outlook.run_id, error, is_its_own=bool(effects), is_change=is_change
         )
 
-    def _note(self) -> None:
-        step, unfinished = self._progress.step, self._progress.is_uncertain
-        self._run.note(Reached(run_id=self._outlook.run_id, step=step, unfinished=unfinished))
 
-    def _is_superseded(self) -> bool:
-        return self._run.is_superseded(self._outlook.run_id)
-
-    def _check(self) -> None:
-        if self._is_superseded():
-            raise SegmentSupersededError(self._outlook.run_id)
+def _is_all(error: BaseException, test: Callable[[BaseException], bool]) -> bool:
+    """Whether a test holds for an error; of a group, for all that is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_all(each, test) for each in error.exceptions)
+    return test(error)
 
 
 def _came_from_superseded(error: BaseException) -> bool:
@@ -200,7 +226,7 @@ def _came_from_superseded(error: BaseException) -> bool:
 
 
 class Segments:
-    """The iterator that `MonitoredRun.segments` returns."""
+    """The iterator that `MonitoredRun.segments` returns; `async for` works too."""
 
     def __init__(
         self,
@@ -210,6 +236,8 @@ class Segments:
         max_wait: float,
     ) -> None:
         self._run = run
+        self._current: Segment | None = None
+        self._ledger: Ledger | None = None
         self._start_step = checked_whole("start_step", start_step)
         if resume_step is not None and not callable(resume_step):
             checked_whole("resume_step", resume_step)
@@ -219,71 +247,76 @@ class Segments:
             raise ValueError(f"max_wait must be 0 or more seconds, not {max_wait}")
         self._resume_step = resume_step
         self._max_wait = max_wait
-        self._current: Segment | None = None
+        run.note(LoopBegan(has_resume_step=resume_step is not None))
 
     def __iter__(self) -> Segments:
         return self
 
     def __next__(self) -> Segment:
-        before = self._current
-        if before is not None and before.finished:
+        following = self._next()
+        if following is None:
             raise StopIteration
+        return following
+
+    def __aiter__(self) -> AsyncIterator[Segment]:
+        return self
+
+    async def __anext__(self) -> Segment:
+        following: Segment | None = await asyncio.wrap_future(self._run.races.call(self._next))
+        if following is None:
+            raise StopAsyncIteration
+        return following
+
+    def __del__(self) -> None:
+        current = self.__dict__.get("_current")
+        if current is not None and current.is_lost:
+            logger.error(
+                "the training loop was left while its run is corrupted or replaced; what it was "
+                "trained last is in no checkpoint: go on with segments()"
+            )
+
+    def _next(self) -> Segment | None:
+        before, self._current = self._current, None
+        if before is not None and before.finished:
+            return None
         if before is not None and not before.entered:
             raise RuntimeError("the segment before was not entered; use `with segment:`")
-        self._current = self._begin(self._run.outlook(self._max_wait))
+        self._current = self._begin()
         return self._current
 
-    def _begin(self, outlook: Outlook) -> Segment:
-        resume = self._resume_point(outlook)
-        if outlook.reached is not None:
-            return Segment(self._run, outlook, self._where_it_was(outlook), resume)
-        if outlook.source is None:
-            return Segment(self._run, outlook, self._start_step, None)
-        if resume is None:
-            raise ResumePointUnknownError(outlook.run_id, outlook.source.tinker_path)
-        return Segment(self._run, outlook, resume.step, resume)
+    def _begin(self) -> Segment:
+        """Begin where the run is, or at a checkpoint if it is further than the loop said."""
+        while True:
+            outlook = self._run.outlook(self._max_wait)
+            self._ledger = ledger = self._run.ledger(self._ledger)
+            ledger.check_free()
+            place = ledger.where()
+            if place is not None:
+                return self._segment(outlook, ledger, place)
+            if ledger.is_loaded():
+                raise ResumePointUnknownError(outlook.run_id, None)
+            self._run.interrupt(outlook.run_id)
 
-    def _where_it_was(self, outlook: Outlook) -> int:
-        """The next step of a loop that ran on this generation before."""
-        step = outlook.reached or 0
-        if not outlook.unfinished:
-            return step
-        if isinstance(self._resume_step, int) and self._resume_step in (step, step + 1):
-            return self._resume_step
-        path = outlook.source.tinker_path if outlook.source else None
-        raise ResumePointUnknownError(outlook.run_id, path, step)
-
-    def _resume_point(self, outlook: Outlook) -> ResumePoint | None:
-        source = outlook.source
-        if source is None:
-            return None
+    def _segment(self, outlook: Outlook, ledger: Ledger, place: Place) -> Segment:
         data = None
-        if outlook.cursor is not None:
-            step, data = outlook.cursor.step, copy.deepcopy(outlook.cursor.data)
+        if place.cursor is not None:
+            step, data = place.cursor.step, copy.deepcopy(place.cursor.data)
+        elif place.checkpoint is None:
+            step = self._start_step
         elif callable(self._resume_step):
-            step = checked_whole("resume_step", self._resume_step(source))
+            step = checked_whole("resume_step", self._resume_step(place.checkpoint))
         elif self._resume_step is not None:
             step = self._resume_step
         else:
-            return None
-        ended_at = outlook.ended_at
-        return ResumePoint(
-            checkpoint=source,
-            step=step,
-            data=data,
-            steps_lost=None if ended_at is None else max(0, ended_at - step),
-            optimizer_restored=outlook.with_optimizer,
-        )
-
-
-def checked_cursor(step: object, data: Any) -> Cursor:
-    """A cursor with a copy of its data: what is done to the original later must not move it.
-
-    A `TypeError` or `ValueError` if the step is no step, or the data no JSON value.
-    """
-    checked = checked_whole("step", step)
-    try:
-        written = json.dumps(data, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise type(error)(f"data must be a JSON value: {error}") from None
-    return Cursor(step=checked, data=json.loads(written))
+            raise ResumePointUnknownError(outlook.run_id, place.path)
+        segment = Segment(self._run, outlook, ledger, step, data)
+        if outlook.source is not None and place.checkpoint is not None:
+            ended_at = ledger.ended_at() if place.checkpoint is outlook.source else step
+            segment.resume = ResumePoint(
+                checkpoint=place.checkpoint,
+                step=step,
+                data=data,
+                steps_lost=None if ended_at is None else max(0, ended_at - step),
+                optimizer_restored=outlook.with_optimizer,
+            )
+        return segment

@@ -50,7 +50,9 @@ def _often_corrupted(seed: int, *, flag: bool, mode: FailureMode) -> str:
 
         check_equal("resumed at", [one.step for one in resumes], [one.back_to for one in mishaps])
         check_equal("recoveries", len(stage.events.named("completed")), TIMES)
-        check_equal("detections", len(stage.events.named("detected")), TIMES if flag else 0)
+        detected = stage.events.named("detected")
+        check_equal("detections", len(detected), TIMES)
+        check_equal("flagged", sum(each.cause == "corrupted" for each in detected) == TIMES, flag)
         check_equal("runs given up", stage.events.named("exhausted"), [])
         broken = sum(one.breaks for one in mishaps)
         check_equal("attempts failed", len(stage.events.named("failed")), broken)

@@ -1,0 +1,265 @@
+"""What was submitted through a run's training clients, and where the loop said that it stands."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..types import Checkpoint
+from .checkpoints import Cursor
+
+
+class Effect(StrEnum):
+    """What a request does to the state of its training client."""
+
+    #: It adds to the gradient.
+    GRADIENT = "gradient"
+    #: It applies the gradient.
+    UPDATE = "update"
+    #: It replaces the whole state.
+    LOAD = "load"
+    #: It saves the state as a training checkpoint.
+    SAVE = "save"
+    #: It leaves the state as it is.
+    NONE = "none"
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the state is another one afterwards."""
+        return self in (Effect.GRADIENT, Effect.UPDATE, Effect.LOAD)
+
+
+#: The effect of a training client's method, by the beginning of its name.
+_BY_PREFIX = {
+    "forward_backward": Effect.GRADIENT,
+    "optim_step": Effect.UPDATE,
+    "load_state": Effect.LOAD,
+    "save_state": Effect.SAVE,
+}
+
+
+def effect_of(method: str) -> Effect:
+    """The effect of a training client's method, by its name."""
+    return next((e for prefix, e in _BY_PREFIX.items() if method.startswith(prefix)), Effect.NONE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A state of a run for which it is known where the loop stands.
+
+    `checkpoint` holds that state, `None` at the beginning of the first run; `cursor` is what the
+    loop stated, `None` where it stated nothing.
+    """
+
+    checkpoint: Checkpoint | None = None
+    cursor: Cursor | None = None
+
+    @property
+    def path(self) -> str | None:
+        """The checkpoint's path."""
+        return None if self.checkpoint is None else self.checkpoint.tinker_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A position in the order of a run's submissions, and whether a gradient was left then."""
+
+    run_id: str
+    submissions: int = 0
+    has_gradient: bool = False
+
+
+class Ledger:
+    """The submissions to the live run of a lineage since the newest place that is known.
+
+    A request counts as submitted from the moment before it is handed to the client: whether the
+    server got it cannot be known.
+
+    Threads: every method is safe from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Guarded by _lock: the newest place (`None` after a load) and where it lies in the order
+        # of submissions; the present position; the saves without a cursor, by path; all places
+        # of the live run; the segment that is open; the step handed out last, the position then,
+        # and the last step within which an update was submitted, unless steps are handed out
+        # ahead (`_is_judged`); the next step as a save stated it, when the last segment was left,
+        # and when the run before ended.
+        self._place: Place | None = None
+        self._place_mark = Mark(run_id="")
+        self._now = Mark(run_id="")
+        self._saves: dict[str | None, Mark] = {}
+        self._places: dict[str | None, Place] = {}
+        self._segment: object | None = None
+        self._handed: int | None = None
+        self._handed_at = 0
+        self._updated: int | None = None
+        self._is_judged = True
+        self._stated = 0
+        self._reached: int | None = None
+        self._ended_at: int | None = None
+
+    def follow(self, run_id: str, place: Place) -> None:
+        """Begin anew with a run that is at `place`; without effect for the one at hand."""
+        with self._lock:
+            if self._now.run_id != run_id:
+                self._ended_at, self._reached = self._reached or self._ended_at, None
+                self._place, self._now = place, Mark(run_id=run_id)
+                self._place_mark = self._now
+                self._saves = {}
+                self._places = {}
+                self._handed = self._updated = None
+
+    # Submissions and saves
+
+    def submit(self, run_id: str, effect: Effect) -> None:
+        """A request that changes the run's state is about to be submitted."""
+        with self._lock:
+            if self._now.run_id != run_id:
+                return
+            self._now = Mark(
+                run_id=run_id,
+                submissions=self._now.submissions + 1,
+                has_gradient=effect is Effect.GRADIENT,
+            )
+            if effect is Effect.UPDATE:
+                self._updated = self._handed
+            elif effect is Effect.LOAD:
+                self._place, self._place_mark = None, self._now
+
+    def mark(self) -> Mark:
+        """The present position."""
+        with self._lock:
+            return self._now
+
+    def saved(self, mark: Mark, path: str) -> None:
+        """A checkpoint without a cursor was saved at `mark`."""
+        with self._lock:
+            self._saves[path] = mark
+
+    def place(self, mark: Mark, place: Place) -> None:
+        """The loop stated its cursor for the checkpoint that was saved at `mark`."""
+        with self._lock:
+            is_newer = mark.submissions >= self._place_mark.submissions
+            self._places[place.path] = place
+            if mark.run_id == self._now.run_id and is_newer:
+                self._place, self._place_mark = place, mark
+
+    def places(self) -> tuple[Place, ...]:
+        """The places of the live run, in the order in which they were stated."""
+        with self._lock:
+            return tuple(self._places.values())
+
+    def recorded(self, place: Place, run_id: str) -> None:
+        """The loop stated its cursor for a checkpoint of `run_id` that it saved by other means.
+
+        Where that save was not seen, it is of the present state only if nothing was submitted.
+        """
+        path = place.path
+        with self._lock:
+            mark = self._saves.get(path)
+            if self._place is not None and self._place.path == path:
+                mark = self._place_mark
+            elif mark is None and run_id == self._now.run_id and self._is_at_place_locked():
+                mark = self._now
+        if mark is not None:
+            self.place(mark, place)
+
+    # Where the loop stands
+
+    def where(self) -> Place | None:
+        """The place that the live run is at; `None` where something was submitted since."""
+        with self._lock:
+            return self._place if self._is_at_place_locked() else None
+
+    def is_loaded(self) -> bool:
+        """Whether another state was loaded since the last place."""
+        with self._lock:
+            return self._place is None
+
+    def _is_at_place_locked(self) -> bool:
+        is_there = self._place_mark.submissions == self._now.submissions
+        return is_there and self._place is not None and not self._place_mark.has_gradient
+
+    # Segments and their steps
+
+    def enter(self, segment: object) -> None:
+        """Open a segment; `RuntimeError` where another one is open."""
+        with self._lock:
+            self._check_free_locked()
+            self._segment = segment
+            self._handed = self._updated = None
+            self._is_judged, self._stated = True, 0
+
+    def check_free(self) -> None:
+        """Raise a `RuntimeError` where a segment is open."""
+        with self._lock:
+            self._check_free_locked()
+
+    def _check_free_locked(self) -> None:
+        if self._segment is not None:
+            raise RuntimeError(
+                "a segment of this run is open in another loop of this process; two loops would "
+                "train every step twice"
+            )
+
+    def leave(self, segment: object, *, failed: bool) -> None:
+        """Close a segment; `failed`: its last step was, for a reason that lies with the server."""
+        with self._lock:
+            if self._segment is segment:
+                self._segment = None
+            if self._handed is not None and self._is_judged:
+                reached = self._handed + (self._updated == self._handed and not failed)
+                self._reached = max(reached, self._stated)
+
+    def hand_out(self, step: int) -> None:
+        """The loop is given a step."""
+        with self._lock:
+            is_ahead = self._handed is not None and self._handed_at == self._now.submissions
+            self._is_judged = self._is_judged and not is_ahead
+            self._handed, self._handed_at = step, self._now.submissions
+
+    def next_step(self, first: int) -> int:
+        """The step to hand out next: that of before where nothing was submitted since."""
+        with self._lock:
+            if self._handed is None:
+                return first
+            return self._handed + (self._handed_at != self._now.submissions)
+
+    def check_step(self, step: int) -> None:
+        """Raise a `ValueError` where `step` was trained, so that it cannot be the next one."""
+        with self._lock:
+            if self._is_judged and self._updated is not None and step <= self._updated:
+                raise ValueError(
+                    f"step={step} cannot be the next step: an optim_step was submitted after step "
+                    f"{self._updated} was begun; give step={self._updated + 1}"
+                )
+            self._stated = step
+
+    def ended_at(self) -> int | None:
+        """The next step of the loop when the run before the live one ended, where known."""
+        with self._lock:
+            return self._ended_at
+
+
+_lock = threading.Lock()
+# Guarded by _lock: the ledger of each training client of this process, as long as the client
+# lives; and those of clients to which there can be no weak reference.
+_ledgers: weakref.WeakKeyDictionary[Any, Ledger] = weakref.WeakKeyDictionary()
+_kept: dict[int, tuple[Any, Ledger]] = {}
+
+
+def ledger_of(client: Any, before: Ledger | None = None) -> Ledger:
+    """The ledger of a training client, the same for all monitors of this process.
+
+    `before` is that of the run which the client's run replaced, to be carried on.
+    """
+    with _lock:
+        try:
+            return _ledgers.setdefault(client, before or Ledger())
+        except TypeError:
+            return _kept.setdefault(id(client), (client, before or Ledger()))[1]

@@ -1,0 +1,79 @@
+"""The training client of a segment: passes everything on, and knows what was submitted."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, NoReturn
+
+from ..runs.ledger import effect_of
+from .requests import Requests
+
+#: Methods that ask, or make something beside the run: they go on when its run is lost.
+_ASIDE = ("get_", "create_", "unload")
+
+#: Methods that wait for the server in older versions of the SDK, instead of returning a future.
+_MAY_BLOCK = ("save_weights_and_get_sampling_client",)
+
+
+class SegmentClient:
+    """Stands for the training client of a segment; `isinstance` says that it is one.
+
+    Its methods run on the training client itself. Requests raise `SegmentSupersededError` once
+    the run is known to be corrupted or replaced; attributes, `get_info` and the like do not. It
+    can be neither copied nor pickled.
+
+    Threads: as the training client's.
+    """
+
+    def __init__(self, bare: Any, requests: Requests) -> None:
+        self.__dict__["_bare"], self.__dict__["_requests"] = bare, requests
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._bare)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_bare":  # not made yet
+            raise AttributeError(name)
+        value = getattr(self._bare, name)
+        is_request = callable(value) and not name.startswith(("_", *_ASIDE))
+        if not is_request or isinstance(value, type):
+            return value
+        # Kept, so that the next call finds it at once.
+        self.__dict__[name] = method = self._request(name, value)
+        return method
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.__dict__.pop(name, None)
+        setattr(self._bare, name, value)
+
+    def __repr__(self) -> str:
+        return repr(self._bare)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("the client of a segment can be neither copied nor pickled")
+
+    def _request(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        effect, requests = effect_of(name), self._requests
+
+        if inspect.iscoroutinefunction(method):
+
+            @wraps(method)
+            async def requested(*args: Any, **kwargs: Any) -> Any:
+                mark = requests.submit(effect)
+                return await requests.wrap(method(*args, **kwargs), effect, mark)
+
+            return requested
+
+        may_block = name in _MAY_BLOCK
+
+        @wraps(method)
+        def requested_now(*args: Any, **kwargs: Any) -> Any:
+            mark = requests.submit(effect)
+            if may_block:
+                return requests.wrap(requests.call(partial(method, *args, **kwargs)), effect, mark)
+            return requests.wrap(method(*args, **kwargs), effect, mark)
+
+        return requested_now

@@ -1,0 +1,227 @@
+"""Futures that end as soon as their run is known to be corrupted or replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from typing import Any
+
+from ..errors import SegmentSupersededError
+from ..runs.record import Record
+from ..runs.state import RunState
+from ..runtime.daemon_pool import DaemonPool
+from ..runtime.publisher import Call, Publisher
+from ..runtime.waits import Waits
+
+logger = logging.getLogger(__name__)
+
+#: Is told what a request came to.
+Told = Callable[[Any], object]
+
+
+def nothing(_: Any) -> None:
+    """Where nothing is to be told."""
+
+
+def is_superseded(record: Record, run_id: str) -> bool:
+    """Whether a generation of a run is known to be corrupted or replaced."""
+    state = record.state
+    is_dead = state.is_pending or state is RunState.EXHAUSTED or record.is_dead
+    return is_dead or record.run_id != run_id
+
+
+class Races:
+    """The futures of one monitor's runs that are not done, and what ends them early.
+
+    Threads: every method is safe from any thread. A future that its run ends early is ended on
+    the signal threads, since what waits for it may be foreign code.
+    """
+
+    def __init__(self, publisher: Publisher, waits: Waits, pool: DaemonPool | None) -> None:
+        self._publisher = publisher
+        self._waits = waits
+        self._pool = pool
+        self._lock = threading.Lock()
+        # Guarded by _lock: the futures that are not done, of each run.
+        self._open: dict[Record, set[RacedFuture]] = {}
+
+    def race(
+        self, record: Record, run_id: str, future: Any, on_result: Told, on_error: Told
+    ) -> RacedFuture:
+        """Wrap a future, which is one of `run_id`; calls that block go to a thread of ours.
+
+        `on_result` or `on_error` is called with what it came to, before anything that waits for
+        it sees that.
+        """
+        raced = RacedFuture(future, run_id, self._waits, on_result, on_error)
+        source = standard(future) or self.call(future.result)
+        with self._lock:
+            self._open.setdefault(record, set()).add(raced)
+        # Not before it is registered: it may be done already.
+        source.add_done_callback(lambda done: self._came(record, raced, done))
+        if is_superseded(record, run_id):
+            raced.end(SegmentSupersededError(run_id))
+        return raced
+
+    def of_task(self, task: asyncio.Task[Any] | asyncio.Future[Any]) -> Future[Any]:
+        """A future of what a task on the calling event loop comes to."""
+        done: Future[Any] = Future()
+        done.set_running_or_notify_cancel()
+
+        def came(ended: asyncio.Future[Any]) -> None:
+            if ended.cancelled():
+                done.set_exception(CancelledError())
+            elif (error := ended.exception()) is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(ended.result())
+
+        task.add_done_callback(came)
+        return done
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Call a function that may block, on a thread of ours where there are any."""
+        if self._pool is not None:
+            with suppress(RuntimeError):  # closed with the monitor: then here
+                return self._pool.submit(function)
+        done: Future[Any] = Future()
+        try:
+            done.set_result(function())
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def moved(self, record: Record) -> None:
+        """The run's state or client is another one now."""
+        with self._lock:
+            over = [r for r in self._open.get(record, ()) if is_superseded(record, r.run_id)]
+        if over:
+            self._publisher.publish(("futures", record.root_id), Call(_end_all, (over,)))
+
+    def close(self) -> None:
+        """End the futures of runs that get no client any more: the monitor has stopped."""
+        with self._lock:
+            listed = list(self._open.items())
+        _end_all([r for record, each in listed for r in each if is_superseded(record, r.run_id)])
+
+    def _came(self, record: Record, raced: RacedFuture, source: Future[Any]) -> None:
+        with self._lock:
+            waiting = self._open.get(record, set())
+            waiting.discard(raced)
+            if not waiting:
+                self._open.pop(record, None)
+        raced.settle(source)
+
+
+def _end_all(futures: list[RacedFuture]) -> None:
+    for each in futures:
+        each.end(SegmentSupersededError(each.run_id))
+
+
+class RacedFuture:
+    """A future of a training client, used like the SDK's own.
+
+    It has what the SDK's future has, and is done at the latest when its run is known to be
+    corrupted or replaced: then it raises `SegmentSupersededError`. Cancelling it does not cancel
+    the request.
+    """
+
+    def __init__(
+        self, future: Any, run_id: str, waits: Waits, on_result: Told, on_error: Told
+    ) -> None:
+        self._future = future
+        self.run_id = run_id
+        self._waits = waits
+        self._on_result = on_result
+        self._on_error = on_error
+        self._done: Future[Any] = Future()
+        self._done.set_running_or_notify_cancel()
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._future)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result, at most `timeout` seconds, and return it.
+
+        Raises:
+            SegmentSupersededError: The run is known to be corrupted or replaced.
+            TimeoutError: It took longer than `timeout`.
+            Exception: What the request raises.
+        """
+        self._wait(timeout)
+        return self._done.result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait as `result` does, and return the error, if there is one."""
+        self._wait(timeout)
+        return self._done.exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self._waits.done(self._done, timeout):
+            raise TimeoutError(f"run {self.run_id}: no result within {timeout:g} s")
+
+    def future(self) -> Future[Any]:
+        """The `concurrent.futures.Future` for this request."""
+        return self._done
+
+    async def result_async(self, timeout: float | None = None) -> Any:
+        """Wait as `result` does, on an event loop."""
+        async with asyncio.timeout(timeout):
+            return await asyncio.wrap_future(self._done)
+
+    async def coroutine(self) -> Any:
+        """The future as a coroutine."""
+        return await self
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.wrap_future(self._done).__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_future":  # not made yet: an unpickled or copied one
+            raise AttributeError(name)
+        own = getattr(self._future, name)
+        # A `concurrent.futures.Future` waits in more ways: those of ours end in time.
+        return getattr(self._done, name) if isinstance(self._future, Future) else own
+
+    def __repr__(self) -> str:
+        return f"<RacedFuture of run {self.run_id}: {self._future!r}>"
+
+    def settle(self, source: Future[Any]) -> None:
+        """Take over what the request came to."""
+        try:
+            result = source.result()
+        except CancelledError as error:
+            self.end(error)
+        except BaseException as error:
+            self._tell(self._on_error, error)
+            self.end(error)
+        else:
+            self._tell(self._on_result, result)
+            self._set(lambda: self._done.set_result(result))
+
+    def _tell(self, told: Told, outcome: Any) -> None:
+        try:
+            told(outcome)
+        except Exception:
+            logger.exception("run %s: what a request came to could not be noted", self.run_id)
+
+    def end(self, error: BaseException) -> None:
+        """Have it raise an error, where it is not done yet."""
+        self._set(lambda: self._done.set_exception(error))
+
+    def _set(self, settle: Callable[[], None]) -> None:
+        with suppress(Exception):  # done already, by the other of the two
+            settle()
+        self._waits.notify()
+
+
+def standard(future: Any) -> Future[Any] | None:
+    """The `concurrent.futures.Future` itself or inside; newer versions of the SDK give one."""
+    inside = getattr(future, "future", None)
+    found = inside() if callable(inside) and not isinstance(future, Future) else future
+    return found if isinstance(found, Future) else None

@@ -1,0 +1,92 @@
+"""The requests of a segment: what was submitted, the futures that it gets, what they raised."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from ..errors import SegmentSupersededError, causes
+from ..recovery.error_kinds import judge
+from ..runs.ledger import Effect, Ledger, Mark
+from ..service import is_sdk_error, saved_path
+from .futures import RacedFuture, Told, nothing
+from .loop import Loop
+
+#: How many errors of a segment's requests are remembered, to know them again.
+ERRORS_KEPT = 64
+
+
+class Requests:
+    """Takes the requests of a segment before they are submitted, and their answers.
+
+    Threads: every method is safe from any thread; answers come on the threads of the SDK.
+    """
+
+    def __init__(self, run: Loop, run_id: str, ledger: Ledger) -> None:
+        self._run = run
+        self._run_id = run_id
+        self._ledger = ledger
+        # What requests raised, with their effect; a deque may be appended to from any thread.
+        self._errors: deque[tuple[BaseException, Effect]] = deque(maxlen=ERRORS_KEPT)
+        #: The first error that leaves the state of the run unknown: it ends the segment.
+        self.spoiled: BaseException | None = None
+
+    def check(self) -> None:
+        """Raise a `SegmentSupersededError` where the segment is to be left."""
+        if self.spoiled is not None or self._run.is_superseded(self._run_id):
+            raise SegmentSupersededError(self._run_id) from self.spoiled
+
+    def submit(self, effect: Effect) -> Mark | None:
+        """A request is about to be submitted; return the position of a save."""
+        self.check()
+        if effect.is_change:
+            self._ledger.submit(self._run_id, effect)
+        return self._ledger.mark() if effect is Effect.SAVE else None
+
+    def wrap(self, answer: Any, effect: Effect, mark: Mark | None = None) -> Any:
+        """What the loop gets of a request: of a future one that ends with its run."""
+        if callable(getattr(answer, "result", None)):
+            return self.race(answer, effect, partial(self._saved, mark))
+        if inspect.isawaitable(answer):
+            return self._awaited(answer, effect, mark)
+        self._saved(mark, answer)
+        return answer
+
+    def race(self, future: Any, effect: Effect, on_result: Told = nothing) -> RacedFuture:
+        """Wrap a future; its error is noted, and its result told."""
+        failed = partial(self.failed, effect=effect)
+        return self._run.race(self._run_id, future, on_result=on_result, on_error=failed)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call a method that may block; give up when the run is superseded."""
+        return self._run.race(self._run_id, self._run.races.call(function)).result()
+
+    async def _awaited(self, answer: Awaitable[Any], effect: Effect, mark: Mark | None) -> Any:
+        # A task of its own: cancelling the caller's must not cancel the request.
+        task = asyncio.ensure_future(answer)
+        return self.wrap(await self.race(self._run.races.of_task(task), effect), effect, mark)
+
+    def _saved(self, mark: Mark | None, answer: Any) -> None:
+        if mark is not None:
+            self._ledger.saved(mark, saved_path(answer))
+
+    def failed(self, error: BaseException, effect: Effect) -> None:
+        """A request raised an error."""
+        self._errors.append((error, effect))
+        if effect.is_change and self.spoiled is None:
+            verdict = judge(error, self._run_id, is_its_own=True, is_change=True)
+            if self._run.confirmation.would_recover(verdict):
+                self.spoiled = error
+
+    def effects_of(self, error: BaseException) -> list[Effect]:
+        """The effects of the requests that raised the error, or one of its causes."""
+        kept = {id(each): effect for each, effect in self._errors}
+        return [kept[id(each)] for each in causes(error) if id(each) in kept]
+
+    def is_servers(self, error: BaseException) -> bool:
+        """Whether an error is the server's: a request's, or one of the SDK."""
+        return bool(self.effects_of(error)) or is_sdk_error(error)

@@ -1,0 +1,118 @@
+"""Saves a checkpoint with a cursor: once, or again where the server failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..arguments import checked_whole
+from ..errors import SegmentSupersededError, status_of
+from ..recovery.error_kinds import Verdict, judge
+from ..recovery.retry import delay_of
+from ..runs.changes import SaveBegan
+from ..runs.checkpoints import Cursor, cursor_of
+from ..runs.ledger import Effect, Ledger, Place
+from ..service import saved_path, takes_option
+from ..types import Checkpoint
+from .loop import Loop, Outlook
+from .requests import Requests
+
+
+class Saving:
+    """One save of a segment, which holds all that was submitted before it was made.
+
+    Threads: use it from one thread.
+    """
+
+    def __init__(
+        self,
+        run: Loop,
+        outlook: Outlook,
+        ledger: Ledger,
+        *,
+        name: str,
+        cursor: Cursor,
+        options: dict[str, Any],
+    ) -> None:
+        self._run = run
+        self._outlook = outlook
+        self._ledger = ledger
+        self._name = name
+        self._cursor = cursor
+        self._options = options
+        self._mark = ledger.mark()
+        self._save = outlook.client.save_state
+        self._written: Mapping[str, str] | None = None
+        if takes_option(self._save, "user_metadata"):
+            self._written = {**(options.get("user_metadata") or {}), **cursor.to_metadata()}
+            options["user_metadata"] = self._written
+
+    def wait(self, requests: Requests) -> Checkpoint:
+        """Save as one of a segment's requests, and return the checkpoint.
+
+        Raises the last error, or `SegmentSupersededError`.
+        """
+        path = f"tinker://{self._outlook.run_id}/weights/{self._name}"
+        self._run.note(SaveBegan(path=path))
+        number = 0
+        while True:
+            number += 1
+            try:
+                return self._once(requests)
+            except SegmentSupersededError:
+                raise
+            except Exception as error:
+                if status_of(error) == 409 and self._is_there(path):
+                    return self._saved(path)
+                if not self._may_try_again(error, number):
+                    raise
+                policy, run_id = self._run.confirmation.policy, self._outlook.run_id
+                delay = delay_of(policy, number, error, seed=run_id)
+            self._run.pause(run_id, delay)
+            requests.check()
+
+    def _once(self, requests: Requests) -> Checkpoint:
+        try:
+            answer = self._save(self._name, **self._options)
+        except Exception as error:
+            requests.failed(error, Effect.SAVE)
+            raise
+        if not callable(getattr(answer, "result", None)):
+            return self._saved(saved_path(answer))
+        # The answer counts also where the loop does not wait for it any more.
+        raced = requests.race(
+            answer, Effect.SAVE, on_result=lambda result: self._saved(saved_path(result))
+        )
+        return self._saved(saved_path(raced.result()))
+
+    def _saved(self, path: str) -> Checkpoint:
+        saved = self._run.save(path, self._cursor, self._written)
+        self._ledger.place(self._mark, Place(checkpoint=saved, cursor=self._cursor))
+        return saved
+
+    def _may_try_again(self, error: Exception, number: int) -> bool:
+        run_id, policy = self._outlook.run_id, self._run.confirmation.policy
+        verdict = judge(error, run_id, is_its_own=True, is_change=True)
+        # What was submitted meanwhile, by another thread, must not get into this checkpoint.
+        is_same = self._ledger.mark() == self._mark
+        return verdict is Verdict.FAILED and is_same and number < policy.max_attempts
+
+    def _is_there(self, path: str) -> bool:
+        """Whether an earlier try has saved it after all, though its answer was lost."""
+        found = self._run.find_checkpoint(self._outlook.run_id, path)
+        is_whole = found is not None and found.size_bytes != 0
+        return found is not None and is_whole and cursor_of(found, {}) == self._cursor
+
+
+def checked_cursor(step: object, data: Any) -> Cursor:
+    """A cursor with a copy of its data: what is done to the original later must not move it.
+
+    A `TypeError` or `ValueError` if the step is no step, or the data no JSON value.
+    """
+    checked = checked_whole("step", step)
+    try:
+        written = json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise type(error)(f"data must be a JSON value: {error}") from None
+    return Cursor(step=checked, data=json.loads(written))
