@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import pytest
 from support.loops import SdkError, begin, train
 from support.world import RUN, weights
 
-from tinkex.errors import ResumePointUnknownError, SegmentSupersededError
+from tinkex.errors import ApiStatusError, ResumePointUnknownError, SegmentSupersededError
 from tinkex.testing import FakeTrainingClient
 
 
@@ -178,9 +180,24 @@ def test_a_generator_that_is_dropped_within_a_segment_is_an_interruption(world):
     assert world.service.created == [(weights("1"), True)]
 
 
-def test_a_save_that_is_answered_after_the_interruption_counts(world):
-    from concurrent.futures import Future
+@pytest.mark.parametrize("method", ["save_state", "forward"])
+def test_a_request_that_was_interrupted_leaves_a_client_that_cannot_go_on(world, method):
+    run, client = begin(world)
 
+    def interrupted_within(*args, **options):
+        raise KeyboardInterrupt
+
+    setattr(client, method, interrupted_within)
+    run.record_checkpoint(weights("a"), step=0)
+    with pytest.raises(KeyboardInterrupt), next(run.segments()) as segment:
+        getattr(segment.client, method)("x")
+    with next(run.segments()) as segment:
+        assert segment.start_step == 0
+
+    assert world.service.created == [(weights("a"), True)]
+
+
+def test_a_save_that_is_answered_after_the_interruption_counts(world):
     run, client = begin(world)
     answer = Future()
     client.save_state = lambda name, user_metadata=None: answer
@@ -198,6 +215,67 @@ def test_a_save_that_is_answered_after_the_interruption_counts(world):
 
     assert train(run, 3).steps == [1, 2]
     assert world.service.created == []
+
+
+def test_a_save_that_is_made_again_waits_for_the_first_one(world):
+    run, client = begin(world)
+    answer, asked = Future(), []
+
+    def save_state(name, user_metadata=None):
+        asked.append(name)
+        return answer
+
+    client.save_state = save_state
+    saved = type("Saved", (), {"path": weights("a")})()
+
+    def stop_waiting(*_):
+        raise KeyboardInterrupt
+
+    world.fake(1.0, stop_waiting).start()
+    with pytest.raises(KeyboardInterrupt), next(run.segments()) as segment:
+        segment.save_state("a", step=0)
+    world.fake(1.0, lambda: answer.set_result(saved)).start()
+    with next(run.segments()) as segment:
+        segment.save_state("a", step=0)
+
+    assert asked[0] == "a"
+    assert len(asked) == 2  # a client whose names can be saved again is asked again, but later
+
+
+class Refuses(FakeTrainingClient):
+    """A client of a server that refuses names that are taken, unless it is told to overwrite."""
+
+    def save_state(self, name, overwrite=False, user_metadata=None):
+        return super().save_state(name, user_metadata)
+
+
+def refusing(world):
+    world.rest.set_run(RUN)
+    return world.monitor().monitor_run(RUN, world.service, client=Refuses(RUN))
+
+
+def test_a_name_that_is_taken_by_the_same_state_is_not_asked_for_again(world):
+    run = refusing(world)
+
+    with next(run.segments()) as segment:
+        first = segment.save_state("a", step=0)
+        assert segment.save_state("a", step=0) == first
+
+    assert run.client.calls == [("save_state", "a")]
+
+
+def test_a_name_that_is_taken_by_another_state_is_an_error_at_once(world):
+    run = refusing(world)
+
+    with next(run.segments()) as segment:
+        segment.save_state("a", step=0)
+        submit(segment)
+        with pytest.raises(ApiStatusError, match="taken by step 0; give another") as caught:
+            segment.save_state("a", step=1)
+        segment.save_state("a", step=1, overwrite=True)
+
+    assert caught.value.status == 409
+    assert train(run, 3).steps == [1, 2]
 
 
 @pytest.mark.parametrize("step", [0, 2, 3])

@@ -84,16 +84,17 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Guarded by _lock: the newest place (`None` after a load) and where it lies in the order
-        # of submissions; the present position; the saves without a cursor, by path; all places
-        # of the live run; the segment that is open; the step handed out last, the position then,
-        # and the last step within which an update was submitted, unless steps are handed out
-        # ahead (`_is_judged`); the next step as a save stated it, when the last segment was left,
-        # and when the run before ended.
+        # of submissions; the present position; of the live run the saves without a cursor, all
+        # places and the futures of saves, by path; the segment that is open; the step handed out
+        # last, the position then, and the last step within which an update was submitted, unless
+        # steps are handed out ahead (`_is_judged`); the next step as a save stated it, when the
+        # last segment was left, and when the run before ended.
         self._place: Place | None = None
         self._place_mark = Mark(run_id="")
         self._now = Mark(run_id="")
         self._saves: dict[str | None, Mark] = {}
         self._places: dict[str | None, Place] = {}
+        self._pending: dict[str, Any] = {}
         self._segment: object | None = None
         self._handed: int | None = None
         self._handed_at = 0
@@ -111,7 +112,7 @@ class Ledger:
                 self._place, self._now = place, Mark(run_id=run_id)
                 self._place_mark = self._now
                 self._saves = {}
-                self._places = {}
+                self._places, self._pending = {}, {}
                 self._handed = self._updated = None
 
     # Submissions and saves
@@ -141,6 +142,16 @@ class Ledger:
         with self._lock:
             self._saves[path] = mark
 
+    def saving(self, path: str, future: Any) -> None:
+        """A save under this path was submitted; `future` is its answer."""
+        with self._lock:
+            self._pending[path] = future
+
+    def pending(self, path: str) -> Any:
+        """The future of the last save under this path; `None` where there was none."""
+        with self._lock:
+            return self._pending.get(path)
+
     def place(self, mark: Mark, place: Place) -> None:
         """The loop stated its cursor for the checkpoint that was saved at `mark`."""
         with self._lock:
@@ -153,6 +164,12 @@ class Ledger:
         """The places of the live run, in the order in which they were stated."""
         with self._lock:
             return tuple(self._places.values())
+
+    def place_of(self, path: str) -> Place | None:
+        """What is known of a checkpoint of the live run that was saved in this process."""
+        with self._lock:
+            place = self._places.get(path)
+            return Place() if place is None and path in self._saves else place
 
     def recorded(self, place: Place, run_id: str) -> None:
         """The loop stated its cursor for a checkpoint of `run_id` that it saved by other means.

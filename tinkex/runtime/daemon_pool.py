@@ -25,8 +25,10 @@ class DaemonPool(Executor):
     def __init__(self, max_workers: int, name: str) -> None:
         self._max_workers = max_workers
         self._name = name
-        self._changed = threading.Condition()
-        # Guarded by _changed:
+        # Taken by itself: an interrupt in the condition's own `with` can leave it locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        # Guarded by _lock:
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._threads: list[threading.Thread] = []
         self._working: set[threading.Thread] = set()
@@ -36,7 +38,7 @@ class DaemonPool(Executor):
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `function` on a thread; `RuntimeError` if closed, or if no thread can start."""
         future: Future[T] = Future()
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise RuntimeError(f"{self._name}: the pool is shut down")
             self._jobs.append((future, lambda: function(*args, **kwargs)))
@@ -56,7 +58,7 @@ class DaemonPool(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs; the threads end when theirs are done."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             dropped = list(self._jobs) if cancel_futures else []
             if cancel_futures:
@@ -70,7 +72,7 @@ class DaemonPool(Executor):
     def join(self, timeout: float | None) -> None:
         """Wait for the threads of a pool that is shut down, at most `timeout` seconds in all."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
+        with self._lock:
             # Those at work last: they may hang, and must not use up the others' time.
             threads = sorted(self._threads, key=self._working.__contains__)
         for thread in threads:
@@ -96,7 +98,7 @@ class DaemonPool(Executor):
             del job, future, function, result, error
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        with self._changed:
+        with self._lock:
             self._working.discard(threading.current_thread())
             self._idle += 1
             while not self._jobs and not self._closed:

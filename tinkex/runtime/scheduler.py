@@ -74,17 +74,21 @@ class Clock:
         return lambda seconds: self._wait_through(lambda: False, seconds)
 
     def wait(
-        self, condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None
+        self,
+        lock: threading.Lock,
+        condition: threading.Condition,
+        predicate: Callable[[], bool],
+        timeout: float | None,
     ) -> bool:
         """Wait until `predicate()` holds, at most `timeout` seconds; say whether it does.
 
-        `condition` is notified after each change; its lock is not held by the caller.
+        `condition` is notified after each change; `lock` is its own, not held by the caller.
         """
         if timeout is not None and timeout > threading.TIMEOUT_MAX:
             timeout = None
         if self._wait is not None:
             return self._wait_through(predicate, timeout)
-        with condition:
+        with lock:
             return condition.wait_for(predicate, timeout)
 
     def _wait_through(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
@@ -108,8 +112,10 @@ class ThreadScheduler:
     def __init__(self, name: str) -> None:
         self._name = name
         self._ids = itertools.count()
-        self._changed = threading.Condition()
-        # Guarded by _changed:
+        # Taken by itself: an interrupt in the condition's own `with` can leave it locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        # Guarded by _lock:
         self._timers: list[tuple[float, int, _HeapTimer]] = []
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -121,7 +127,7 @@ class ThreadScheduler:
 
     def close(self, timeout: float) -> None:
         """Drop all timers and end the thread, waiting up to `timeout` seconds for it."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._timers.clear()
             self._changed.notify()
@@ -130,7 +136,7 @@ class ThreadScheduler:
             thread.join(timeout)
 
     def _arm(self, timer: _HeapTimer, interval: float) -> None:
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             heapq.heappush(self._timers, (time.monotonic() + interval, next(self._ids), timer))
@@ -152,7 +158,7 @@ class ThreadScheduler:
                 logger.exception("a timer of %s failed; the loop goes on", self._name)
 
     def _next_due(self) -> _HeapTimer | None:
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 if not self._timers:
                     self._changed.wait()

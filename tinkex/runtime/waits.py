@@ -16,17 +16,19 @@ class Waits:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        # Guards nothing but the list of its own waiters.
-        self._changed = threading.Condition()
+        # Guards nothing but the list of waiters. It is taken by itself: an interrupt within the
+        # condition's own `with`, which is Python code, can leave it locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def notify(self) -> None:
         """Have every waiter look again at what it waits for."""
-        with self._changed:
+        with self._lock:
             self._changed.notify_all()
 
     def wait(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `predicate()` holds, at most `timeout` seconds; return whether it does."""
-        return self._clock.wait(self._changed, predicate, timeout)
+        return self._clock.wait(self._lock, self._changed, predicate, timeout)
 
     def done(self, future: Future[Any], timeout: float | None) -> bool:
         """Wait until a future is done, at most `timeout` seconds; return whether it is."""

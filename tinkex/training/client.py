@@ -74,6 +74,6 @@ class SegmentClient:
             mark = requests.submit(effect)
             if may_block:
                 return requests.wrap(requests.call(partial(method, *args, **kwargs)), effect, mark)
-            return requests.wrap(method(*args, **kwargs), effect, mark)
+            return requests.wrap(requests.send(method, *args, **kwargs), effect, mark)
 
         return requested_now

@@ -47,6 +47,19 @@ class Requests:
             self._ledger.submit(self._run_id, effect)
         return self._ledger.mark() if effect is Effect.SAVE else None
 
+    def send(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the client.
+
+        An interrupt within it may have taken the request's turn in the SDK's order of requests,
+        without sending it: then no later one is ever sent, and the client cannot go on in place.
+        """
+        try:
+            return method(*args, **kwargs)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._ledger.submit(self._run_id, Effect.GRADIENT)
+            raise
+
     def wrap(self, answer: Any, effect: Effect, mark: Mark | None = None) -> Any:
         """What the loop gets of a request: of a future one that ends with its run."""
         if callable(getattr(answer, "result", None)):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..arguments import checked_whole
-from ..errors import SegmentSupersededError, status_of
+from ..errors import ApiStatusError, SegmentSupersededError, status_of
 from ..recovery.error_kinds import Verdict, judge
 from ..recovery.retry import delay_of
 from ..runs.changes import SaveBegan
@@ -39,6 +40,7 @@ class Saving:
         self._outlook = outlook
         self._ledger = ledger
         self._name = name
+        self._path = f"tinker://{outlook.run_id}/weights/{name}"
         self._cursor = cursor
         self._options = options
         self._mark = ledger.mark()
@@ -53,7 +55,16 @@ class Saving:
 
         Raises the last error, or `SegmentSupersededError`.
         """
-        path = f"tinker://{self._outlook.run_id}/weights/{self._name}"
+        path = self._path
+        pending = self._ledger.pending(path)
+        if pending is not None:
+            # An interrupt may have left it without an answer; a second one would be refused.
+            with suppress(Exception):
+                pending.result()
+            requests.check()
+        known = self._ledger.place_of(path)
+        if known is not None and self._is_refused:
+            return self._again(known)
         self._run.note(SaveBegan(path=path))
         number = 0
         while True:
@@ -74,7 +85,7 @@ class Saving:
 
     def _once(self, requests: Requests) -> Checkpoint:
         try:
-            answer = self._save(self._name, **self._options)
+            answer = requests.send(self._save, self._name, **self._options)
         except Exception as error:
             requests.failed(error, Effect.SAVE)
             raise
@@ -84,12 +95,27 @@ class Saving:
         raced = requests.race(
             answer, Effect.SAVE, on_result=lambda result: self._saved(saved_path(result))
         )
+        self._ledger.saving(self._path, raced)
         return self._saved(saved_path(raced.result()))
 
     def _saved(self, path: str) -> Checkpoint:
         saved = self._run.save(path, self._cursor, self._written)
         self._ledger.place(self._mark, Place(checkpoint=saved, cursor=self._cursor))
         return saved
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether a name that is taken is refused: the SDK would ask again for minutes."""
+        return takes_option(self._save, "overwrite") and not self._options.get("overwrite")
+
+    def _again(self, known: Place) -> Checkpoint:
+        """What was saved under this name before, if it is the same."""
+        is_same = self._ledger.where() == known and known.cursor == self._cursor
+        if known.checkpoint is not None and is_same:
+            return known.checkpoint
+        step = "another state" if known.cursor is None else f"step {known.cursor.step}"
+        detail = f"the name {self._name!r} is taken by {step}; give another, or overwrite=True"
+        raise ApiStatusError.of(409, detail, where=f"saving {self._outlook.run_id}")
 
     def _may_try_again(self, error: Exception, number: int) -> bool:
         run_id, policy = self._outlook.run_id, self._run.confirmation.policy

@@ -1,0 +1,31 @@
+"""Loops of every shape end exact, or with a clear error, whatever happens to them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import pytest
+
+from tests.shapes.trial import SHAPES, play, whole
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+#: One seed with an interrupt, and one with a corruption too.
+SEEDS = (1, 2)
+
+#: Loops that state wrong steps cannot be exact.
+WRONG = ("save behind",)
+
+expected_of = functools.cache(whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_loop_is_never_silently_wrong(name, seed, caplog):
+    caplog.set_level(logging.CRITICAL)
+
+    ending = play(name, seed, expected_of(name))
+
+    assert ending.kind == ("clear error" if name in WRONG else "exact"), ending.text
