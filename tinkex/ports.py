@@ -34,7 +34,8 @@ class RestModule(Protocol):
 class ServiceModule(Protocol):
     """What a `service_client_module` must have.
 
-    `open_service_client(service)` and `check_service_client(service)` are used where it has them.
+    `open_service_client(service)`, `reopen_service_client(service)` and
+    `check_service_client(service)` are used where it has them.
     """
 
     def create_rest_client(self, service: Any, /) -> object:
@@ -127,6 +128,13 @@ class ServicePort:
             return open_client(service)
         # A module of the caller's own may take service clients that only it knows.
         return service() if callable(service) and not is_service_client(service) else service
+
+    def reopened(self, service: Any) -> Any:
+        """A new one in place of one whose session is over, `None` where none can be made."""
+        reopen = getattr(self.module, "reopen_service_client", None)
+        if reopen is not None:
+            return reopen(service)
+        return service() if callable(service) and not is_service_client(service) else None
 
     def restore(
         self, service: Any, path: str, metadata: Mapping[str, str], *, with_optimizer: bool

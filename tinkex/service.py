@@ -34,6 +34,7 @@ __all__ = [
     "is_service_client",
     "model_id_of",
     "open_service_client",
+    "reopen_service_client",
     "saved_path",
     "secrets_of",
     "takes_option",
@@ -99,12 +100,24 @@ def open_service_client(service: Any) -> Any:
     if is_service_client(service):
         return service
     made = service()
-    if not is_service_client(made):
-        raise TypeError(
-            f"the callable given as service client returned {type(made).__name__!r}, which has no "
-            f"{_FROM_STATE}()"
-        )
-    return made
+    if is_service_client(made):
+        return made
+    raise TypeError(f"the callable given returned {type(made).__name__!r} without {_FROM_STATE}()")
+
+
+def reopen_service_client(service: Any) -> Any:
+    """A new service client in place of one whose session is over, `None` where none can be made.
+
+    A callable is called again; one of the official SDK is made again by its class and arguments.
+    """
+    if not is_service_client(service):
+        return open_service_client(service)
+    kind, own = type(service), _attributes(service)
+    if kind.__module__.partition(".")[0] not in _SDK_PACKAGES:
+        return None
+    kept = {name: own.get(f"_{name}") for name in inspect.signature(kind).parameters}
+    given = {name: value for name, value in kept.items() if value is not None}
+    return kind(**{**given, **_mapping(own.get("_holder_kwargs"))})
 
 
 def is_service_client(service: Any) -> bool:
@@ -119,10 +132,8 @@ def model_id_of(client: Any) -> str:
     model_id = getattr(client, "model_id", None)
     if isinstance(model_id, str) and model_id:
         return model_id
-    raise TypeError(
-        f"the attribute model_id of the training client {type(client).__name__!r} is not text, "
-        "so its run cannot be monitored"
-    )
+    named = type(client).__name__
+    raise TypeError(f"the training client {named!r} has no model_id, so it cannot be monitored")
 
 
 def saved_path(answer: Any) -> str:

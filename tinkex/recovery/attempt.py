@@ -27,16 +27,17 @@ from ..errors import (
     status_of,
 )
 from ..policy import Policy, Specific
-from ..ports import PAGE_SIZE, RestPort, ServicePort
+from ..ports import RestPort, ServicePort
 from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
 from ..service import credentials_of, model_id_of, secrets_of, without_secrets
 from ..types import Checkpoint, TrainingRun
-from .error_kinds import Kind, classify
+from .error_kinds import Kind, classify, is_session_over
 
 logger = logging.getLogger(__name__)
 
-#: The key of a successor's `user_metadata` that names the run it was recovered from.
+#: The keys of a successor's `user_metadata`: the run before it, and what it was made from.
 RECOVERED_FROM = "tinkex_recovered_from"
+MADE_FROM = "tinkex_checkpoint"
 
 #: How many runs of a lineage are asked for checkpoints, the newest first.
 RUNS_LISTED = 32
@@ -75,7 +76,8 @@ class AttemptTask:
     """One attempt. It can be pickled where its service client and its modules can.
 
     `number` counts from 1; `broken` are the paths that did not load in this incident; `now` is
-    an aware UTC time; the successor carries the metadata of `run`. `on_selected` is told the
+    an aware UTC time; the successor carries the metadata of `run`; `reopen`: with a new service
+    client, since an attempt hung in the present one. `on_selected` is told the
     chosen checkpoint, before minutes may pass in loading it, and `is_wanted` is asked before a
     client is paid for. Both stay behind when the task is pickled, as do the key and the headers
     of its config: a worker in another process finds its own key where the service client has it,
@@ -88,6 +90,7 @@ class AttemptTask:
     broken: frozenset[str]
     now: datetime
     run: TrainingRun | None = None
+    reopen: bool = False
     on_selected: Callable[[Checkpoint], object] = field(
         default=lambda _: None, repr=False, compare=False
     )
@@ -136,18 +139,16 @@ class AttemptReport:
             return cls(error=error)
         if isinstance(result, cls):
             return result
-        wrong = TypeError(f"the executor's future holds {result!r}, no report of an attempt")
-        return cls(error=wrong)
+        return cls(error=TypeError(f"the executor's future holds {result!r}, no report"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = _values(self, "client")
         error = self.error
         if error is not None and not isinstance(error, TinkexError):
             # An error of a library may be more than a pickle can hold.
-            kind, category = type(error).__name__, getattr(error, "category", None)
-            words = None if category is None else str(category)
-            status = status_of(error)
-            kept["error"] = ServiceError(kind, in_words(error), status=status, category=words)
+            kind, status = type(error).__name__, status_of(error)
+            category = str(getattr(error, "category", None) or "") or None
+            kept["error"] = ServiceError(kind, in_words(error), status=status, category=category)
         return partial(AttemptReport, **kept), ()
 
 
@@ -163,26 +164,24 @@ def current_task() -> AttemptTask | None:
 
 def run_attempt(task: AttemptTask) -> AttemptReport:
     """Make an attempt on the calling thread. Its errors come back in the report."""
-    request, service, keyed = task.request, task.request.service, task
+    service, keyed = task.request.service, task
     known: dict[str, Any] = {"with_optimizer": task.with_optimizer, "run": task.run}
     token = _current.set(task)
     try:
         with apart_from_outer():
             keyed = _with_key(task)
-            candidates = _candidates(keyed)
+            candidates, lacks_some = _candidates(keyed)
             checkpoint = candidates[0].checkpoint
-            known.update(checkpoint=checkpoint, rungs_left=len(candidates) - 1)
+            # Older ones may be listed by the time that this one has failed to load.
+            known.update(checkpoint=checkpoint, rungs_left=len(candidates) - (not lacks_some))
             task.on_selected(checkpoint)
-            service = request.services.opened(service)
             _check_wanted(task)
             run = task.run or _asked(keyed.request)
-            known.update(loading=True, run=run)
-            client = request.services.restore(
-                service,
-                checkpoint.tinker_path,
-                _successor_metadata(task, checkpoint, run),
-                with_optimizer=task.with_optimizer,
-            )
+            metadata = _successor_metadata(task, checkpoint, run)
+            known["run"] = run
+            service = _opened(task)
+            known["loading"] = True
+            client = _restored(task, service, checkpoint.tinker_path, metadata)
             known["loading"] = False
             known.update(client=client, successor_id=model_id_of(client))
     except BaseException as error:
@@ -194,17 +193,42 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
     return AttemptReport(**known)
 
 
+def _opened(task: AttemptTask) -> Any:
+    """The service client to restore with; a new one where the last attempt hung in the old one."""
+    services, service = task.request.services, task.request.service
+    new = services.reopened(service) if task.reopen else None
+    return services.opened(service) if new is None else new
+
+
+def _restored(task: AttemptTask, service: Any, path: str, metadata: Mapping[str, str]) -> Any:
+    """The client that has loaded; made with a new service client where its session is over."""
+    services, options = task.request.services, {"with_optimizer": task.with_optimizer}
+    try:
+        return services.restore(service, path, metadata, **options)
+    except Exception as error:
+        if not is_session_over(error):
+            raise
+        over = in_words(error)
+    # Outside the except block: what follows says nothing of the checkpoint.
+    new = services.reopened(task.request.service)
+    if new is None:
+        advice = "give a callable that makes a service client, such as its class, in place of one"
+        raise TypeError(f"the session of the service client is over ({over}); {advice}")
+    _check_wanted(task)
+    return services.restore(new, path, metadata, **options)
+
+
 def _check_wanted(task: AttemptTask) -> None:
     if not task.is_wanted():
         raise AttemptTimeoutError(task.request.run_id, task.request.policy.attempt_timeout)
 
 
-def _candidates(task: AttemptTask) -> tuple[Candidate, ...]:
-    plan = make_plan(task)
-    if not plan.candidates:
-        why = "; ".join(f"{out.checkpoint.tinker_path}: {out.reason}" for out in plan.left_out[:4])
-        raise CheckpointMissingError(task.request.run_id, why or "it has no training checkpoint")
-    return plan.candidates
+def _candidates(task: AttemptTask) -> tuple[tuple[Candidate, ...], bool]:
+    plan, lacks_some = _planned(task)
+    if plan.candidates:
+        return plan.candidates, lacks_some
+    why = "; ".join(f"{out.checkpoint.tinker_path}: {out.reason}" for out in plan.left_out[:4])
+    raise CheckpointMissingError(task.request.run_id, why or "it has no training checkpoint")
 
 
 def _with_key(task: AttemptTask) -> AttemptTask:
@@ -217,9 +241,8 @@ def _with_key(task: AttemptTask) -> AttemptTask:
     except ConfigError:
         return task  # a REST module of the caller's own may need none
     if own.base_url != config.base_url:
-        raise ConfigError(
-            f"the key at hand is for {own.base_url!r}, the run lies at {config.base_url!r}"
-        )
+        where = f"{own.base_url!r}, the run lies at {config.base_url!r}"
+        raise ConfigError(f"the key at hand is for {where}")
     request = replace(task.request, config=replace(config, api_key=own.api_key))
     return replace(task, request=request)
 
@@ -227,12 +250,12 @@ def _with_key(task: AttemptTask) -> AttemptTask:
 def _successor_metadata(
     task: AttemptTask, checkpoint: Checkpoint, run: TrainingRun | None
 ) -> dict[str, str]:
-    own = run.user_metadata if run else None
+    own = (run.user_metadata if run else None) or {}
     return {
-        **{key: str(value) for key, value in (own or {}).items()},
+        **{key: str(value) for key, value in own.items()},
         "tinkex_root": task.request.root_id,
         RECOVERED_FROM: task.request.run_id,
-        "tinkex_checkpoint": checkpoint.tinker_path,
+        MADE_FROM: checkpoint.tinker_path,
         "tinkex_attempt": str(task.number),
     }
 
@@ -250,30 +273,48 @@ def _asked(request: RecoveryRequest) -> TrainingRun | None:
 
 
 def make_plan(task: AttemptTask) -> Plan:
-    """Ask for the lineage's checkpoints and order them; see `plan_recovery`.
+    """Ask for the lineage's checkpoints and order them; raises where nothing can be known."""
+    return _planned(task)[0]
 
-    Raises where the account is blocked, or no checkpoint is known and the list failed.
-    """
+
+def _planned(task: AttemptTask) -> tuple[Plan, bool]:
+    """The plan, and whether it may lack checkpoints, since a list failed."""
+    request, failed = task.request, None
     found: list[Checkpoint] = []
-    failed: Exception | None = None
-    policy = task.request.policy
     plan = _plan(task, found)
-    if isinstance(policy.checkpoint_strategy, Specific):
-        return plan
-    for listed in _listings(task.request):
+    if isinstance(request.policy.checkpoint_strategy, Specific):
+        return plan, False
+    for listed in _listings(request, request.run_ids[:RUNS_LISTED]):
         if isinstance(listed, Exception):
             failed = listed
             continue
         found[:0] = listed
         plan = _plan(task, found)
         # Where steps are recorded, those without one may give way to those of an older run.
-        ready = [c for c in plan.candidates if c.step is not None or not task.request.recorded]
-        if len(ready) > policy.fallback_checkpoints:
+        ready = [c for c in plan.candidates if c.step is not None or not request.recorded]
+        if len(ready) > request.policy.fallback_checkpoints:
             break
-    may_pass = failed is not None and classify(failed).kind in (Kind.SERVER, Kind.PATIENCE)
-    if failed is not None and may_pass and not plan.candidates:
+    lacks_some = failed is not None and classify(failed).kind in (Kind.SERVER, Kind.PATIENCE)
+    if not plan.candidates:
+        found += _made_from(task)
+        plan = _plan(task, found)
+    if failed is not None and lacks_some and not plan.candidates:
         raise failed
-    return plan
+    return plan, lacks_some
+
+
+def _made_from(task: AttemptTask) -> list[Checkpoint]:
+    """What a successor without a checkpoint of its own was made from, by its metadata."""
+    run = task.run or task.request.run or _asked(task.request)
+    path = ((run.user_metadata if run else None) or {}).get(MADE_FROM)
+    try:
+        known = Checkpoint.from_path(str(path))
+    except ValueError:
+        return []
+    source = known.tinker_path.removeprefix("tinker://").partition("/")[0]
+    listed = next(iter(_listings(task.request, (source,))), ())
+    same = [] if isinstance(listed, Exception) else [c for c in listed if c.tinker_path == path]
+    return same or [known]
 
 
 def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:
@@ -291,11 +332,11 @@ def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:
     )
 
 
-def _listings(request: RecoveryRequest) -> Iterator[tuple[Checkpoint, ...] | Exception]:
+def _listings(
+    request: RecoveryRequest, run_ids: tuple[str, ...]
+) -> Iterator[tuple[Checkpoint, ...] | Exception]:
     """Each run's checkpoints, or why they could not be listed."""
-    if not request.rest.can_list_checkpoints:
-        return
-    for run_id in request.run_ids[:RUNS_LISTED]:
+    for run_id in run_ids if request.rest.can_list_checkpoints else ():
         try:
             listed = request.rest.checkpoints(request.config, run_id)
         except Exception as error:
@@ -307,26 +348,3 @@ def _listings(request: RecoveryRequest) -> Iterator[tuple[Checkpoint, ...] | Exc
             yield error
         else:
             yield tuple(map(Checkpoint.from_json, listed))
-
-
-def find_orphans(request: RecoveryRequest, successor_id: str | None) -> list[str]:
-    """The runs that failed attempts left behind, as far as the newest page shows them.
-
-    A load that failed can leave an empty run that the server lists as healthy; it carries the
-    metadata of the successor that it was to be.
-    """
-    if not request.rest.can_list:
-        return []
-    rows, _ = request.rest.page(request.config, 0, PAGE_SIZE)
-    return [
-        run_id
-        for run_id, row in rows
-        if run_id not in (successor_id, *request.run_ids)
-        and _metadata_of(row).get(RECOVERED_FROM) == request.run_id
-    ]
-
-
-def _metadata_of(row: Any) -> Mapping[str, Any]:
-    found = row.get("user_metadata") if isinstance(row, Mapping) else None
-    found = found or getattr(row, "user_metadata", None)
-    return found if isinstance(found, Mapping) else {}

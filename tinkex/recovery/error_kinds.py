@@ -47,6 +47,13 @@ _UNUSABLE = re.compile(
     re.IGNORECASE,
 )
 
+#: What they say where the session of a service client is over.
+_SESSION_OVER = re.compile(
+    r"\b(session|service ?client)\b[^\n]{0,120}?"
+    r"\b(not found|finished|expired|terminated|closed|poisoned|no longer active)\b",
+    re.IGNORECASE,
+)
+
 #: HTTP statuses of a caller's own mistake: the same request is refused for ever.
 _MISTAKES = frozenset(range(400, 500)) - ACCOUNT_STATUSES - PATIENCE_STATUSES - TRANSIENT_STATUSES
 
@@ -118,6 +125,11 @@ class Verdict(StrEnum):
     MISTAKE = "mistake"
     #: Nothing, but the run may have been flagged.
     NOTHING = "nothing"
+
+
+def is_session_over(error: BaseException) -> bool:
+    """Whether an error says that a service client or its session can be used no more."""
+    return any(_SESSION_OVER.search(str(cause)) for cause in causes(error))
 
 
 def judge(error: BaseException, run_id: str, *, is_its_own: bool, is_change: bool) -> Verdict:

@@ -57,8 +57,8 @@ class Owner:
 class Incident:
     """The state of one incident; `listeners` are of its owner and of those that joined it.
 
-    Threads: `run`, `attempt`, `tally`, `broken`, `history` and `with_optimizer` are touched
-    only by the thread that ended the current attempt; `listeners`, `current`, `timer` and
+    Threads: `run`, `attempt`, `tally`, `broken`, `history`, `reopen` and `with_optimizer` are
+    touched only by the thread that ended the current attempt; `listeners`, `current`, `timer` and
     `settled` are guarded by the dispatcher's lock.
     """
 
@@ -84,6 +84,7 @@ class Incident:
         )
         self.broken: frozenset[str] = frozenset()
         self.history: list[str] = []
+        self.reopen = False
         self.current: Attempt | None = None
         self.timer: Timer | None = None
         self.settled = False
@@ -135,6 +136,7 @@ class Attempt:
             broken=incident.broken,
             now=incident.owner.clock.utc(),
             run=incident.run,
+            reopen=incident.reopen,
             on_selected=self._selected,
             is_wanted=self.is_current,
         )

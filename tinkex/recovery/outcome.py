@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ..errors import MonitorStoppedError, RecoveryError, in_words
+from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, in_words
+from ..ports import PAGE_SIZE
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
 from ..service import secrets_of, without_secrets
 from ..signals import ClientCreated, Completed, Exhausted, Failed
-from .attempt import AttemptReport, find_orphans
+from .attempt import RECOVERED_FROM, AttemptReport, RecoveryRequest
 from .error_kinds import Failure, Kind, classify
 from .holds import Breaker
 from .incident import Attempt, Incident
@@ -98,6 +99,7 @@ def _failed(attempt: Attempt, report: AttemptReport, settle: Settle) -> float | 
     )
     # What came from outside the attempt's own work, such as an executor, is not yet checked.
     error = without_secrets(raised, secrets_of(request.service, request.config))
+    incident.reopen = incident.reopen or isinstance(error, AttemptTimeoutError)
     decision = _decide(incident, report, error)
     is_held = decision.action is Action.PAUSE
     if is_held:
@@ -155,6 +157,29 @@ def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> 
     except (Exception, SystemExit):
         logger.exception("run %s: the policy's strategy failed", incident.request.run_id)
         return Decision(action=Action.GIVE_UP)
+
+
+def find_orphans(request: RecoveryRequest, successor_id: str | None) -> list[str]:
+    """The runs that failed attempts left behind, as far as the newest page shows them.
+
+    A load that failed can leave an empty run that the server lists as healthy; it carries the
+    metadata of the successor that it was to be.
+    """
+    if not request.rest.can_list:
+        return []
+    rows, _ = request.rest.page(request.config, 0, PAGE_SIZE)
+    return [
+        run_id
+        for run_id, row in rows
+        if run_id not in (successor_id, *request.run_ids)
+        and _metadata_of(row).get(RECOVERED_FROM) == request.run_id
+    ]
+
+
+def _metadata_of(row: Any) -> Mapping[str, Any]:
+    found = row.get("user_metadata") if isinstance(row, Mapping) else None
+    found = found or getattr(row, "user_metadata", None)
+    return found if isinstance(found, Mapping) else {}
 
 
 def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
