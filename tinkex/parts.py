@@ -25,6 +25,7 @@ from .signals import Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
 from .training.loop import Loop
+from .training.outages import Outages
 
 #: How many requests a sweep may have in flight unless told otherwise.
 POLL_WORKERS = 8
@@ -54,7 +55,7 @@ class Parts:
         on_sweep_end: Callable[[Swept], None],
     ) -> None:
         # Timers on threads of their own must not be held up by receivers either.
-        inline = scheduler is not None and not _makes_threads(scheduler)
+        self._is_inline = inline = scheduler is not None and not _makes_threads(scheduler)
         if poll_workers is None:
             poll_workers = POLL_WORKERS if scheduler is None else 0
         # What was made here ends with the monitor: closed first, then joined.
@@ -101,8 +102,15 @@ class Parts:
             sweeper=self.sweeper,
             controller=self.controller,
         )
-        self._joins += (self.sweeper.join, self.publisher.join)
-        self._close.append(self.races.close)
+        self.outages = Outages(
+            policy,
+            clock=self.clock,
+            sweeper=self.sweeper,
+            controller=self.controller,
+            holds=self.owner.holds,
+        )
+        self._joins += (self.sweeper.join, self.publisher.join, self.outages.join)
+        self._close += (self.races.close, self.outages.close)
         for pool in (results, executor if owns_executor else None):
             if pool is not None:
                 self._close.append(partial(pool.shutdown, wait=False))
@@ -129,6 +137,7 @@ class Parts:
             controller=self.controller,
             confirmation=self.confirmation,
             races=self.races,
+            outages=None if self._is_inline else self.outages,
         )
 
     def stop(self, timeout: float) -> None:

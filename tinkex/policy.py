@@ -92,6 +92,9 @@ class Policy:
         recover_on: Which runs are recovered beside those that the server flags: `"corrupted"`:
             none; `"unusable"`: those whose client is of no more use; `"error"`: those too of
             which a request that changes their state failed on the server's side.
+        on_doubt: What is done where the server was down while a run was trained, so that it may
+            have come back with an older state: `"recover"` it from where its loop last saved,
+            `"warn"` in the log, or `"ignore"` it.
         confirm_within: Seconds for which a run is polled after its training loop failed.
         unprotected_after: Seconds after which a run without a checkpoint is warned about.
 
@@ -116,6 +119,7 @@ class Policy:
     max_incidents: int = 5
     incident_window: float = 3600.0
     recover_on: str = "error"
+    on_doubt: str = "recover"
     confirm_within: float = 30.0
     unprotected_after: float = 1800.0
 
@@ -140,6 +144,8 @@ class Policy:
         if self.recover_on not in ("error", "unusable", "corrupted"):
             allowed = "'error', 'unusable' or 'corrupted'"
             raise PolicyError("recover_on", self.recover_on, allowed)
+        if self.on_doubt not in ("recover", "warn", "ignore"):
+            raise PolicyError("on_doubt", self.on_doubt, "'recover', 'warn' or 'ignore'")
         object.__setattr__(self, "checkpoint_strategy", _strategy(self.checkpoint_strategy))
         for name, kind in (("wait", wait_base), ("stop", stop_base)):
             given = getattr(self, name)

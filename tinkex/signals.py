@@ -74,6 +74,8 @@ class Cause(StrEnum):
     UNUSABLE = "unusable"
     #: A request that changes the run's state failed, for a reason that lies with the server.
     ERROR = "error"
+    #: The server was down, and may have come back with an older state of the run.
+    ROLLED_BACK = "rolled_back"
     #: The training loop was interrupted after it had submitted more than was saved.
     INTERRUPTED = "interrupted"
     #: A caller asked for it.
@@ -82,7 +84,7 @@ class Cause(StrEnum):
     @property
     def is_detected(self) -> bool:
         """Whether it was noticed rather than asked for: it is sent as `detected`, and counted."""
-        return self in (Cause.CORRUPTED, Cause.UNUSABLE, Cause.ERROR)
+        return self not in (Cause.INTERRUPTED, Cause.REQUESTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,13 @@ class Controller:
             self._runs.apply(record, GaveUp(run_id=run_id, event=event))
             return refused
 
+    def is_budget_spent(self, record: Record) -> bool:
+        """Whether one more incident of the run would be refused."""
+        since = self._owner.clock.monotonic() - self._policy.incident_window
+        with self._runs.lock:
+            recent = [began for began in record.history.incidents if began > since]
+        return len(recent) >= self._policy.max_incidents
+
     def _check_budget(self, record: Record, run_id: str) -> None:
         before = len(record.history.incidents) - 1  # the present one is counted already
         cause = record.history.cause

@@ -21,6 +21,9 @@ R = TypeVar("R")
 #: Why an account is held: the server refused it (401, 402, 403).
 REFUSED = "refused"
 
+#: Why an account is held: its server is down.
+DOWN = "down"
+
 
 class Breaker(StrEnum):
     """The state of an account's circuit breaker."""

@@ -64,18 +64,23 @@ def train_segments(
     on_segment: Callable[[Segment], object] | None = None,
     *,
     start_step: int = 0,
+    on_step: Callable[[int], object] | None = None,
 ) -> None:
-    """Train the course in segments; `on_segment` is called with each one."""
+    """Train the course in segments; `on_segment` is called with each, `on_step` in each step."""
     for segment in run.segments(start_step, max_wait=PATIENCE):
         with segment:
             if on_segment is not None:
                 on_segment(segment)
-            _train_segment(segment, course)
+            _train_segment(segment, course, on_step)
 
 
-def _train_segment(segment: Segment, course: Course) -> None:
+def _train_segment(
+    segment: Segment, course: Course, on_step: Callable[[int], object] | None
+) -> None:
     waiting: deque[Any] = deque()
     for step in segment.steps(course.steps):
+        if on_step is not None:
+            on_step(step)
         waiting.append(_submit(segment.client, course, step))
         while len(waiting) > course.ahead:
             _collect(segment, waiting.popleft())

@@ -193,6 +193,11 @@ class Ledger:
         with self._lock:
             return self._place if self._is_at_place_locked() else None
 
+    def has_changed(self) -> bool:
+        """Whether anything was submitted to the live run that changes its state."""
+        with self._lock:
+            return self._now.submissions > 0
+
     def is_loaded(self) -> bool:
         """Whether another state was loaded since the last place."""
         with self._lock:

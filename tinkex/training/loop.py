@@ -29,6 +29,7 @@ from ..signals import Cause
 from ..types import Checkpoint, TinkerPath
 from .confirmation import Confirmation
 from .futures import RacedFuture, Races, Told, is_superseded, nothing
+from .outages import Outages
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Loop:
     controller: Controller
     confirmation: Confirmation
     races: Races
+    outages: Outages | None
 
     # Waits
 

@@ -148,6 +148,8 @@ class Segment:
             raise RuntimeError("a segment is entered once; the next one comes from the `for`")
         self._ledger.enter(self)
         self.entered = True
+        if self._run.outages is not None:
+            self._run.outages.watch(self._run.record, self._ledger)
         return self
 
     def __exit__(
@@ -159,6 +161,8 @@ class Segment:
         superseded = self._run.is_superseded(self._outlook.run_id)
         spoiled, is_servers = self._requests.spoiled, self._requests.is_servers
         failed = superseded or (error is not None and is_servers(error))
+        if self._run.outages is not None:
+            self._run.outages.unwatch(self._run.record)
         self._ledger.leave(self, failed=failed or spoiled is not None)
         if error is None:
             self._end(superseded=superseded)

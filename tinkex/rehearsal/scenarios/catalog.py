@@ -26,6 +26,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "polls go wrong": outages.polls_go_wrong,
         "load answered with 500": outages.sdk_retries,
         "load given up with 500": outages.load_fails,
+        "server back with an older state": outages.rolled_back_in_silence,
     }
 )
 

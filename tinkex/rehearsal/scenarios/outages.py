@@ -156,3 +156,31 @@ class _Failing(tinker.ServiceClient):
             answer = httpx.Response(500, request=request)
             raise tinker.InternalServerError("rehearsed", response=answer, body=None)
         return super().create_training_client_from_state_with_optimizer(*args, **kwargs)
+
+
+def rolled_back_in_silence(seed: int) -> str:
+    """The server goes down in a training and comes back with its newest checkpoint, in silence."""
+    course = Course(seed=seed, steps=30)
+    with Stage() as stage:
+        play = Play(stage, course)
+        lost = _train_over_an_outage(stage, play)
+        detected = stage.events.named("detected")
+        check_equal("causes", [event.cause for event in detected], ["rolled_back"])
+        return f"noticed without a flag and without an error; {lost} steps trained again, exact"
+
+
+def _train_over_an_outage(stage: Stage, play: Play) -> int:
+    """Train; within step 17 the server is down for a moment. Return how many steps were lost."""
+    went_down: list[int] = []
+
+    def come_and_go(step: int) -> None:
+        if step == 17 and not went_down:
+            went_down.append(step)
+            stage.server.stop()
+            check_holds(stage.events.wait_for("detected"), "the outage was noticed")
+            stage.server.roll_back(play.run.run_id)
+            stage.server.start()
+
+    resumes = play.finish(on_step=come_and_go)
+    check_equal("recoveries", len(resumes), 1)
+    return resumes[0].steps_lost or 0

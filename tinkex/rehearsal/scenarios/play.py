@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ...handle import MonitoredRun
@@ -68,8 +69,14 @@ class Play:
         for run in self.runs:
             self.stage.server.corrupt(run.run_id, **options)
 
-    def finish(self, start_step: int = 0, *, generations: int = 2) -> list[ResumePoint]:
-        """Train all runs to the end and check their losses.
+    def finish(
+        self,
+        start_step: int = 0,
+        *,
+        generations: int = 2,
+        on_step: Callable[[int], object] | None = None,
+    ) -> list[ResumePoint]:
+        """Train all runs to the end and check their losses; `on_step` is called in each step.
 
         Returns:
             The resume point of each recovery.
@@ -81,7 +88,7 @@ class Play:
                 resumes.append(segment.resume)
 
         for run in self.runs:
-            train_segments(run, self.course, note, start_step=start_step)
+            train_segments(run, self.course, note, start_step=start_step, on_step=on_step)
             check_history(self.stage.server, run, self.whole, generations=generations)
         return resumes
 

@@ -74,8 +74,9 @@ class RehearsalServer:
         self._trainer = Trainer(self._state, self._store)
         self._faults = FaultBook()
         self._connections = Connections()
-        self._closing = asyncio.Event()
-        self._gate = self._build()
+        self._backend = Backend(self._state, self._trainer)
+        self._requests: Counter[str] = Counter()
+        self._build()
         # Held during the whole of start and stop, so that they do not overlap.
         self._lock = threading.Lock()
         # Guarded by _lock:
@@ -88,11 +89,24 @@ class RehearsalServer:
             if self._closed:
                 raise RuntimeError("this rehearsal server was closed; make a new one")
             if self._host is None:
-                protocol = self._connections.protocol()
-                host = Host(self._gate, port=self._port, protocol=protocol, closing=self._closing)
-                host.start()
-                self._host, self._port = host, host.port
+                self._listen_locked()
         return self
+
+    def stop(self) -> None:
+        """Go down: connections are cut, and new ones refused, until `start` is called again."""
+        with self._lock:
+            host, self._host = self._host, None
+            if host is not None:
+                host.stop()
+                self._requests += self._gate.requests()
+                # What waited on the old event loop cannot wait on the next one.
+                self._build()
+
+    def _listen_locked(self) -> None:
+        protocol = self._connections.protocol()
+        host = Host(self._gate, port=self._port, protocol=protocol, closing=self._closing)
+        host.start()
+        self._host, self._port = host, host.port
 
     def close(self) -> None:
         """Stop, end hanging requests, delete the temporary directory; may be called twice."""
@@ -166,6 +180,13 @@ class RehearsalServer:
         trap = Trap(run_id=run_id, step=step, break_newest=break_newest, flag=flag, mode=mode)
         self._state.set_trap(trap)
 
+    def roll_back(self, run_id: str) -> None:
+        """Put a run back to its newest training checkpoint, in silence, as real servers do.
+
+        One without a checkpoint stays as it is. `KeyError` if there is no such run.
+        """
+        self._trainer.roll_back(run_id)
+
     def forget(self, run_id: str) -> None:
         """Delete a run: the API does not know it or its checkpoints any more."""
         with self._state.changed:
@@ -211,7 +232,7 @@ class RehearsalServer:
     @property
     def requests(self) -> Counter[str]:
         """How many requests came, by "METHOD /route/template"; those with faults count too."""
-        return self._gate.requests()
+        return self._requests + self._gate.requests()
 
     @property
     def connections(self) -> int:
@@ -226,9 +247,10 @@ class RehearsalServer:
         """
         return self._state.wait_for(predicate, timeout)
 
-    def _build(self) -> Gate:
+    def _build(self) -> None:
+        self._closing = asyncio.Event()
         training = TrainingRoutes(
-            Backend(self._state, self._trainer),
+            self._backend,
             self._state,
             client_config=self._client_config,
             future_style=self._future_style,
@@ -239,7 +261,7 @@ class RehearsalServer:
             routes=routes,
             exception_handlers={Refusal: _refused, HTTPException: _no_route},
         )
-        return Gate(
+        self._gate = Gate(
             app,
             routes,
             owners=self._owners,
