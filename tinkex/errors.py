@@ -245,27 +245,29 @@ class RecoveryExhaustedError(RecoveryError):
 
 
 class IncidentBudgetError(RecoveryError):
-    """Raised when `run_id` and all it replaced had too many `incidents` in `window` seconds."""
+    """Raised when `run_id` and all it replaced had too many `incidents` in `window` seconds.
 
-    def __init__(self, run_id: str, incidents: int, window: float) -> None:
+    Or in a row, without a checkpoint after `step`: then `window` is infinite.
+    """
+
+    def __init__(self, run_id: str, incidents: int, window: float, step: int | None = None) -> None:
+        bound = f"within {window:g} s (policy fields max_incidents, incident_window)"
+        if step is not None:
+            bound = f"without a checkpoint after step {step} (policy field max_stuck)"
         super().__init__(
-            f"run {run_id!r} and the runs that it replaced were recovered {incidents} times within "
-            f"{window:g} s (policy fields max_incidents, incident_window); it is not recovered "
-            "again: find out what corrupts it, then start again with run.recover()"
+            f"run {run_id!r} and the runs that it replaced were recovered {incidents} times "
+            f"{bound}; find out what corrupts it, then start again with run.recover()"
         )
-        self.run_id = run_id
-        self.incidents = incidents
-        self.window = window
+        self.run_id, self.step = run_id, step
+        self.incidents, self.window = incidents, window
 
 
 class SegmentSupersededError(RecoveryError):
     """Raised inside a segment whose run is known to be corrupted or replaced."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(
-            f"run {run_id!r} was corrupted or replaced; leave the `with segment:` block, "
-            "the next segment has a live client"
-        )
+        advice = "leave the `with segment:` block, the next segment has a live client"
+        super().__init__(f"run {run_id!r} was corrupted or replaced; {advice}")
         self.run_id = run_id
 
 
@@ -314,10 +316,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 @contextmanager
 def apart_from_outer() -> Iterator[None]:
-    """Do not chain errors raised in the `with` block to the error that is already being handled.
-
-    An executor may run a recovery on a thread that still handles the error which started it.
-    """
+    """Do not chain errors raised in the block to one that this thread already handles."""
     outer = sys.exc_info()[1]
     try:
         yield

@@ -84,7 +84,10 @@ class MonitoredRun:
             AlreadyPendingError: A recovery is under way.
             MonitorStoppedError: The run is not monitored any more.
         """
-        return self._parts.controller.recover(self._record)
+        begun: Future[Completed] = self._parts.races.undisturbed(
+            self._parts.controller.recover, self._record
+        )
+        return begun
 
     def stop(self) -> None:
         """Stop monitoring the run."""

@@ -101,6 +101,7 @@ class Parts:
             waits=self.waits,
             sweeper=self.sweeper,
             controller=self.controller,
+            races=self.races,
         )
         self.outages = Outages(
             policy,

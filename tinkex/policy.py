@@ -27,7 +27,7 @@ BACKOFF = 5.0
 MAX_BACKOFF = 60.0
 
 #: The fields that are whole numbers or seconds, and the least that each may be.
-_COUNTS = {"max_attempts": 1, "fallback_checkpoints": 0, "max_incidents": 1}
+_COUNTS = {"max_attempts": 1, "fallback_checkpoints": 0, "max_incidents": 1, "max_stuck": 1}
 _TIMES = {
     **dict.fromkeys(("poll_interval", "attempt_timeout"), MIN_POLL_INTERVAL),
     **dict.fromkeys(("backoff", "max_backoff", "incident_window"), 0.0),
@@ -89,6 +89,8 @@ class Policy:
         attempt_timeout: Seconds after which an attempt is abandoned.
         max_incidents: How many recoveries one lineage gets within `incident_window`.
         incident_window: Seconds over which `max_incidents` are counted.
+        max_stuck: How many recoveries in a row one lineage gets without a checkpoint of a higher
+            step: a batch that the server cannot take is not paid for for ever.
         recover_on: Which runs are recovered beside those that the server flags: `"corrupted"`:
             none; `"unusable"`: those whose client is of no more use; `"error"`: those too of
             which a request that changes their state failed on the server's side.
@@ -118,6 +120,7 @@ class Policy:
     attempt_timeout: float = 600.0
     max_incidents: int = 5
     incident_window: float = 3600.0
+    max_stuck: int = 3
     recover_on: str = "error"
     on_doubt: str = "recover"
     confirm_within: float = 30.0
@@ -137,6 +140,7 @@ class Policy:
             _check_count(name, getattr(self, name), least)
         for name, shortest in _TIMES.items():
             _check_seconds(name, getattr(self, name), shortest)
+        _check_seconds("backoff", self.backoff, most=self.max_backoff)
         for name in ("on_recovery", "on_failure"):
             callback = getattr(self, name)
             if callback is not None and not callable(callback):
@@ -199,10 +203,12 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise PolicyError(name, value, f"a whole number, {least} or more")
 
 
-def _check_seconds(name: str, value: object, least: float = 0.0) -> None:
+def _check_seconds(
+    name: str, value: object, least: float = 0.0, most: float = MOST_SECONDS
+) -> None:
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not least <= value <= MOST_SECONDS:  # type: ignore[operator]
-        raise PolicyError(name, value, f"a finite number of seconds from {least:g} to 1e9")
+    if not is_number or not least <= value <= most:  # type: ignore[operator]
+        raise PolicyError(name, value, f"a finite number of seconds from {least:g} to {most:g}")
 
 
 def _strategy(given: object) -> str | Specific:

@@ -453,6 +453,40 @@ def test_the_budget_counts_what_training_loops_report_too(world):
     assert len(world.service.created) == 2
 
 
+def test_a_loop_that_gets_no_further_is_not_paid_for_for_ever(world):
+    run, _ = begin(world, poll_interval=100_000.0, max_incidents=9)
+    reached = []
+
+    def die_at_seven(segment, step):
+        reached.append(step)
+        if step == 7:
+            raise SdkError(f"Adapter {segment.client.model_id} not found")
+
+    with pytest.raises(RecoveryExhaustedError) as caught:
+        train(run, 9, before=die_at_seven)
+
+    assert isinstance(caught.value.error, IncidentBudgetError)
+    assert (caught.value.error.step, caught.value.error.incidents) == (5, 3)
+    assert "step 5" in str(caught.value.error)
+    assert len(world.service.created) == 3
+    run.recover()
+    assert run.state == "healthy"
+
+
+def test_incidents_with_progress_between_them_go_on(world):
+    run, _ = begin(world, poll_interval=100_000.0, max_incidents=99)
+    died = set()
+
+    def die_once(segment, step):
+        if step > 5 and step % 5 == 1 and step not in died:
+            died.add(step)
+            raise SdkError(f"Adapter {segment.client.model_id} not found")
+
+    train(run, 40, before=die_once)
+
+    assert len(world.service.created) == 7
+
+
 def test_an_exhausted_run_begins_anew_when_the_caller_asks(world):
     run = crash_loop(world, 8)
 

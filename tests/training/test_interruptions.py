@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from support.loops import SdkError, begin, train
 from support.world import RUN, weights
 
 from tinkex.errors import ApiStatusError, ResumePointUnknownError, SegmentSupersededError
-from tinkex.testing import FakeTrainingClient
+from tinkex.testing import FakeRest, FakeServiceClient, FakeTrainingClient
 
 
 def submit(segment):
@@ -195,6 +196,33 @@ def test_a_request_that_was_interrupted_leaves_a_client_that_cannot_go_on(world,
         assert segment.start_step == 0
 
     assert world.service.created == [(weights("a"), True)]
+
+
+class Interrupted(ThreadPoolExecutor):
+    """Has Ctrl-C come just as something is submitted on the main thread."""
+
+    def submit(self, function, /, *args, **kwargs):
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return super().submit(function, *args, **kwargs)
+
+
+def test_an_interrupt_cannot_leave_a_recovery_half_begun(bench):
+    rest, client = FakeRest(), FakeTrainingClient(RUN)
+    rest.set_run(RUN, checkpoints=[weights("a")], last_checkpoint=weights("a"))
+    with Interrupted(max_workers=1) as pool:
+        monitor = bench.monitor(rest_module=rest, executor=pool)
+        run = monitor.monitor_run(RUN, FakeServiceClient(), client=client)
+        run.record_checkpoint(weights("a"), step=0)
+        with pytest.raises(KeyError), next(run.segments()) as segment:
+            segment.client.optim_step()
+            raise KeyError
+
+        with next(run.segments(max_wait=10.0)) as segment:
+            assert segment.start_step == 0
+        run.recover().result(10.0)
+
+    assert [generation.cause for generation in run.lineage[:2]] == ["interrupted", "requested"]
 
 
 def test_a_save_that_is_answered_after_the_interruption_counts(world):

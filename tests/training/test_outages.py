@@ -115,6 +115,7 @@ def test_what_was_trained_since_the_save_is_trained_again(bench, listener):
     assert trained == [0, 1, 2, 2, 3]
     assert site.service.created == [(weights("at-2"), True)]
     assert site.run.lineage[0].cause == "rolled_back"
+    bench.told.wait_for("completed", RUN)
     names = bench.told.names_of(RUN)
     assert names == ["detected", "started", "checkpoint_selected", "client_created", "completed"]
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
-from ..errors import AlreadyPendingError, IncidentBudgetError, MonitorStoppedError, TinkexError
+from ..errors import (
+    AlreadyPendingError,
+    IncidentBudgetError,
+    MonitorStoppedError,
+    TinkexError,
+)
 from ..policy import Policy
 from ..runs.apply import Result
 from ..runs.changes import AttemptFailed, Change, Flagged, GaveUp, Recovered, Requested, Stopped
@@ -90,8 +96,13 @@ class Controller:
     def _check_budget(self, record: Record, run_id: str) -> None:
         before = len(record.history.incidents) - 1  # the present one is counted already
         cause = record.history.cause
-        if cause is not None and cause.is_detected and before >= self._policy.max_incidents:
+        if cause is None or not cause.is_detected:
+            return
+        if before >= self._policy.max_incidents:
             raise IncidentBudgetError(run_id, before, self._policy.incident_window)
+        if record.history.stuck > self._policy.max_stuck:
+            step = record.history.stuck_at
+            raise IncidentBudgetError(run_id, self._policy.max_stuck, math.inf, step)
 
     def _request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
         with self._runs.lock:

@@ -155,8 +155,10 @@ def _begin_incident(
     if not cause.is_detected:
         return ()
     since = moment.seconds - moment.policy.incident_window
-    recent = (began for began in history.incidents if began > since)
-    history.incidents = (*recent, moment.seconds)
+    history.incidents = (*(each for each in history.incidents if each > since), moment.seconds)
+    highest = max((cursor.step for cursor in history.cursors.values()), default=None)
+    is_stuck = highest is not None and highest == history.stuck_at
+    history.stuck, history.stuck_at = history.stuck + 1 if is_stuck else 1, highest
     last = run.last_checkpoint if run else record.last_checkpoint
     common = {**_common(record, moment), "checkpoint": last, "run": run, "cause": cause}
     reason = in_words(history.error) if history.error and not run else None
@@ -235,9 +237,8 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
 
 def _orphaned(record: Record, change: changes.Orphaned, _: Moment) -> Result:
     history = _history(record)
-    known = history.orphans.get(change.of, ())
-    if change.successor_id not in known:
-        history.orphans[change.of] = (*known, change.successor_id)
+    known = dict.fromkeys((*history.orphans.get(change.of, ()), change.successor_id))
+    history.orphans[change.of] = tuple(known)
     return ()
 
 
@@ -329,13 +330,13 @@ def _give_budget_back(history: History) -> None:
     """Count incidents from 0 again, and give every checkpoint another chance."""
     history.incidents = ()
     history.broken = frozenset()
+    history.stuck_at = None
 
 
 def _forget_polls(record: Record) -> None:
     """Forget failed polls: they say nothing of what comes next."""
     record.failed_at = record.told_at = None
-    record.misses = 0
-    record.poll_after = 0.0
+    record.misses, record.poll_after = 0, 0.0
 
 
 def _move(record: Record, after: RunState) -> None:

@@ -29,7 +29,8 @@ class History:
     checkpoints by path, `broken` the paths that did not load, `orphans` the ids left behind per
     generation, `incidents` when the budget's incidents began, `cause` what began the present
     one, and `error` what the training loop met; `has_resume_step`: the loop knows the step of
-    checkpoints for which none is recorded.
+    checkpoints for which none is recorded; `stuck` says how many incidents in a row began when no
+    checkpoint had a higher step than `stuck_at`.
     """
 
     past: tuple[Generation, ...] = ()
@@ -43,6 +44,8 @@ class History:
     cause: Cause | None = None
     error: BaseException | None = None
     has_resume_step: bool = False
+    stuck: int = 0
+    stuck_at: int | None = None
 
     def cursor(self, checkpoint: Checkpoint | None) -> Cursor | None:
         """Where the loop stood when a checkpoint was saved, where that is known."""

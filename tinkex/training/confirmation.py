@@ -17,6 +17,7 @@ from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from ..service import secrets_of, without_secrets
 from ..signals import Cause
+from .futures import Races
 
 #: Seconds between two polls of a run whose training loop has failed.
 LOOK_EVERY = 2.0
@@ -40,6 +41,7 @@ class Confirmation:
     waits: Waits
     sweeper: Sweeper
     controller: Controller
+    races: Races
 
     def report(
         self,
@@ -78,7 +80,7 @@ class Confirmation:
         def recover(cause: Cause) -> None:
             # Refused where a sweep was quicker, or the run was stopped meanwhile.
             with suppress(AlreadyPendingError, MonitorStoppedError):
-                self.controller.recover(record, cause, run_id, error)
+                self.races.undisturbed(self.controller.recover, record, cause, run_id, error)
 
         until = self.clock.monotonic() + self.policy.confirm_within
         recovers = self.would_recover(verdict)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..errors import SegmentSupersededError
@@ -66,6 +67,13 @@ class Races:
         if is_superseded(record, run_id):
             raced.end(SegmentSupersededError(run_id))
         return raced
+
+    def undisturbed(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function on a thread of ours, where there are any, and return its result.
+
+        An interrupt of the caller, which only reaches the main thread, cannot leave it half done.
+        """
+        return self.call(partial(function, *args)).result()
 
     def of_task(self, task: asyncio.Task[Any] | asyncio.Future[Any]) -> Future[Any]:
         """A future of what a task on the calling event loop comes to."""

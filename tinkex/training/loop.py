@@ -176,7 +176,7 @@ class Loop:
         if first is None or (first.step is None and not task.request.has_resume_step):
             raise ResumePointUnknownError(run_id, None)
         with suppress(AlreadyPendingError):
-            self.controller.recover(self.record, Cause.INTERRUPTED, run_id)
+            self.races.undisturbed(self.controller.recover, self.record, Cause.INTERRUPTED, run_id)
 
     def save(
         self, path: str, cursor: Cursor, user_metadata: Mapping[str, str] | None = None
