@@ -199,13 +199,28 @@ def test_at_most_as_many_abandoned_attempts_hang_as_there_are_slots(world, slots
     assert len(pool.waiting) == 1
 
 
-def test_an_abandoned_attempt_that_was_never_begun_is_taken_back(world, recover):
-    world.corrupt()
-    pool = ManualExecutor()
-    recover(pool=pool, attempt_timeout=100.0)
+def test_waiting_in_a_busy_executor_is_no_attempt_that_hangs(world):
+    executor = ManualExecutor()
+    run = world.monitor(executor, attempt_timeout=60.0).monitor_run(RUN, world.service)
+    world.corrupt(RUN)
+    world.fake.advance(10.0)
 
-    world.fake.advance(110)
+    world.fake.advance(1000.0)  # the pool is busy with other work
+    executor.run_next()
 
-    first, second = pool.waiting
-    assert first[0].cancelled()
-    assert not second[0].done()
+    assert run.state == "healthy"
+    assert world.events.of("failed") == []
+    assert world.events.one("completed").attempt == 1
+
+
+def test_the_time_of_an_attempt_is_counted_from_when_it_begins(world):
+    executor = ManualExecutor()
+    world.monitor(executor, attempt_timeout=60.0).monitor_run(RUN, world.service)
+    world.corrupt(RUN)
+    world.fake.advance(10.0)
+    world.fake.advance(1000.0)
+
+    executor.begin_next()
+    world.fake.advance(61.0)
+
+    assert [type(event.error) for event in world.events.of("failed")] == [AttemptTimeoutError]

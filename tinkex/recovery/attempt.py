@@ -77,11 +77,10 @@ class AttemptTask:
 
     `number` counts from 1; `broken` are the paths that did not load in this incident; `now` is
     an aware UTC time; the successor carries the metadata of `run`; `reopen`: with a new service
-    client, since an attempt hung in the present one. `on_selected` is told the
-    chosen checkpoint, before minutes may pass in loading it, and `is_wanted` is asked before a
-    client is paid for. Both stay behind when the task is pickled, as do the key and the headers
-    of its config: a worker in another process finds its own key where the service client has it,
-    or in the environment.
+    client, since an attempt hung in the present one. `on_begun` is told that the work begins,
+    `on_selected` the chosen checkpoint, before minutes may pass in loading it; `is_wanted` is
+    asked before a client is paid for. They stay behind when the task is pickled, as do the key
+    and the headers of its config: a worker elsewhere finds its own key.
     """
 
     request: RecoveryRequest
@@ -91,13 +90,12 @@ class AttemptTask:
     now: datetime
     run: TrainingRun | None = None
     reopen: bool = False
-    on_selected: Callable[[Checkpoint], object] = field(
-        default=lambda _: None, repr=False, compare=False
-    )
+    on_begun: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
+    on_selected: Callable[[Any], object] = field(default=lambda _: None, repr=False, compare=False)
     is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = _values(self, "on_selected", "is_wanted")
+        kept = _values(self, "on_begun", "on_selected", "is_wanted")
         config = self.request.config
         if isinstance(config, Config):
             # Headers may be as secret as the key.
@@ -169,6 +167,7 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
     token = _current.set(task)
     try:
         with apart_from_outer():
+            task.on_begun()
             keyed = _with_key(task)
             candidates, lacks_some = _candidates(keyed)
             checkpoint = candidates[0].checkpoint

@@ -232,9 +232,7 @@ class Dispatcher:
             self._cancel(incident)
             self._ended(attempt, None)
             return
-        attempt.timer = incident.owner.clock.call_later(
-            request.policy.attempt_timeout, lambda: self._time_out(attempt)
-        )
+        self._time(attempt, request.policy.attempt_timeout)
         job: Any = None
         error: Exception | None = None
         try:
@@ -248,7 +246,20 @@ class Dispatcher:
             error = error or TypeError(f"the executor's submit returned {job!r}, no future")
             self._ended(attempt, AttemptReport(error=error))
 
+    def _time(self, attempt: Attempt, seconds: float) -> None:
+        """Have an attempt timed out in some seconds."""
+        timer = attempt.incident.owner.clock.call_later(seconds, lambda: self._time_out(attempt))
+        with self._lock:
+            attempt.timer = timer
+            is_stale = not attempt.is_current()
+        if is_stale:
+            timer.cancel()
+
     def _time_out(self, attempt: Attempt) -> None:
+        left = attempt.time_left()
+        if left > 0 and attempt.is_current():
+            self._time(attempt, left)
+            return
         with self._lock:
             if not attempt.is_current():
                 return

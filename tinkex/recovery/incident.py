@@ -125,6 +125,7 @@ class Attempt:
         self.task: AttemptTask | None = None
         self.job: Future[AttemptReport] | None = None
         self.timer: Timer | None = None
+        self.began: float | None = None
 
     def make_task(self) -> AttemptTask:
         """Make the task. The caller holds no lock."""
@@ -137,10 +138,22 @@ class Attempt:
             now=incident.owner.clock.utc(),
             run=incident.run,
             reopen=incident.reopen,
+            on_begun=self._begun,
             on_selected=self._selected,
             is_wanted=self.is_current,
         )
         return self.task
+
+    def time_left(self) -> float:
+        """The seconds that are left to the work; all of them while it waits for its executor."""
+        timeout = self.incident.request.policy.attempt_timeout
+        if self.began is not None:
+            return self.began + timeout - self.incident.owner.clock.monotonic()
+        is_running = getattr(self.job, "running", None)
+        return timeout if callable(is_running) and not is_running() else 0.0
+
+    def _begun(self) -> None:
+        self.began = self.incident.owner.clock.monotonic()
 
     def is_current(self) -> bool:
         """Whether its result is still wanted."""
