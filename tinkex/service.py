@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,17 +73,15 @@ def _create(method: Callable[..., Any], path: str, options: Mapping[str, Any]) -
 
 def takes_option(method: Callable[..., Any], name: str) -> bool:
     """Whether a method takes a keyword argument of this name."""
-    try:
+    with suppress(TypeError, ValueError):
         parameters = inspect.signature(method).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+        return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    return False
 
 
 def finished(answer: Any) -> Any:
     """The result of a future, or the object itself if it is none (the SDK differs by version)."""
-    wait = getattr(answer, "result", None)
-    return wait() if callable(wait) else answer
+    return answer.result() if callable(getattr(answer, "result", None)) else answer
 
 
 def check_service_client(service: Any) -> None:
@@ -90,8 +89,7 @@ def check_service_client(service: Any) -> None:
     if not is_service_client(service) and not callable(service):
         raise TypeError(
             f"{type(service).__name__!r} object is not a service client: it needs {_FROM_STATE}() "
-            f"and {_WITH_OPTIMIZER}() as tinker.ServiceClient has them, or to be a callable "
-            "without arguments that returns such an object"
+            f"and {_WITH_OPTIMIZER}(), or to be a callable that returns such an object"
         )
 
 
@@ -116,8 +114,8 @@ def reopen_service_client(service: Any) -> Any:
     if kind.__module__.partition(".")[0] not in _SDK_PACKAGES:
         return None
     kept = {name: own.get(f"_{name}") for name in inspect.signature(kind).parameters}
-    given = {name: value for name, value in kept.items() if value is not None}
-    return kind(**{**given, **_mapping(own.get("_holder_kwargs"))})
+    kept.update(_mapping(own.get("_holder_kwargs")))
+    return kind(**{name: value for name, value in kept.items() if value is not None})
 
 
 def is_service_client(service: Any) -> bool:
@@ -175,7 +173,7 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
     url = url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL
     if fallback is None:
         return Credentials(Config(key, url))
-    # Keep the settings of the given config, but no headers for another server: they may be secret.
+    # The settings of the given config are kept, but no headers for another server.
     own = replace(fallback, api_key=key, base_url=url)
     return Credentials(own if own.base_url == fallback.base_url else replace(own, headers=None))
 
@@ -248,10 +246,9 @@ def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> Base
 
 def _all_of(error: BaseException) -> str:
     """An error's message, arguments and attributes (notes included) as one text."""
-    try:
+    with suppress(Exception):
         return f"{error} {error.args!r} {vars(error)!r}"
-    except Exception:
-        return str(error)
+    return str(error)
 
 
 def is_sdk_error(error: BaseException) -> bool:
@@ -260,9 +257,12 @@ def is_sdk_error(error: BaseException) -> bool:
 
 
 def _is_of_http(error: BaseException) -> bool:
-    held = (getattr(error, name, None) for name in ("request", "response"))
+    try:
+        held = [getattr(error, name, None) for name in ("request", "response")]
+    except Exception:  # a property, which httpx has raise where there is no request
+        return True
     package = type(error).__module__.partition(".")[0]
-    return package in _HTTP_PACKAGES or any(each is not None for each in held)
+    return package in _HTTP_PACKAGES or held != [None, None]
 
 
 def _is_specific(error: BaseException) -> bool:

@@ -219,6 +219,23 @@ def test_an_error_that_nobody_looked_at_is_no_end_either(world):
     assert world.service.created == [(weights("a"), True)]
 
 
+class NoRequestError(Exception):
+    """As `httpx.HTTPError`, whose property raises where there is no request."""
+
+    @property
+    def request(self):
+        raise RuntimeError("The .request property has not been set.")
+
+
+def test_an_error_whose_attributes_raise_is_raised_as_it_is(world):
+    run, client = begin(world, poll_interval=NEVER, confirm_within=0.0)
+
+    with pytest.raises(NoRequestError):
+        train(run, 9, before=failing(client, NoRequestError("no route")))
+
+    assert run.report_failure(NoRequestError("no route")) is False
+
+
 # Saves
 
 
