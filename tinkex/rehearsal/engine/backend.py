@@ -28,6 +28,7 @@ class Pending:
     run_id: str
     owner: str
     outcome: Outcome | None = None
+    fetched: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def settle(self, outcome: Outcome | None) -> None:
@@ -142,6 +143,13 @@ class Backend:
         if pending is None or pending.owner != owner:
             raise Refusal(404, f"Future {request_id} not found")
         return pending
+
+    def refuse(self, run_id: str, detail: str) -> None:
+        """Have the requests of a run whose answers were not fetched refused; none is served now."""
+        detail += " Operations after this checkpoint need to be retried."
+        for pending in self._futures.values():
+            if pending.run_id == run_id and not pending.fetched:
+                pending.settle(Refusal(410, detail))
 
     def _drain(self, run: Run, queue: _Queue) -> None:
         while entry := queue.waiting.pop(queue.due, None):

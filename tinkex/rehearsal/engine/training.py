@@ -90,13 +90,14 @@ class Trainer:
         if flag:
             self._state.flag(run_id)
 
-    def roll_back(self, run_id: str) -> None:
-        """Put a run back to its newest checkpoint; the server must not be serving."""
+    def roll_back(self, run_id: str) -> str:
+        """Put a run back to its newest checkpoint, and return its name; while nothing is served."""
         with self._state.changed:
             run = self._state.known_run(run_id)
             saved = [each for each in run.checkpoints.values() if each.kind == TRAINING]
         if saved:
             run.model.restore(self._store.read(saved[-1].tinker_path), optimizer=True)
+        return saved[-1].name if saved else "none"
 
     def _perform(self, run: Run, sequence: int, operation: Operation) -> Outcome:
         match operation:

@@ -27,6 +27,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "load answered with 500": outages.sdk_retries,
         "load given up with 500": outages.load_fails,
         "server back with an older state": outages.rolled_back_in_silence,
+        "server back, unanswered requests refused": outages.rolled_back_with_a_word,
     }
 )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ import tinker
 
 from ..stage import Stage
 from ..trainee import Course
-from ..web.faults import Fault
+from ..web.faults import Fault, FaultHandle
 from .claims import check_equal, check_holds
 from .play import Play
 
@@ -18,6 +19,9 @@ from .play import Play
 RUNS = 4
 #: How many sweeps an account stays refused.
 REFUSED_SWEEPS = 5
+
+#: The step in which a server goes down.
+OUTAGE_STEP = 17
 
 #: The fault of each run's polls.
 POLL_FAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -32,6 +36,10 @@ POLL_FAULTS: Mapping[str, Mapping[str, Any]] = {
 #: The routes of a poll of one run, and of the load of a checkpoint.
 POLL = "GET /api/v1/training_runs/{}"
 LOAD = "POST /api/v1/load_weights"
+
+#: The routes on which the SDK fetches answers, and how long a step may take, in seconds.
+ANSWER = "POST /api/v1/retrieve_future*"
+PATIENCE = 20.0
 
 
 def account_refused(seed: int) -> str:
@@ -160,27 +168,55 @@ class _Failing(tinker.ServiceClient):
 
 def rolled_back_in_silence(seed: int) -> str:
     """The server goes down in a training and comes back with its newest checkpoint, in silence."""
-    course = Course(seed=seed, steps=30)
     with Stage() as stage:
-        play = Play(stage, course)
-        lost = _train_over_an_outage(stage, play)
-        detected = stage.events.named("detected")
-        check_equal("causes", [event.cause for event in detected], ["rolled_back"])
-        return f"noticed without a flag and without an error; {lost} steps trained again, exact"
+        play = Play(stage, Course(seed=seed, steps=30))
 
-
-def _train_over_an_outage(stage: Stage, play: Play) -> int:
-    """Train; within step 17 the server is down for a moment. Return how many steps were lost."""
-    went_down: list[int] = []
-
-    def come_and_go(step: int) -> None:
-        if step == 17 and not went_down:
-            went_down.append(step)
+        def come_and_go() -> None:
             stage.server.stop()
             check_holds(stage.events.wait_for("detected"), "the outage was noticed")
             stage.server.roll_back(play.run.run_id)
             stage.server.start()
 
-    resumes = play.finish(on_step=come_and_go)
+        lost = _lost_in(play, come_and_go)
+        causes = [event.cause for event in stage.events.named("detected")]
+        check_equal("causes", causes, ["rolled_back"])
+        return f"noticed without a flag and without an error; {lost} steps trained again, exact"
+
+
+def rolled_back_with_a_word(seed: int) -> str:
+    """The same with requests in flight, which are answered with 410; only that is looked at."""
+    with Stage() as stage:
+        play = Play(stage, Course(seed=seed, steps=30, ahead=1), on_doubt="ignore")
+        run_id, server = play.run.run_id, stage.server
+
+        def come_and_go(unanswered: FaultHandle) -> None:
+            server.wait_for(lambda: len(server.steps(run_id)) > OUTAGE_STEP, PATIENCE)
+            server.stop()
+            server.roll_back(run_id, refuse_unanswered=True)
+            unanswered.remove()
+            server.start()
+
+        def while_it_trains() -> None:
+            hang = server.add_fault(Fault(route=ANSWER, kind="hang"))
+            threading.Thread(
+                target=come_and_go, args=(hang,), name="tinkex-rehearsal-outage", daemon=True
+            ).start()
+
+        lost = _lost_in(play, while_it_trains)
+        causes = [event.cause for event in stage.events.named("detected")]
+        check_equal("causes", causes, ["unusable"])
+        return f"the first refused request began a recovery; {lost} steps trained again, exact"
+
+
+def _lost_in(play: Play, outage: Callable[[], object]) -> int:
+    """Train, with an outage that begins in one step; return how many steps were lost."""
+    began: list[int] = []
+
+    def begin(step: int) -> None:
+        if step == OUTAGE_STEP and not began:
+            began.append(step)
+            outage()
+
+    resumes = play.finish(on_step=begin)
     check_equal("recoveries", len(resumes), 1)
     return resumes[0].steps_lost or 0

@@ -204,6 +204,7 @@ class TrainingRoutes:
         body = await read_json(request)
         pending = self._backend.future(owner_of(request), body.text("request_id"))
         await self._first_of(pending.settled, self._closing)
+        pending.fetched = pending.outcome is not None
         match pending.outcome:
             case None:
                 again = {"type": "try_again", "request_id": pending.request_id}

@@ -180,12 +180,15 @@ class RehearsalServer:
         trap = Trap(run_id=run_id, step=step, break_newest=break_newest, flag=flag, mode=mode)
         self._state.set_trap(trap)
 
-    def roll_back(self, run_id: str) -> None:
-        """Put a run back to its newest training checkpoint, in silence, as real servers do.
+    def roll_back(self, run_id: str, *, refuse_unanswered: bool = False) -> None:
+        """Put a run of a stopped server back to its newest training checkpoint.
 
-        One without a checkpoint stays as it is. `KeyError` if there is no such run.
+        In silence, as real servers do, or with the requests that were not answered refused by a
+        410. One without a checkpoint stays as it is. `KeyError` if there is no such run.
         """
-        self._trainer.roll_back(run_id)
+        name = self._trainer.roll_back(run_id)
+        if refuse_unanswered:
+            self._backend.refuse(run_id, f"Server restored from checkpoint {name}.")
 
     def forget(self, run_id: str) -> None:
         """Delete a run: the API does not know it or its checkpoints any more."""
