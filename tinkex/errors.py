@@ -278,12 +278,10 @@ class ResumePointUnknownError(RecoveryError):
     interrupted after it had submitted more than any checkpoint with a step holds.
     """
 
-    def __init__(self, run_id: str, checkpoint: str | None) -> None:
+    def __init__(self, run_id: str, checkpoint: str | None, *, is_loaded: bool = False) -> None:
         if checkpoint is None:
-            problem = (
-                f"the loop on run {run_id!r} was interrupted after it had submitted requests that "
-                "no checkpoint with a recorded step holds"
-            )
+            what = "another state was loaded" if is_loaded else "more was submitted"
+            problem = f"run {run_id!r}: {what} than any checkpoint with a recorded step holds"
             remedy = "begin anew with a fresh run, and"
         else:
             problem = f"run {run_id!r} was restored from {checkpoint!r}, but no step is recorded"

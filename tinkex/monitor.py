@@ -27,6 +27,7 @@ from .recovery.executor import RecoveryExecutor
 from .runs.status import RunStatus, StatusTable
 from .runtime.scheduler import Scheduler
 from .signals import Swept
+from .training.client import bare
 
 
 class Monitor:
@@ -181,7 +182,7 @@ class Monitor:
         parts = self._parts
         parts.owner.services.check(service)
         known = dict(checked_metadata(metadata))
-        client = known.pop("training_client", None) if client is None else client
+        client = bare(known.pop("training_client", None) if client is None else client)
         record = self._runs.register(
             run_id,
             service=service,

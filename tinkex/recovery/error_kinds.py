@@ -150,7 +150,8 @@ def judge(error: BaseException, run_id: str, *, is_its_own: bool, is_change: boo
     failure = classify(error)
     if failure.kind is Kind.REQUEST and (failure.status is None or failure.status in _MISTAKES):
         return Verdict.MISTAKE
-    is_failure = failure.kind in (Kind.SERVER, Kind.CODE) and is_sdk_error(error)
+    is_servers = failure.kind in (Kind.SERVER, Kind.CODE) or failure.status == 503
+    is_failure = is_servers and is_sdk_error(error)
     return Verdict.FAILED if is_failure and is_its_own and is_change else Verdict.NOTHING
 
 

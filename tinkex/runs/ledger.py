@@ -32,18 +32,20 @@ class Effect(StrEnum):
         return self in (Effect.GRADIENT, Effect.UPDATE, Effect.LOAD)
 
 
-#: The effect of a training client's method, by the beginning of its name.
+#: The effect of a training client's method, by the beginning of its name; the first that fits.
 _BY_PREFIX = {
     "forward_backward": Effect.GRADIENT,
     "optim_step": Effect.UPDATE,
     "load_state": Effect.LOAD,
     "save_state": Effect.SAVE,
+    **dict.fromkeys(("forward", "save_weights", "sample", "compute_logprobs"), Effect.NONE),
 }
 
 
 def effect_of(method: str) -> Effect:
-    """The effect of a training client's method, by its name."""
-    return next((e for prefix, e in _BY_PREFIX.items() if method.startswith(prefix)), Effect.NONE)
+    """The effect of a training client's method, by its name; one that is not known may do all."""
+    known = (effect for prefix, effect in _BY_PREFIX.items() if method.startswith(prefix))
+    return next(known, Effect.GRADIENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ class Mark:
 
 
 class Ledger:
-    """The submissions to the live run of a lineage since the newest place that is known.
+    """The submissions through a training client since the newest place that is known.
 
     A request counts as submitted from the moment before it is handed to the client: whether the
     server got it cannot be known.
@@ -81,7 +83,7 @@ class Ledger:
     Threads: every method is safe from any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Ledger | None = None) -> None:
         self._lock = threading.Lock()
         # Guarded by _lock: the newest place (`None` after a load) and where it lies in the order
         # of submissions; the present position; of the live run the saves without a cursor, all
@@ -99,21 +101,19 @@ class Ledger:
         self._handed: int | None = None
         self._handed_at = 0
         self._updated: int | None = None
+        self._before: tuple[Mark, int | None] = (self._now, None)
         self._is_judged = True
         self._stated = 0
         self._reached: int | None = None
-        self._ended_at: int | None = None
+        self._ended_at = None if before is None else before.reached()
+        self._passed: int | None = None
 
     def follow(self, run_id: str, place: Place) -> None:
-        """Begin anew with a run that is at `place`; without effect for the one at hand."""
+        """Begin with a run that is at `place`; without effect the second time."""
         with self._lock:
-            if self._now.run_id != run_id:
-                self._ended_at, self._reached = self._reached or self._ended_at, None
+            if not self._now.run_id:
                 self._place, self._now = place, Mark(run_id=run_id)
                 self._place_mark = self._now
-                self._saves = {}
-                self._places, self._pending = {}, {}
-                self._handed = self._updated = None
 
     # Submissions and saves
 
@@ -122,6 +122,7 @@ class Ledger:
         with self._lock:
             if self._now.run_id != run_id:
                 return
+            self._before = self._now, self._updated
             self._now = Mark(
                 run_id=run_id,
                 submissions=self._now.submissions + 1,
@@ -131,6 +132,17 @@ class Ledger:
                 self._updated = self._handed
             elif effect is Effect.LOAD:
                 self._place, self._place_mark = None, self._now
+
+    def take_back(self) -> None:
+        """The last request was none: its arguments did not fit. The caller submits no other."""
+        with self._lock:
+            self._now, self._updated = self._before
+
+    def save_begins(self, path: str) -> None:
+        """A checkpoint is being saved under a path: what was known of the path is over."""
+        with self._lock:
+            self._places.pop(path, None)
+            self._saves.pop(path, None)
 
     def mark(self) -> Mark:
         """The present position."""
@@ -174,14 +186,14 @@ class Ledger:
     def recorded(self, place: Place, run_id: str) -> None:
         """The loop stated its cursor for a checkpoint of `run_id` that it saved by other means.
 
-        Where that save was not seen, it is of the present state only if nothing was submitted.
+        Where that save was not seen, it is of the present state only if nothing was submitted yet.
         """
         path = place.path
         with self._lock:
             mark = self._saves.get(path)
             if self._place is not None and self._place.path == path:
                 mark = self._place_mark
-            elif mark is None and run_id == self._now.run_id and self._is_at_place_locked():
+            elif mark is None and run_id == self._now.run_id and not self._now.submissions:
                 mark = self._now
         if mark is not None:
             self.place(mark, place)
@@ -214,7 +226,7 @@ class Ledger:
         with self._lock:
             self._check_free_locked()
             self._segment = segment
-            self._handed = self._updated = None
+            self._handed = self._updated = self._passed = None
             self._is_judged, self._stated = True, 0
 
     def check_free(self) -> None:
@@ -245,12 +257,23 @@ class Ledger:
             self._is_judged = self._is_judged and not is_ahead
             self._handed, self._handed_at = step, self._now.submissions
 
+    def pass_step(self, step: int) -> None:
+        """The loop asked for what follows a step."""
+        with self._lock:
+            self._passed = step
+
     def next_step(self, first: int) -> int:
-        """The step to hand out next: that of before where nothing was submitted since."""
+        """The step to hand out next; one that was left by `break` before anything, once more."""
         with self._lock:
             if self._handed is None:
                 return first
-            return self._handed + (self._handed_at != self._now.submissions)
+            is_done = self._passed == self._handed or self._handed_at != self._now.submissions
+            return self._handed + is_done
+
+    def reached(self) -> int | None:
+        """The next step when the last segment was left, or when the run before ended."""
+        with self._lock:
+            return self._ended_at if self._reached is None else self._reached
 
     def check_step(self, step: int) -> None:
         """Raise a `ValueError` where `step` was trained, so that it cannot be the next one."""
@@ -278,10 +301,10 @@ _kept: dict[int, tuple[Any, Ledger]] = {}
 def ledger_of(client: Any, before: Ledger | None = None) -> Ledger:
     """The ledger of a training client, the same for all monitors of this process.
 
-    `before` is that of the run which the client's run replaced, to be carried on.
+    `before` is that of the run which the client's run replaced.
     """
     with _lock:
         try:
-            return _ledgers.setdefault(client, before or Ledger())
+            return _ledgers.setdefault(client, Ledger(before))
         except TypeError:
-            return _kept.setdefault(id(client), (client, before or Ledger()))[1]
+            return _kept.setdefault(id(client), (client, Ledger(before)))[1]

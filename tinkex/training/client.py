@@ -17,6 +17,11 @@ _ASIDE = ("get_", "create_", "unload")
 _MAY_BLOCK = ("save_weights_and_get_sampling_client",)
 
 
+def bare(client: Any) -> Any:
+    """The training client itself, where one of a segment stands for it."""
+    return client.__dict__["_bare"] if type(client) is SegmentClient else client
+
+
 class SegmentClient:
     """Stands for the training client of a segment; `isinstance` says that it is one.
 
@@ -62,7 +67,7 @@ class SegmentClient:
 
             @wraps(method)
             async def requested(*args: Any, **kwargs: Any) -> Any:
-                mark = requests.submit(effect)
+                mark = requests.submit(effect, _name_in(args, kwargs))
                 return await requests.wrap(method(*args, **kwargs), effect, mark)
 
             return requested
@@ -71,9 +76,14 @@ class SegmentClient:
 
         @wraps(method)
         def requested_now(*args: Any, **kwargs: Any) -> Any:
-            mark = requests.submit(effect)
+            mark = requests.submit(effect, _name_in(args, kwargs))
             if may_block:
                 return requests.wrap(requests.call(partial(method, *args, **kwargs)), effect, mark)
-            return requests.wrap(requests.send(method, *args, **kwargs), effect, mark)
+            return requests.wrap(requests.send(effect, method, *args, **kwargs), effect, mark)
 
         return requested_now
+
+
+def _name_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    """The name in the arguments of a save."""
+    return args[0] if args else kwargs.get("name")

@@ -135,7 +135,7 @@ class Loop:
     def ledger(self, before: Ledger | None = None) -> Ledger:
         """The ledger of the live client; the places that it knows are noted.
 
-        `before` is the one of the generation before, to be carried on.
+        `before` is the one of the generation before.
         """
         with self.runs.lock:
             run_id, client, history = self.record.run_id, self.record.client, self.record.history

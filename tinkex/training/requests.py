@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from ..errors import SegmentSupersededError, causes
-from ..recovery.error_kinds import judge
+from ..recovery.error_kinds import Verdict, judge
+from ..runs.changes import SaveBegan
 from ..runs.ledger import Effect, Ledger, Mark
 from ..service import is_sdk_error, saved_path
 from .futures import RacedFuture, Told, nothing
@@ -34,20 +35,31 @@ class Requests:
         self._errors: deque[tuple[BaseException, Effect]] = deque(maxlen=ERRORS_KEPT)
         #: The first error that leaves the state of the run unknown: it ends the segment.
         self.spoiled: BaseException | None = None
+        #: The first error of a request that changes the state, for which nothing is recovered.
+        self.passed_over: BaseException | None = None
+        #: Whether the segment was left: then its client trains no more.
+        self.is_closed = False
 
     def check(self) -> None:
         """Raise a `SegmentSupersededError` where the segment is to be left."""
         if self.spoiled is not None or self._run.is_superseded(self._run_id):
             raise SegmentSupersededError(self._run_id) from self.spoiled
 
-    def submit(self, effect: Effect) -> Mark | None:
-        """A request is about to be submitted; return the position of a save."""
+    def submit(self, effect: Effect, name: object = None) -> Mark | None:
+        """A request is about to be submitted; return the position of a save of that name."""
         self.check()
+        if self.is_closed and effect is not Effect.NONE:
+            raise SegmentSupersededError(self._run_id)
         if effect.is_change:
             self._ledger.submit(self._run_id, effect)
-        return self._ledger.mark() if effect is Effect.SAVE else None
+        if effect is not Effect.SAVE:
+            return None
+        path = f"tinker://{self._run_id}/weights/{name}"
+        self._run.note(SaveBegan(path=path))
+        self._ledger.save_begins(path)
+        return self._ledger.mark()
 
-    def send(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def send(self, effect: Effect, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client.
 
         An interrupt within it may have taken the request's turn in the SDK's order of requests,
@@ -55,9 +67,14 @@ class Requests:
         """
         try:
             return method(*args, **kwargs)
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                self._ledger.submit(self._run_id, Effect.GRADIENT)
+        except Exception as error:
+            if not isinstance(error, TypeError) or _fits(method, args, kwargs):
+                self.failed(error, effect)
+            elif effect.is_change:
+                self._ledger.take_back()
+            raise
+        except BaseException:
+            self._ledger.submit(self._run_id, Effect.GRADIENT)
             raise
 
     def wrap(self, answer: Any, effect: Effect, mark: Mark | None = None) -> Any:
@@ -94,6 +111,8 @@ class Requests:
             verdict = judge(error, self._run_id, is_its_own=True, is_change=True)
             if self._run.confirmation.would_recover(verdict):
                 self.spoiled = error
+            elif verdict is not Verdict.MISTAKE and is_sdk_error(error):
+                self.passed_over = self.passed_over or error
 
     def effects_of(self, error: BaseException) -> list[Effect]:
         """The effects of the requests that raised the error, or one of its causes."""
@@ -103,3 +122,14 @@ class Requests:
     def is_servers(self, error: BaseException) -> bool:
         """Whether an error is the server's: a request's, or one of the SDK."""
         return bool(self.effects_of(error)) or is_sdk_error(error)
+
+
+def _fits(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a method takes these arguments."""
+    try:
+        inspect.signature(method).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True

@@ -16,6 +16,7 @@ from ..runs.checkpoints import Cursor, cursor_of
 from ..runs.ledger import Effect, Ledger, Place
 from ..service import saved_path, takes_option
 from ..types import Checkpoint
+from .futures import RacedFuture
 from .loop import Loop, Outlook
 from .requests import Requests
 
@@ -44,28 +45,33 @@ class Saving:
         self._cursor = cursor
         self._options = options
         self._mark = ledger.mark()
+        self._answer: Any = None
         self._save = outlook.client.save_state
         self._written: Mapping[str, str] | None = None
         if takes_option(self._save, "user_metadata"):
             self._written = {**(options.get("user_metadata") or {}), **cursor.to_metadata()}
             options["user_metadata"] = self._written
 
+    def begin(self, requests: Requests) -> None:
+        """Submit it now, unless it has to wait for another save of its name."""
+        known = self._ledger.place_of(self._path)
+        if self._ledger.pending(self._path) is None and (known is None or not self._is_refused):
+            self._answer = self._sent(requests)
+
     def wait(self, requests: Requests) -> Checkpoint:
         """Save as one of a segment's requests, and return the checkpoint.
 
         Raises the last error, or `SegmentSupersededError`.
         """
-        path = self._path
-        pending = self._ledger.pending(path)
-        if pending is not None:
+        pending = self._ledger.pending(self._path)
+        if self._answer is None and pending is not None:
             # An interrupt may have left it without an answer; a second one would be refused.
             with suppress(Exception):
                 pending.result()
             requests.check()
-        known = self._ledger.place_of(path)
-        if known is not None and self._is_refused:
+        known = self._ledger.place_of(self._path)
+        if self._answer is None and known is not None and self._is_refused:
             return self._again(known)
-        self._run.note(SaveBegan(path=path))
         number = 0
         while True:
             number += 1
@@ -74,8 +80,8 @@ class Saving:
             except SegmentSupersededError:
                 raise
             except Exception as error:
-                if status_of(error) == 409 and self._is_there(path):
-                    return self._saved(path)
+                if status_of(error) == 409 and self._is_there(self._path):
+                    return self._saved(self._path)
                 if not self._may_try_again(error, number):
                     raise
                 policy, run_id = self._run.confirmation.policy, self._outlook.run_id
@@ -84,19 +90,22 @@ class Saving:
             requests.check()
 
     def _once(self, requests: Requests) -> Checkpoint:
-        try:
-            answer = requests.send(self._save, self._name, **self._options)
-        except Exception as error:
-            requests.failed(error, Effect.SAVE)
-            raise
+        answer = self._sent(requests) if self._answer is None else self._answer
+        self._answer = None
+        return self._saved(saved_path(answer.result() if type(answer) is RacedFuture else answer))
+
+    def _sent(self, requests: Requests) -> Any:
+        self._run.note(SaveBegan(path=self._path))
+        self._ledger.save_begins(self._path)
+        answer = requests.send(Effect.SAVE, self._save, self._name, **self._options)
         if not callable(getattr(answer, "result", None)):
-            return self._saved(saved_path(answer))
+            return answer
         # The answer counts also where the loop does not wait for it any more.
         raced = requests.race(
             answer, Effect.SAVE, on_result=lambda result: self._saved(saved_path(result))
         )
         self._ledger.saving(self._path, raced)
-        return self._saved(saved_path(raced.result()))
+        return raced
 
     def _saved(self, path: str) -> Checkpoint:
         saved = self._run.save(path, self._cursor, self._written)

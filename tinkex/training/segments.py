@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -56,6 +56,7 @@ class Segment:
         self._run = run
         self._outlook = outlook
         self._ledger = ledger
+        self._place = ledger.where()
         self._requests = Requests(run, outlook.run_id, ledger)
         self._client = SegmentClient(outlook.client, self._requests)
         #: The first step of this segment.
@@ -92,6 +93,7 @@ class Segment:
             self._requests.check()
             self._ledger.hand_out(step)
             yield step
+            self._ledger.pass_step(step)
 
     def result(self, future: Any, timeout: float | None = None) -> Any:
         """Wait for a future of another origin as one of `client` is waited for.
@@ -107,7 +109,7 @@ class Segment:
         """
         self._requests.check()
         if type(future) is not RacedFuture:
-            future = self._requests.wrap(future, Effect.UPDATE)
+            future = self._requests.wrap(future, Effect.NONE)
         return future.result(timeout) if type(future) is RacedFuture else future
 
     def save_state(self, name: str, *, step: int, data: Any = None, **options: Any) -> Checkpoint:
@@ -127,25 +129,34 @@ class Segment:
             ValueError: An `optim_step` was submitted within that step already.
             Exception: What the client raises.
         """
+        return self._saving(name, step, data, options).wait(self._requests)
+
+    def save_state_async(
+        self, name: str, *, step: int, data: Any = None, **options: Any
+    ) -> Awaitable[Checkpoint]:
+        """Save as `save_state` does, on an event loop: submitted at the call, then awaited."""
+        saving = self._saving(name, step, data, options)
+        saving.begin(self._requests)
+        return self._awaited(saving)
+
+    async def _awaited(self, saving: Saving) -> Checkpoint:
+        saved = self._run.races.call(partial(saving.wait, self._requests))
+        checkpoint: Checkpoint = await asyncio.wrap_future(saved)
+        return checkpoint
+
+    def _saving(self, name: str, step: int, data: Any, options: dict[str, Any]) -> Saving:
         cursor = checked_cursor(step, data)
         self._requests.check()
         self._ledger.check_step(step)
-        saving = Saving(
+        return Saving(
             self._run, self._outlook, self._ledger, name=name, cursor=cursor, options=options
         )
-        return saving.wait(self._requests)
-
-    async def save_state_async(
-        self, name: str, *, step: int, data: Any = None, **options: Any
-    ) -> Checkpoint:
-        """Save as `save_state` does, on an event loop."""
-        save = partial(self.save_state, name, step=step, data=data, **options)
-        saved: Checkpoint = await asyncio.wrap_future(self._run.races.call(save))
-        return saved
 
     def __enter__(self) -> Segment:
         if self.entered:
             raise RuntimeError("a segment is entered once; the next one comes from the `for`")
+        if self._ledger.where() != self._place:
+            raise RuntimeError("the run was trained since this segment was made; take a new one")
         self._ledger.enter(self)
         self.entered = True
         if self._run.outages is not None:
@@ -160,6 +171,7 @@ class Segment:
     ) -> bool:
         superseded = self._run.is_superseded(self._outlook.run_id)
         spoiled, is_servers = self._requests.spoiled, self._requests.is_servers
+        self._requests.is_closed = True
         failed = superseded or (error is not None and is_servers(error))
         if self._run.outages is not None:
             self._run.outages.unwatch(self._run.record)
@@ -185,7 +197,8 @@ class Segment:
         traceback: TracebackType | None,
     ) -> bool:
         ended = self._run.races.call(partial(self.__exit__, kind, error, traceback))
-        return bool(await asyncio.wrap_future(ended))
+        # A second cancellation must not keep it from its end.
+        return bool(await asyncio.shield(asyncio.wrap_future(ended)))
 
     def _end(self, *, superseded: bool) -> None:
         """The block ended without an exception."""
@@ -195,6 +208,8 @@ class Segment:
             superseded = self._report(spoiled)
             if not superseded:
                 raise spoiled
+        if self._requests.passed_over is not None and not superseded:
+            raise self._requests.passed_over
         # What a corrupted run was trained last is in no checkpoint: not finished then.
         self.finished = not superseded
         self.is_lost = superseded
@@ -209,8 +224,10 @@ class Segment:
         """Have the run looked at; true where the loop goes on with a next segment."""
         effects = self._requests.effects_of(error)
         is_change = any(each.is_change or each is Effect.SAVE for each in effects)
+        # What came from elsewhere, through `result`, has no effect on this run.
+        is_its_own = any(each is not Effect.NONE for each in effects)
         return self._run.report(
-            self._outlook.run_id, error, is_its_own=bool(effects), is_change=is_change
+            self._outlook.run_id, error, is_its_own=is_its_own, is_change=is_change
         )
 
 
@@ -292,13 +309,15 @@ class Segments:
         """Begin where the run is, or at a checkpoint if it is further than the loop said."""
         while True:
             outlook = self._run.outlook(self._max_wait)
-            self._ledger = ledger = self._run.ledger(self._ledger)
+            before, self._ledger = self._ledger, self._run.ledger(self._ledger)
+            ledger = self._ledger
             ledger.check_free()
+            # A state that was loaded and not saved since is lost with the run it was loaded into.
+            if ledger.is_loaded() or (before is not None and before.is_loaded()):
+                raise ResumePointUnknownError(outlook.run_id, None, is_loaded=True)
             place = ledger.where()
             if place is not None:
                 return self._segment(outlook, ledger, place)
-            if ledger.is_loaded():
-                raise ResumePointUnknownError(outlook.run_id, None)
             self._run.interrupt(outlook.run_id)
 
     def _segment(self, outlook: Outlook, ledger: Ledger, place: Place) -> Segment:
