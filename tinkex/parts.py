@@ -68,7 +68,7 @@ class Parts:
         self.waits = Waits(self.clock)
         self.publisher = Publisher(sender, inline=inline, on_idle=self.waits.notify)
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
-        self.races = Races(self.publisher, self.waits, results)
+        self.races = Races(self.waits, results)
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self.races.moved)
         self._close.append(self.runs.close)
         # The most seconds that the poll of one run may take, its retries included.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 from support.recorder import PATIENCE
@@ -85,6 +86,24 @@ class Site:
         self.run = self.monitor.monitor_run(RUN, self.service, client=self.client)
 
 
+@contextmanager
+def heard(text):
+    """An event that is set when a line with this text is logged."""
+    told = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if text in record.getMessage():
+                told.set()
+
+    handler = Handler()
+    logging.getLogger("tinkex").addHandler(handler)
+    try:
+        yield told
+    finally:
+        logging.getLogger("tinkex").removeHandler(handler)
+
+
 def go_down(site, listener):
     site.rest.is_up = False
     listener.stop()
@@ -131,27 +150,15 @@ def test_what_was_trained_since_the_save_is_trained_again(bench, listener):
 def test_a_run_that_is_not_restored_is_warned_of(bench, listener, caplog, options, saves, told):
     caplog.set_level(logging.WARNING, "tinkex")
     site = Site(bench, listener, **options)
-    warned = threading.Event()
-
-    class Heard(logging.Handler):
-        def emit(self, record):
-            if "the server went down" in record.getMessage():
-                warned.set()
-
-    heard = Heard()
-    logging.getLogger("tinkex").addHandler(heard)
-    try:
-        with next(site.run.segments()) as segment:
-            segment.client.optim_step().result()
-            if saves:
-                segment.save_state("a", step=0)
-            listener.wait_for_connections()
-            go_down(site, listener)
-            assert warned.wait(PATIENCE)
-            come_back(site, listener)
-            segment.client.optim_step().result()
-    finally:
-        logging.getLogger("tinkex").removeHandler(heard)
+    with heard("the server went down") as warned, next(site.run.segments()) as segment:
+        segment.client.optim_step().result()
+        if saves:
+            segment.save_state("a", step=0)
+        listener.wait_for_connections()
+        go_down(site, listener)
+        assert warned.wait(PATIENCE)
+        come_back(site, listener)
+        segment.client.optim_step().result()
 
     assert any(told in record.getMessage() for record in caplog.records)
     assert site.service.created == []
@@ -189,16 +196,31 @@ def test_a_run_to_which_nothing_was_submitted_has_nothing_to_lose(bench, listene
 
 
 @pytest.mark.parametrize("on_doubt", ["recover", "ignore"])
-def test_the_thread_that_looks_ends_with_the_segment(bench, listener, on_doubt):
+def test_one_thread_looks_where_the_policy_wants_it(bench, listener, on_doubt):
     site = Site(bench, listener, on_doubt=on_doubt)
 
-    with next(site.run.segments()):
-        if on_doubt == "recover":
-            listener.wait_for_connections()
-        looking = [each for each in bench.threads() if each.name == "tinkex-outage"]
+    for _ in range(3):
+        with next(site.run.segments()):
+            looking = [each for each in bench.threads() if each.name == "tinkex-outage"]
 
     assert len(looking) == (on_doubt == "recover")
-    bench.join(*looking)
+
+
+def test_an_outage_between_two_loops_is_not_forgotten(bench, listener):
+    site = Site(bench, listener)
+    with next(site.run.segments()) as segment:
+        segment.client.optim_step().result()
+        segment.save_state("a", step=1)
+        listener.wait_for_connections()
+    with heard("the next loop goes back") as warned:
+        go_down(site, listener)
+        assert warned.wait(PATIENCE)
+        come_back(site, listener)
+
+    with next(site.run.segments()) as segment:
+        assert segment.start_step == 1
+
+    assert site.service.created == [(weights("a"), True)]
 
 
 def test_stopping_the_monitor_ends_the_thread_that_looks(bench, listener):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import pytest
 from support.loops import Once, SdkError, begin, train
 from support.world import RUN, weights
@@ -298,3 +300,34 @@ def test_a_batch_that_a_server_never_digests_ends_with_the_budget(world):
         train(run, 9, before=break_it)
 
     assert len(world.service.created) == 2
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["before the error", "after it"])
+def test_a_save_behind_a_request_that_failed_is_not_believed(world, is_answered):
+    run, client = begin(world, poll_interval=NEVER, confirm_within=0.0)
+    update, answer, entered = Future(), Future(), 0
+
+    for segment in run.segments():
+        entered += 1
+        with segment:
+            if entered > 1:
+                assert segment.start_step == 2
+                continue
+            segment.client.forward_backward("x").result()
+            path = segment.client.save_state("at-2").result().tinker_path
+            run.record_checkpoint(path, step=2)
+            client.optim_step = lambda params=None: update
+            segment.client.optim_step()
+            client.save_state = lambda name, user_metadata=None: answer
+            saving = segment.save_state_async("at-3", step=3)
+            saved = type("Saved", (), {"path": weights("at-3")})()
+            if is_answered:
+                answer.set_result(saved)
+                update.set_exception(FailedError("internal error", 500))
+            else:
+                update.set_exception(FailedError("internal error", 500))
+                answer.set_result(saved)
+            saving.close()
+
+    assert entered == 2
+    assert world.service.created == [(weights("at-2"), True)]

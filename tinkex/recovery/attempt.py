@@ -30,7 +30,7 @@ from ..policy import Policy, Specific
 from ..ports import RestPort, ServicePort
 from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
 from ..service import credentials_of, model_id_of, secrets_of, without_secrets
-from ..types import Checkpoint, TrainingRun
+from ..types import Checkpoint, TinkerPath, TrainingRun
 from .error_kinds import Kind, classify, is_session_over
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ MADE_FROM = "tinkex_checkpoint"
 
 #: How many runs of a lineage are asked for checkpoints, the newest first.
 RUNS_LISTED = 32
-
 #: The task that the present thread works on.
 _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=None)
 
@@ -162,7 +161,7 @@ def current_task() -> AttemptTask | None:
 
 def run_attempt(task: AttemptTask) -> AttemptReport:
     """Make an attempt on the calling thread. Its errors come back in the report."""
-    service, keyed = task.request.service, task
+    used, keyed = [task.request.service], task  # no error may hold a key of those used
     known: dict[str, Any] = {"with_optimizer": task.with_optimizer, "run": task.run}
     token = _current.set(task)
     try:
@@ -178,32 +177,33 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
             run = task.run or _asked(keyed.request)
             metadata = _successor_metadata(task, checkpoint, run)
             known["run"] = run
-            service = _opened(task)
+            used.append(_opened(task))
             known["loading"] = True
-            client = _restored(task, service, checkpoint.tinker_path, metadata)
+            client = _restored(task, used, checkpoint.tinker_path, metadata)
             known["loading"] = False
             known.update(client=client, successor_id=model_id_of(client))
     except BaseException as error:
         if not isinstance(error, Exception) and current_thread() is main_thread():
             raise  # an interrupt of the caller, whose thread this is
-        known["error"] = without_secrets(error, secrets_of(service, keyed.request.config))
+        keys = [each for one in used for each in secrets_of(one, keyed.request.config)]
+        known["error"] = without_secrets(error, keys)
     finally:
         _current.reset(token)
     return AttemptReport(**known)
 
 
 def _opened(task: AttemptTask) -> Any:
-    """The service client to restore with; a new one where the last attempt hung in the old one."""
+    """The service client to restore with; a new one where an attempt hung in the old one."""
     services, service = task.request.services, task.request.service
     new = services.reopened(service) if task.reopen else None
     return services.opened(service) if new is None else new
 
 
-def _restored(task: AttemptTask, service: Any, path: str, metadata: Mapping[str, str]) -> Any:
+def _restored(task: AttemptTask, used: list[Any], path: str, metadata: Mapping[str, str]) -> Any:
     """The client that has loaded; made with a new service client where its session is over."""
     services, options = task.request.services, {"with_optimizer": task.with_optimizer}
     try:
-        return services.restore(service, path, metadata, **options)
+        return services.restore(used[-1], path, metadata, **options)
     except Exception as error:
         if not is_session_over(error):
             raise
@@ -213,6 +213,7 @@ def _restored(task: AttemptTask, service: Any, path: str, metadata: Mapping[str,
     if new is None:
         advice = "give a callable that makes a service client, such as its class, in place of one"
         raise TypeError(f"the session of the service client is over ({over}); {advice}")
+    used.append(new)
     _check_wanted(task)
     return services.restore(new, path, metadata, **options)
 
@@ -310,10 +311,10 @@ def _made_from(task: AttemptTask) -> list[Checkpoint]:
         known = Checkpoint.from_path(str(path))
     except ValueError:
         return []
-    source = known.tinker_path.removeprefix("tinker://").partition("/")[0]
+    source = TinkerPath.parse(known.tinker_path).run_id
     listed = next(iter(_listings(task.request, (source,))), ())
-    same = [] if isinstance(listed, Exception) else [c for c in listed if c.tinker_path == path]
-    return same or [known]
+    rows = () if isinstance(listed, Exception) else listed
+    return [each for each in rows if each.tinker_path == path] or [known]
 
 
 def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:

@@ -105,8 +105,7 @@ def _warning(record: Record, moment: Moment) -> tuple[Notice, ...]:
 
 def _flagged(record: Record, change: changes.Flagged, moment: Moment) -> Result:
     run = change.run
-    record.last_poll = moment.utc
-    record.saved = run.last_checkpoint or record.saved
+    record.last_poll, record.saved = moment.utc, run.last_checkpoint or record.saved
     return _begin_incident(record, moment, Cause.CORRUPTED, run)
 
 
@@ -224,14 +223,11 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
     history.with_optimizer = change.with_optimizer
     history.known[event.checkpoint.tinker_path] = event.checkpoint
     history.cause = history.error = None
-    record.run_id = event.successor_id
-    record.client = event.client
+    record.run_id, record.client = event.successor_id, event.client
     record.generation += 1
     record.started_at = moment.utc
     record.saved = event.checkpoint
-    record.error = None
-    record.attempts = ()
-    record.warned_at = None
+    record.error, record.attempts, record.warned_at = None, (), None
     return notices
 
 
@@ -246,8 +242,7 @@ def _orphaned(record: Record, change: changes.Orphaned, _: Moment) -> Result:
 
 
 def _updated(record: Record, change: changes.Updated, _: Moment) -> Result:
-    record.service = change.service
-    record.config = change.config
+    record.service, record.config = change.service, change.config
     record.metadata = change.metadata or record.metadata
     record.client = record.client if change.client is None else change.client
     if record.state is RunState.EXHAUSTED:
@@ -261,8 +256,7 @@ def _updated(record: Record, change: changes.Updated, _: Moment) -> Result:
 def _stopped(record: Record, _: changes.Stopped, __: Moment) -> Result:
     if record.state is RunState.STOPPED:
         return None
-    record.is_dead = not record.state.is_polled
-    record.next_attempt = None
+    record.is_dead, record.next_attempt = not record.state.is_polled, None
     _move(record, RunState.STOPPED)
     return ()
 
@@ -281,9 +275,14 @@ def _loop_began(record: Record, change: changes.LoopBegan, _: Moment) -> Result:
 
 
 def _save_began(record: Record, change: changes.SaveBegan, _: Moment) -> Result:
-    history = _history(record)
-    history.cursors.pop(change.path, None)
-    history.known.pop(change.path, None)
+    _history(record).cursors.pop(change.path, None)
+    _history(record).known.pop(change.path, None)
+    return ()
+
+
+def _withdrawn(record: Record, change: changes.Withdrawn, _: Moment) -> Result:
+    _history(record).cursors.pop(change.path, None)
+    _history(record).broken |= {change.path}
     return ()
 
 
@@ -312,6 +311,7 @@ APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
     changes.ErrorNoted: _error_noted,
     changes.LoopBegan: _loop_began,
     changes.SaveBegan: _save_began,
+    changes.Withdrawn: _withdrawn,
     changes.Saved: _saved,
 }
 

@@ -178,6 +178,13 @@ class SaveBegan(Change):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn(Change):
+    """A checkpoint lacks a request that failed before it was saved: it is not restored."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saved(Change):
     """A checkpoint was saved, or recorded by the caller."""
 

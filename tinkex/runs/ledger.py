@@ -97,7 +97,10 @@ class Ledger:
         self._saves: dict[str | None, Mark] = {}
         self._places: dict[str | None, Place] = {}
         self._pending: dict[str, Any] = {}
-        self._segment: object | None = None
+        self._marks: dict[str, Mark] = {}
+        self._lost_at: int | None = None
+        # Weak: one that is gone without having been left is not open.
+        self._segment: weakref.ref[object] | None = None
         self._handed: int | None = None
         self._handed_at = 0
         self._updated: int | None = None
@@ -154,6 +157,20 @@ class Ledger:
         with self._lock:
             self._saves[path] = mark
 
+    def withdraw(self, position: int) -> list[str]:
+        """The request at a position failed: what was saved after it has no cursor any more."""
+        with self._lock:
+            self._lost_at = position if self._lost_at is None else min(position, self._lost_at)
+            over = [p for p, mark in self._marks.items() if mark.submissions >= self._lost_at]
+            for path in over:
+                self._places.pop(path, None)
+            return over
+
+    def is_lost(self, mark: Mark) -> bool:
+        """Whether a request failed that a save at `mark` should have held."""
+        with self._lock:
+            return self._lost_at is not None and mark.submissions >= self._lost_at
+
     def saving(self, path: str, future: Any) -> None:
         """A save under this path was submitted; `future` is its answer."""
         with self._lock:
@@ -169,6 +186,9 @@ class Ledger:
         with self._lock:
             is_newer = mark.submissions >= self._place_mark.submissions
             self._places[place.path] = place
+            if place.path is not None:
+                self._marks[place.path] = mark
+                self._pending.pop(place.path, None)
             if mark.run_id == self._now.run_id and is_newer:
                 self._place, self._place_mark = place, mark
 
@@ -225,7 +245,7 @@ class Ledger:
         """Open a segment; `RuntimeError` where another one is open."""
         with self._lock:
             self._check_free_locked()
-            self._segment = segment
+            self._segment = weakref.ref(segment)
             self._handed = self._updated = self._passed = None
             self._is_judged, self._stated = True, 0
 
@@ -235,17 +255,29 @@ class Ledger:
             self._check_free_locked()
 
     def _check_free_locked(self) -> None:
-        if self._segment is not None:
+        if self._open_locked() is not None:
             raise RuntimeError(
                 "a segment of this run is open in another loop of this process; two loops would "
                 "train every step twice"
             )
 
-    def leave(self, segment: object, *, failed: bool) -> None:
-        """Close a segment; `failed`: its last step was, for a reason that lies with the server."""
+    def leave(self, segment: object) -> None:
+        """Close a segment."""
         with self._lock:
-            if self._segment is segment:
+            if self._open_locked() is segment:
                 self._segment = None
+
+    def is_open(self) -> bool:
+        """Whether a segment is open."""
+        with self._lock:
+            return self._open_locked() is not None
+
+    def _open_locked(self) -> object | None:
+        return None if self._segment is None else self._segment()
+
+    def note_reached(self, *, failed: bool) -> None:
+        """Note how far the loop is; `failed`: its last step did, and the server is why."""
+        with self._lock:
             if self._handed is not None and self._is_judged:
                 reached = self._handed + (self._updated == self._handed and not failed)
                 self._reached = max(reached, self._stated)

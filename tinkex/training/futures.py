@@ -15,7 +15,6 @@ from ..errors import SegmentSupersededError
 from ..runs.record import Record
 from ..runs.state import RunState
 from ..runtime.daemon_pool import DaemonPool
-from ..runtime.publisher import Call, Publisher
 from ..runtime.waits import Waits
 
 logger = logging.getLogger(__name__)
@@ -39,11 +38,10 @@ class Races:
     """The futures of one monitor's runs that are not done, and what ends them early.
 
     Threads: every method is safe from any thread. A future that its run ends early is ended on
-    the signal threads, since what waits for it may be foreign code.
+    a thread of `pool`, since what waits for it may be foreign code.
     """
 
-    def __init__(self, publisher: Publisher, waits: Waits, pool: DaemonPool | None) -> None:
-        self._publisher = publisher
+    def __init__(self, waits: Waits, pool: DaemonPool | None) -> None:
         self._waits = waits
         self._pool = pool
         self._lock = threading.Lock()
@@ -108,7 +106,7 @@ class Races:
         with self._lock:
             over = [r for r in self._open.get(record, ()) if is_superseded(record, r.run_id)]
         if over:
-            self._publisher.publish(("futures", record.root_id), Call(_end_all, (over,)))
+            self.call(partial(_end_all, over))
 
     def close(self) -> None:
         """End the futures of runs that get no client any more: the monitor has stopped."""
@@ -127,7 +125,8 @@ class Races:
 
 def _end_all(futures: list[RacedFuture]) -> None:
     for each in futures:
-        each.end(SegmentSupersededError(each.run_id))
+        with suppress(BaseException):  # of a callback: the others must end too
+            each.end(SegmentSupersededError(each.run_id))
 
 
 class RacedFuture:
@@ -213,6 +212,8 @@ class RacedFuture:
             self._set(lambda: self._done.set_result(result))
 
     def _tell(self, told: Told, outcome: Any) -> None:
+        # What they hold is not needed any more.
+        self._on_result = self._on_error = nothing
         try:
             told(outcome)
         except Exception:

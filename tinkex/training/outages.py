@@ -18,7 +18,7 @@ from ..polling.sweeper import Sweeper
 from ..recovery.controller import Controller
 from ..recovery.holds import DOWN, Breaker, Holds
 from ..recovery.incident import Incident
-from ..runs.ledger import Ledger
+from ..runs.ledger import Effect, Ledger
 from ..runs.record import Record
 from ..runtime.scheduler import Clock
 from ..signals import Cause
@@ -70,7 +70,7 @@ class Outages:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def watch(self, record: Record, ledger: Ledger) -> None:
-        """A run begins to be trained."""
+        """A run begins to be trained; it is looked after until the monitor stops."""
         config = record.config
         if not isinstance(config, Config) or self.policy.on_doubt == "ignore":
             return
@@ -92,15 +92,6 @@ class Outages:
         with suppress(RuntimeError):  # no thread is to be had: then only polls tell
             thread.start()
 
-    def unwatch(self, record: Record) -> None:
-        """A run is not trained any more."""
-        with self._lock:
-            for base_url, server in list(self._servers.items()):
-                server.trained.pop(record, None)
-                if not server.trained and not server.waiting:
-                    del self._servers[base_url]
-                    _cut(server.connection)
-
     def close(self) -> None:
         """Look no more."""
         with self._lock:
@@ -118,51 +109,62 @@ class Outages:
 
     def _look(self, server: _Server) -> None:
         was_up = is_down = False
-        while self._is_watched(server):
-            began = self.clock.monotonic()
+        last = float("-inf")
+        while not self._closed.is_set():
+            refused = False
+            connection: socket.socket | None = None
             try:
-                connection = socket.create_connection(_address(server.base_url), CONNECT_TIMEOUT)
-            except (ConnectionRefusedError, ConnectionResetError) as error:
-                if was_up and not is_down:
-                    self._went_down(server, error)
-                is_down = was_up
-            except OSError:
-                pass  # our own network, most likely: no word of the server
-            else:
+                connection = socket.create_connection(
+                    _address(server.base_url), CONNECT_TIMEOUT, all_errors=True
+                )
+            except ExceptionGroup as group:
+                # Of one address or another; what else fails is our own network, most likely.
+                refused = group.subgroup((ConnectionRefusedError, ConnectionResetError)) is not None
+            except (OSError, UnicodeError):
+                pass  # no such host
+            if connection is not None:
                 was_up = True
                 if is_down:
                     is_down = False
                     self._came_back(server)
                 self._wait_for_end(server, connection)
-            self._closed.wait(max(0.0, LOOK_EVERY - (self.clock.monotonic() - began)))
-
-    def _is_watched(self, server: _Server) -> bool:
-        with self._lock:
-            if server.trained or server.waiting:
-                return not self._closed.is_set()
-            if self._servers.get(server.base_url) is server:
-                del self._servers[server.base_url]
-            return False
+            elif refused and was_up and not is_down:
+                is_down = True
+                self._went_down(server)
+            # The first time that a connection ends it is opened again at once.
+            now = self.clock.monotonic()
+            if connection is None or now - last < LOOK_EVERY:
+                self._closed.wait(LOOK_EVERY)
+            last = now
 
     def _wait_for_end(self, server: _Server, connection: socket.socket) -> None:
-        """Wait until the connection is closed, by the server or by `unwatch`."""
+        """Wait until the connection is closed, by the server or by `close`."""
         with connection, suppress(OSError):
             with self._lock:
                 server.connection = connection
-                if self._closed.is_set() or not server.trained:
+                if self._closed.is_set():
                     return
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connection.settimeout(None)
             while connection.recv(1024):
                 pass
         with self._lock:
             server.connection = None
 
-    def _went_down(self, server: _Server, error: OSError) -> None:
+    def _went_down(self, server: _Server) -> None:
         """Restore the runs that may have lost something, as soon as the server answers."""
         with self._lock:
             trained = list(server.trained.items())
-        shown = ApiConnectionError(f"{server.base_url}: the server went down ({error.strerror})")
-        waiting = [r for r, ledger in trained if ledger.has_changed() and self._doubt(r, shown)]
+        shown = ApiConnectionError(f"{server.base_url}: the server went down")
+        waiting = []
+        for record, ledger in trained:
+            if ledger.has_changed() and not ledger.is_open():
+                logger.warning(
+                    "run %s: %s; the next loop goes back to its save", record.run_id, shown
+                )
+                ledger.submit(record.run_id, Effect.GRADIENT)
+            elif ledger.has_changed() and self._doubt(record, shown):
+                waiting.append(record)
         with self._lock:
             server.waiting = waiting
 

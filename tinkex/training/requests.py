@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import SegmentSupersededError, causes
 from ..recovery.error_kinds import Verdict, judge
-from ..runs.changes import SaveBegan
+from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.ledger import Effect, Ledger, Mark
 from ..service import is_sdk_error, saved_path
 from .futures import RacedFuture, Told, nothing
@@ -53,7 +53,7 @@ class Requests:
         if effect.is_change:
             self._ledger.submit(self._run_id, effect)
         if effect is not Effect.SAVE:
-            return None
+            return self._ledger.mark()
         path = f"tinker://{self._run_id}/weights/{name}"
         self._run.note(SaveBegan(path=path))
         self._ledger.save_begins(path)
@@ -80,15 +80,17 @@ class Requests:
     def wrap(self, answer: Any, effect: Effect, mark: Mark | None = None) -> Any:
         """What the loop gets of a request: of a future one that ends with its run."""
         if callable(getattr(answer, "result", None)):
-            return self.race(answer, effect, partial(self._saved, mark))
+            return self.race(answer, effect, mark, partial(self._saved, effect, mark))
         if inspect.isawaitable(answer):
             return self._awaited(answer, effect, mark)
-        self._saved(mark, answer)
+        self._saved(effect, mark, answer)
         return answer
 
-    def race(self, future: Any, effect: Effect, on_result: Told = nothing) -> RacedFuture:
+    def race(
+        self, future: Any, effect: Effect, mark: Mark | None = None, on_result: Told = nothing
+    ) -> RacedFuture:
         """Wrap a future; its error is noted, and its result told."""
-        failed = partial(self.failed, effect=effect)
+        failed = partial(self.failed, effect=effect, mark=mark)
         return self._run.race(self._run_id, future, on_result=on_result, on_error=failed)
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -98,19 +100,24 @@ class Requests:
     async def _awaited(self, answer: Awaitable[Any], effect: Effect, mark: Mark | None) -> Any:
         # A task of its own: cancelling the caller's must not cancel the request.
         task = asyncio.ensure_future(answer)
-        return self.wrap(await self.race(self._run.races.of_task(task), effect), effect, mark)
+        raced = self.race(self._run.races.of_task(task), effect, mark)
+        return self.wrap(await raced, effect, mark)
 
-    def _saved(self, mark: Mark | None, answer: Any) -> None:
-        if mark is not None:
+    def _saved(self, effect: Effect, mark: Mark | None, answer: Any) -> None:
+        is_over = not callable(getattr(answer, "result", None))
+        if effect is Effect.SAVE and mark is not None and is_over:
             self._ledger.saved(mark, saved_path(answer))
 
-    def failed(self, error: BaseException, effect: Effect) -> None:
-        """A request raised an error."""
+    def failed(self, error: BaseException, effect: Effect, mark: Mark | None = None) -> None:
+        """A request raised an error; `mark` is its position."""
         self._errors.append((error, effect))
         if effect.is_change and self.spoiled is None:
             verdict = judge(error, self._run_id, is_its_own=True, is_change=True)
             if self._run.confirmation.would_recover(verdict):
                 self.spoiled = error
+                lost = (mark or self._ledger.mark()).submissions
+                for path in self._ledger.withdraw(lost):
+                    self._run.note(Withdrawn(path=path))
             elif verdict is not Verdict.MISTAKE and is_sdk_error(error):
                 self.passed_over = self.passed_over or error
 

@@ -11,7 +11,7 @@ from ..arguments import checked_whole
 from ..errors import ApiStatusError, SegmentSupersededError, status_of
 from ..recovery.error_kinds import Verdict, judge
 from ..recovery.retry import delay_of
-from ..runs.changes import SaveBegan
+from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.checkpoints import Cursor, cursor_of
 from ..runs.ledger import Effect, Ledger, Place
 from ..service import saved_path, takes_option
@@ -108,6 +108,10 @@ class Saving:
         return raced
 
     def _saved(self, path: str) -> Checkpoint:
+        if self._ledger.is_lost(self._mark):
+            # A request before it failed: its weights are not those of its step.
+            self._run.note(Withdrawn(path=path))
+            return Checkpoint.from_path(path)
         saved = self._run.save(path, self._cursor, self._written)
         self._ledger.place(self._mark, Place(checkpoint=saved, cursor=self._cursor))
         return saved

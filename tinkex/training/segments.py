@@ -157,10 +157,14 @@ class Segment:
             raise RuntimeError("a segment is entered once; the next one comes from the `for`")
         if self._ledger.where() != self._place:
             raise RuntimeError("the run was trained since this segment was made; take a new one")
-        self._ledger.enter(self)
-        self.entered = True
-        if self._run.outages is not None:
-            self._run.outages.watch(self._run.record, self._ledger)
+        try:
+            self._ledger.enter(self)
+            self.entered = True
+            if self._run.outages is not None:
+                self._run.outages.watch(self._run.record, self._ledger)
+        except BaseException:  # an interrupt: no `with` leaves what was not entered
+            self._ledger.leave(self)
+            raise
         return self
 
     def __exit__(
@@ -169,13 +173,12 @@ class Segment:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self._ledger.leave(self)
         superseded = self._run.is_superseded(self._outlook.run_id)
         spoiled, is_servers = self._requests.spoiled, self._requests.is_servers
         self._requests.is_closed = True
-        failed = superseded or (error is not None and is_servers(error))
-        if self._run.outages is not None:
-            self._run.outages.unwatch(self._run.record)
-        self._ledger.leave(self, failed=failed or spoiled is not None)
+        failed = superseded or spoiled is not None or (error is not None and is_servers(error))
+        self._ledger.note_reached(failed=failed)
         if error is None:
             self._end(superseded=superseded)
             return False
