@@ -15,6 +15,7 @@ from .ports import RestModule, RestPort, ServiceModule
 from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
 from .recovery.executor import RecoveryExecutor
+from .runs.ledger import Ledger
 from .runs.record import Record
 from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
@@ -103,6 +104,7 @@ class Parts:
             controller=self.controller,
             races=self.races,
         )
+        self._ledgers: dict[str, Ledger] = {}
         self.outages = Outages(
             policy,
             clock=self.clock,
@@ -138,6 +140,7 @@ class Parts:
             controller=self.controller,
             confirmation=self.confirmation,
             races=self.races,
+            ledgers=self._ledgers,
             outages=None if self._is_inline else self.outages,
         )
 

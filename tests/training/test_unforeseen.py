@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from support.loops import SdkError, begin, train
@@ -69,6 +70,34 @@ def test_a_client_of_a_segment_that_is_watched_again_is_the_client(world):
     with tinkex.watch(kept, world.service, **options) as run:
         assert run.client is client
         assert next(run.segments()).start_step == 1
+
+
+class Thin:
+    """A caller's own wrapper of a training client."""
+
+    def __init__(self, client):
+        self._client = client
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+def test_a_wrapper_that_is_made_anew_for_each_cell_is_the_same_client(world):
+    client, begun = FakeTrainingClient(RUN), []
+    world.rest.set_run(RUN)
+    monitor = world.monitor()
+    for _ in range(2):
+        run = monitor.monitor_run(RUN, world.service, client=Thin(client))
+        for segment in run.segments():
+            begun.append(segment.start_step)
+            with pytest.raises(KeyboardInterrupt), segment:
+                if len(begun) == 1:
+                    submit(segment)
+                    segment.save_state("at-1", step=1)
+                raise KeyboardInterrupt
+            break
+
+    assert begun == [0, 1]
 
 
 def test_a_name_that_the_client_saved_again_has_its_old_step_no_more(world):
@@ -270,13 +299,14 @@ def test_a_segment_whose_task_is_cancelled_twice_is_left(bench):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
+    pause = threading.Event()
     for _ in range(20):
         asyncio.run(cancel_twice())
         for _ in range(1000):
             try:
                 next(run.segments())
             except RuntimeError:  # the segment is being left, on a thread of tinkex
-                asyncio.run(asyncio.sleep(0.01))
+                pause.wait(0.01)
             else:
                 break
         else:

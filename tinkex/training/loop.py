@@ -67,6 +67,7 @@ class Loop:
     controller: Controller
     confirmation: Confirmation
     races: Races
+    ledgers: dict[str, Ledger]
     outages: Outages | None
 
     # Waits
@@ -141,7 +142,8 @@ class Loop:
             run_id, client, history = self.record.run_id, self.record.client, self.record.history
             begin = Place(checkpoint=history.source, cursor=history.cursor(history.source))
             known = {None, *history.known}
-        ledger = ledger_of(client, before)
+        # By the run's id too: a caller's own wrapper of a client may be made anew for each loop.
+        ledger = self.ledgers.setdefault(run_id, ledger_of(client, before))
         ledger.follow(run_id, begin)
         # Those of another monitor of this process, too.
         for place in ledger.places():
