@@ -288,7 +288,7 @@ def test_a_segment_whose_task_is_cancelled_twice_is_left(bench):
 
     async def train_for_ever():
         async with next(run.segments()):
-            await asyncio.sleep(1000)
+            await asyncio.Event().wait()
 
     async def cancel_twice():
         task = asyncio.ensure_future(train_for_ever())

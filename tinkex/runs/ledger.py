@@ -86,11 +86,12 @@ class Ledger:
     def __init__(self, before: Ledger | None = None) -> None:
         self._lock = threading.Lock()
         # Guarded by _lock: the newest place (`None` after a load) and where it lies in the order
-        # of submissions; the present position; of the live run the saves without a cursor, all
-        # places and the futures of saves, by path; the segment that is open; the step handed out
-        # last, the position then, and the last step within which an update was submitted, unless
-        # steps are handed out ahead (`_is_judged`); the next step as a save stated it, when the
-        # last segment was left, and when the run before ended.
+        # of submissions; the present position, and what it was before the last request; by path
+        # the saves without a cursor, the places with their marks, and the futures of saves; the
+        # position of the first request that failed; the segment that is open; the step handed out
+        # last, the position then, the last step that was passed, and the last within which an
+        # update was submitted, unless steps are handed out ahead (`_is_judged`); the next step as
+        # a save stated it, when the last segment was left, and when the run before ended.
         self._place: Place | None = None
         self._place_mark = Mark(run_id="")
         self._now = Mark(run_id="")

@@ -148,7 +148,7 @@ class RacedFuture:
         self._done: Future[Any] = Future()
         self._done.set_running_or_notify_cancel()
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # so that `isinstance` holds for the SDK's class
     def __class__(self) -> type:
         return type(self._future)
 
@@ -204,7 +204,7 @@ class RacedFuture:
             result = source.result()
         except CancelledError as error:
             self.end(error)
-        except BaseException as error:
+        except BaseException as error:  # whatever the request raised is its outcome
             self._tell(self._on_error, error)
             self.end(error)
         else:

@@ -130,7 +130,10 @@ class Outages:
                 self._wait_for_end(server, connection)
             elif refused and was_up and not is_down:
                 is_down = True
-                self._went_down(server)
+                try:
+                    self._went_down(server)
+                except Exception:
+                    logger.exception("%s: its outage could not be dealt with", server.base_url)
             # The first time that a connection ends it is opened again at once.
             now = self.clock.monotonic()
             if connection is None or now - last < LOOK_EVERY:
@@ -172,18 +175,18 @@ class Outages:
         """Have a run restored, where the policy says so and it can be; return whether."""
         run_id, history = record.run_id, record.history
         has_step = history.cursors or history.has_resume_step or history.cursor(history.source)
+        left: str | None = None
         if self.policy.on_doubt == "warn":
-            follows = "the policy field on_doubt has it left as it is"
+            left = "the policy field on_doubt has it left as it is"
         elif not has_step:
-            follows = "no checkpoint has a step to go back to"
+            left = "no checkpoint has a step to go back to"
         elif self.controller.is_budget_spent(record):
-            follows = "it was recovered too often to be restored once more"
-        else:
-            follows = "it is restored"
+            left = "it was recovered too often to be restored once more"
+        follows = left or "it is restored"
         logger.warning(
             "run %s: %s; it may come back with an older state: %s", run_id, error, follows
         )
-        if follows != "it is restored":
+        if left is not None:
             return False
         # First the hold: no attempt is to be spent on a server that is down.
         self.holds.hold(record.config, error, reason=DOWN, polls_fail=True, apply=lambda: None)

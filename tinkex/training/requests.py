@@ -73,7 +73,7 @@ class Requests:
             elif effect.is_change:
                 self._ledger.take_back()
             raise
-        except BaseException:
+        except BaseException:  # an interrupt, which may have taken the turn
             self._ledger.submit(self._run_id, Effect.GRADIENT)
             raise
 
