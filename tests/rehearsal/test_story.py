@@ -66,21 +66,24 @@ def test_ids_are_shortened_in_the_middle(run_id, short):
 
 
 @dataclass
-class Started:
+class Run:
+    run_id: str
+    created_from: str | None
     start_step: int
 
 
 class Log:
-    """A server that has nothing but its log: runs by their first step, and their losses."""
+    """A server that has nothing but its log: the run before, the first step, and the losses."""
 
     def __init__(self, **runs):
         self.runs = runs
 
     def run(self, run_id):
-        return Started(self.runs[run_id][0])
+        before, start, *_ = self.runs[run_id]
+        return Run(run_id, before and f"tinker://{before}/weights/{start:06d}", start)
 
     def steps(self, run_id):
-        start, *losses = self.runs[run_id]
+        _, start, *losses = self.runs[run_id]
         return tuple(
             AppliedStep(run_id=run_id, sequence=2 * place, step=start + place, loss=loss)
             for place, loss in enumerate(losses)
@@ -88,18 +91,29 @@ class Log:
 
 
 def test_a_history_is_what_led_to_the_newest_weights():
-    log = Log(a=(0, 5.0, 4.0, 3.0, 2.5), b=(2, 3.0, 2.5, 2.0), c=(2, 3.1, 2.6))
+    log = Log(a=(None, 0, 5.0, 4.0, 3.0, 2.5), b=("a", 2, 3.0, 2.5, 2.0), c=("b", 2, 3.1, 2.6))
 
-    assert history(log, ["a"]) == ((0, 5.0), (1, 4.0), (2, 3.0), (3, 2.5))
-    assert history(log, ["a", "b"]) == ((0, 5.0), (1, 4.0), (2, 3.0), (3, 2.5), (4, 2.0))
-    assert history(log, ["a", "b", "c"]) == ((0, 5.0), (1, 4.0), (2, 3.1), (3, 2.6))
+    assert history(log, "a") == ((0, 5.0), (1, 4.0), (2, 3.0), (3, 2.5))
+    assert history(log, "b") == ((0, 5.0), (1, 4.0), (2, 3.0), (3, 2.5), (4, 2.0))
+    assert history(log, "c") == ((0, 5.0), (1, 4.0), (2, 3.1), (3, 2.6))
+
+
+def test_a_history_passes_over_a_run_that_the_newest_was_not_made_from():
+    # The answer to a's save came when b had begun at an older checkpoint already.
+    log = Log(a=(None, 0, 5.0, 4.0), b=("a", 0, 5.0), c=("a", 2, 3.0))
+
+    assert history(log, "c") == ((0, 5.0), (1, 4.0), (2, 3.0))
 
 
 def test_a_history_shows_a_step_that_was_run_twice_or_not_at_all():
-    twice = history(Log(a=(0, 5.0, 4.0), b=(2, 3.0, 2.0, 1.0), c=(3, 2.0)), ["a", "b", "c"])
-    missing = history(Log(a=(0, 5.0), b=(2, 3.0)), ["a", "b"])
+    class Twice(Log):
+        def steps(self, run_id):
+            return super().steps(run_id) * 2
 
-    assert [step for step, _ in twice] == [0, 1, 2, 3]
+    twice = history(Twice(a=(None, 0, 5.0, 4.0)), "a")
+    missing = history(Log(a=(None, 0, 5.0), b=("a", 2, 3.0)), "b")
+
+    assert [step for step, _ in twice] == [0, 1, 0, 1]
     assert [step for step, _ in missing] == [0, 2]
 
 

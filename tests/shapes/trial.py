@@ -65,10 +65,6 @@ def new_client(service):
         return made.result() if hasattr(made, "result") else made
 
 
-def trained(stage, run_ids):
-    return history(stage.server, run_ids)
-
-
 def whole(name):
     """The history of a shape that nothing happens to."""
     with Stage() as stage:
@@ -78,7 +74,7 @@ def whole(name):
             SHAPES[name](run)
         else:
             SHAPES["sync"](run)
-        return trained(stage, [run.run_id])
+        return history(stage.server, run.run_id)
 
 
 def play(name, seed, expected):
@@ -124,7 +120,7 @@ def _finish(loop, run, stage, expected, chance):
         except BaseException as raised:
             error = raised
             break
-    found = trained(stage, [generation.run_id for generation in run.lineage])
+    found = history(stage.server, run.run_id)
     if error is None:
         return Ending("exact") if found == expected else Ending("silently wrong", _compared(found))
     is_ours = any(

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from ..types import TinkerPath
 from .web.server import RehearsalServer
 
 #: (step, loss) of each optimizer step that led to the newest weights, in order.
 History = tuple[tuple[int, float], ...]
 
 
-def history(server: RehearsalServer, run_ids: Sequence[str]) -> History:
-    """Read the steps that led to the weights of the last of `run_ids`.
+def history(server: RehearsalServer, run_id: str) -> History:
+    """Read the steps that led to the newest weights of a run, through those it was made from.
 
-    The ids are those of one lineage, oldest first. A run's steps count up to the step at which
-    its successor began.
+    An earlier run's steps count up to the checkpoint that the later one was made from.
     """
-    ends: list[int | None] = [server.run(run_id).start_step for run_id in run_ids[1:]]
-    return tuple(
-        (applied.step, applied.loss)
-        for run_id, end in zip(run_ids, [*ends, None], strict=True)
-        for applied in server.steps(run_id)
-        if end is None or applied.step < end
-    )
+    run, steps = server.run(run_id), server.steps(run_id)
+    while run.created_from is not None:
+        end, source = run.start_step, TinkerPath.parse(run.created_from).run_id
+        run = server.run(source)
+        steps = (*(each for each in server.steps(source) if each.step < end), *steps)
+    return tuple((each.step, each.loss) for each in steps)
 
 
 def largest_difference(one: History, other: History, *, start: int) -> float:

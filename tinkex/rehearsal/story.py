@@ -143,8 +143,8 @@ def _uninterrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
     narrator.tell("", f"the uninterrupted run begins: {short_id(client.model_id)}")
     train(client, script.course)
     narrator.tell("", "it has come to its end")
-    run_ids = (client.model_id,)
-    return _Take(run_ids=run_ids, steps=history(stage.server, run_ids))
+    steps = history(stage.server, client.model_id)
+    return _Take(run_ids=(client.model_id,), steps=steps)
 
 
 def _interrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
@@ -167,7 +167,7 @@ def _interrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
     train_segments(run, script.course, on_segment)
     narrator.tell("", "it has come to its end")
     run_ids = _lineage(run)
-    steps = history(stage.server, run_ids)
+    steps = history(stage.server, run.run_id)
     return _Take(run_ids=run_ids, steps=steps, resume=resumes[0] if resumes else None)
 
 

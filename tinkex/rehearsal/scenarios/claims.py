@@ -43,7 +43,7 @@ def check_history(
         check_equal(f"first step of {after.run_id}", after.step, info.start_step)
         check_holds(before.ended_at is not None, f"{before.run_id} has an end")
         check_holds(info.with_optimizer, f"{after.run_id} has its optimizer's state")
-    found = history(server, [generation.run_id for generation in lineage])
+    found = history(server, run.run_id)
     check_equal("steps", [step for step, _ in found], list(range(len(whole))))
     check_equal("steps with another loss", _unequal(found, whole), [])
 

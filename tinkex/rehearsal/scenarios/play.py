@@ -38,7 +38,7 @@ class Play:
         service = stage.service(kind)
         undisturbed = new_client(service, course)
         train(undisturbed, course)
-        self.whole: History = history(stage.server, [undisturbed.model_id])
+        self.whole: History = history(stage.server, undisturbed.model_id)
         monitor = stage.monitor(**policy)
         clients = [new_client(service, course) for _ in range(runs)]
         self.runs: tuple[MonitoredRun, ...] = tuple(
