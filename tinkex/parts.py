@@ -85,7 +85,12 @@ class Parts:
             runs_of=self.runs.of_account,
         )
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
-        self.detection = Detection(self.runs, self.owner.holds, self.controller)
+        self.detection = Detection(
+            self.runs,
+            self.owner.holds,
+            self.controller,
+            on_silence=self._poll_failed,
+        )
         self.sweeper = Sweeper(
             polls,
             self.clock,
@@ -107,7 +112,10 @@ class Parts:
         self._ledgers: dict[str, Ledger] = {}
         self.outages = Outages(
             policy,
+            runs=self.runs,
             clock=self.clock,
+            waits=self.waits,
+            races=self.races,
             sweeper=self.sweeper,
             controller=self.controller,
             holds=self.owner.holds,
@@ -129,6 +137,9 @@ class Parts:
         client = default_rest.RestClient(max_connections=max(workers, 1), wait=self.clock.sleep())
         self._close.append(client.close)
         return RestPort(client, timeout=bound), RestPort(client)
+
+    def _poll_failed(self, record: Record, error: BaseException) -> None:
+        self.outages.poll_failed(record, error)
 
     def loop(self, record: Record) -> Loop:
         """A run as its training loop sees it."""

@@ -226,6 +226,17 @@ class Resumed(Event):
     runs: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack(Event):
+    """Sent when the weights of a run were found to be back at an older state after an outage.
+
+    `checkpoint` is that state, `None` the beginning of the run; `evidence` tells what was seen.
+    """
+
+    checkpoint: Checkpoint | None
+    evidence: str
+
+
 #: Every event class by its signal's name.
 EVENTS: dict[str, type[Event]] = {}
 
@@ -248,6 +259,7 @@ unprotected = _signal(Unprotected)
 missing = _signal(Missing)
 paused = _signal(Paused)
 resumed = _signal(Resumed)
+rolled_back = _signal(RolledBack)
 
 
 class Subscription:

@@ -31,6 +31,7 @@ CONTRACT = {
     "missing": {"error"},
     "paused": {"error", "runs"},
     "resumed": {"error", "runs"},
+    "rolled_back": {"checkpoint", "evidence"},
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from ..config import Config
@@ -22,13 +22,22 @@ from ..types import TrainingRun
 class Detection:
     """Takes what polls bring.
 
+    `on_silence(record, error)` is called where two polls of a run in a row found no server.
+
     Threads: every method is safe from any thread, and none waits for anything.
     """
 
-    def __init__(self, runs: RunMap, holds: Holds[Incident], controller: Controller) -> None:
+    def __init__(
+        self,
+        runs: RunMap,
+        holds: Holds[Incident],
+        controller: Controller,
+        on_silence: Callable[[Record, BaseException], None],
+    ) -> None:
         self._runs = runs
         self._holds = holds
         self._controller = controller
+        self._on_silence = on_silence
 
     def sweep_begins(self, polled: Iterable[Record]) -> None:
         """A sweep of these runs is about to begin."""
@@ -75,5 +84,7 @@ class Detection:
             self._holds.hold(account, shown, reason=REFUSED, polls_fail=True, apply=apply)
             return
         apply()
+        if before is not None and failure.kind is Kind.SERVER and not is_miss:
+            self._on_silence(record, shown)
         if failure.status == 404:
             self._holds.poll_answered(record.config)

@@ -19,7 +19,7 @@ from ..runs.changes import AttemptFailed, Change, Flagged, GaveUp, Recovered, Re
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
-from ..signals import Cause, Completed, Exhausted
+from ..signals import Cause, Completed, Exhausted, RolledBack
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
@@ -55,16 +55,18 @@ class Controller:
         cause: Cause = Cause.REQUESTED,
         run_id: str | None = None,
         error: BaseException | None = None,
+        proof: RolledBack | None = None,
     ) -> Future[Completed]:
         """Begin a recovery now; with `run_id`, only if that is still the live generation.
 
-        `error` is what its training loop met. Raises `AlreadyPendingError` or
-        `MonitorStoppedError`.
+        `error` is what its training loop met, `proof` what was found of its weights. Raises
+        `AlreadyPendingError` or `MonitorStoppedError`.
         """
         about = run_id or record.run_id
         if self._owner.closing:
             raise MonitorStoppedError("this monitor was stopped; make a new one")
-        if self._runs.apply(record, Requested(run_id=about, cause=cause, error=error)) is None:
+        change = Requested(run_id=about, cause=cause, error=error, proof=proof)
+        if self._runs.apply(record, change) is None:
             if record.state is RunState.STOPPED:
                 raise MonitorStoppedError(f"run {about!r} is not monitored any more")
             raise AlreadyPendingError(about)

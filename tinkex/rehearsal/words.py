@@ -16,6 +16,7 @@ from ..signals import (
     Paused,
     PollError,
     Resumed,
+    RolledBack,
     Started,
     Unprotected,
 )
@@ -70,6 +71,8 @@ def in_words(event: Event) -> str | None:  # noqa: PLR0912 (one sentence per eve
             return _with_error("recoveries wait", event.error)
         case Resumed():
             return "the account works again"
+        case RolledBack():
+            return "its weights are back at an older state"
         case _:
             return None
 

@@ -141,7 +141,8 @@ def _requested(record: Record, change: changes.Requested, moment: Moment) -> Res
     if change.cause is Cause.REQUESTED:
         _give_budget_back(history)
     history.error = change.error or history.error
-    return _begin_incident(record, moment, change.cause, None)
+    begun = _begin_incident(record, moment, change.cause, None)
+    return (*begun, change.proof) if change.proof else begun
 
 
 def _begin_incident(
@@ -329,8 +330,7 @@ def _history(record: Record) -> History:
 def _give_budget_back(history: History) -> None:
     """Count incidents from 0 again, and give every checkpoint another chance."""
     history.incidents = ()
-    history.broken = frozenset()
-    history.stuck_at = None
+    history.broken, history.stuck_at = frozenset(), None
 
 
 def _forget_polls(record: Record) -> None:

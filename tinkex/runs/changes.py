@@ -18,6 +18,7 @@ from ..signals import (
     Completed,
     Exhausted,
     Failed,
+    RolledBack,
     Started,
 )
 from ..types import Checkpoint, TrainingRun
@@ -73,12 +74,13 @@ class PollFailed(Polled):
 class Requested(Change):
     """An incident begins without the server's flag.
 
-    `error` is what the training loop met, if that is why. Where a caller asked for it, the budget
-    of the lineage is given back.
+    `error` is what the training loop met, if that is why, `proof` what was found of its weights.
+    Where a caller asked for it, the budget of the lineage is given back.
     """
 
     cause: Cause
     error: BaseException | None = None
+    proof: RolledBack | None = None
 
 
 class RecoveryChange(Change):

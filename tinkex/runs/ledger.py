@@ -13,17 +13,16 @@ from .checkpoints import Cursor
 
 
 class Effect(StrEnum):
-    """What a request does to the state of its training client."""
+    """What a request does to the state of its training client.
 
-    #: It adds to the gradient.
+    `GRADIENT` adds to the gradient, `UPDATE` applies it, `LOAD` replaces the whole state, `SAVE`
+    saves that as a training checkpoint, `NONE` leaves it as it is.
+    """
+
     GRADIENT = "gradient"
-    #: It applies the gradient.
     UPDATE = "update"
-    #: It replaces the whole state.
     LOAD = "load"
-    #: It saves the state as a training checkpoint.
     SAVE = "save"
-    #: It leaves the state as it is.
     NONE = "none"
 
     @property
@@ -67,10 +66,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A position in the order of a run's submissions, and whether a gradient was left then."""
+    """A position in a run's submissions: how many, how many updates, whether a gradient is left."""
 
     run_id: str
     submissions: int = 0
+    updates: int = 0
     has_gradient: bool = False
 
 
@@ -130,6 +130,7 @@ class Ledger:
             self._now = Mark(
                 run_id=run_id,
                 submissions=self._now.submissions + 1,
+                updates=self._now.updates + (effect in (Effect.UPDATE, Effect.LOAD)),
                 has_gradient=effect is Effect.GRADIENT,
             )
             if effect is Effect.UPDATE:
@@ -197,6 +198,11 @@ class Ledger:
         """The places of the live run, in the order in which they were stated."""
         with self._lock:
             return tuple(self._places.values())
+
+    def saves(self) -> list[tuple[str | None, Mark]]:
+        """The checkpoints of the live run that were saved in this process, in any order."""
+        with self._lock:
+            return [*self._saves.items(), *self._marks.items()]
 
     def place_of(self, path: str) -> Place | None:
         """What is known of a checkpoint of the live run that was saved in this process."""

@@ -18,6 +18,7 @@ from ..signals import (
     Paused,
     PollError,
     Resumed,
+    RolledBack,
     Unprotected,
     emit,
 )
@@ -32,6 +33,7 @@ _LEVELS: dict[type[Event], int] = {
     Exhausted: logging.ERROR,
     Missing: logging.WARNING,
     Paused: logging.WARNING,
+    RolledBack: logging.WARNING,
     Unprotected: logging.WARNING,
     Completed: logging.INFO,
     Resumed: logging.INFO,

@@ -67,8 +67,9 @@ class SegmentClient:
 
             @wraps(method)
             async def requested(*args: Any, **kwargs: Any) -> Any:
-                mark = requests.submit(effect, _name_in(args, kwargs))
-                return await requests.wrap(method(*args, **kwargs), effect, mark)
+                sent = requests.submit(effect, name, args, kwargs)
+                answer = requests.send_async(partial(method, *args, **kwargs))
+                return await requests.wrap(answer, sent)
 
             return requested
 
@@ -76,14 +77,10 @@ class SegmentClient:
 
         @wraps(method)
         def requested_now(*args: Any, **kwargs: Any) -> Any:
-            mark = requests.submit(effect, _name_in(args, kwargs))
+            sent = requests.submit(effect, name, args, kwargs)
             if may_block:
-                return requests.wrap(requests.call(partial(method, *args, **kwargs)), effect, mark)
-            return requests.wrap(requests.send(effect, method, *args, **kwargs), effect, mark)
+                sending = partial(requests.send, effect, method, *args, **kwargs)
+                return requests.wrap(requests.call(sending), sent)
+            return requests.wrap(requests.send(effect, method, *args, **kwargs), sent)
 
         return requested_now
-
-
-def _name_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-    """The name in the arguments of a save."""
-    return args[0] if args else kwargs.get("name")

@@ -66,6 +66,11 @@ class Races:
             raced.end(SegmentSupersededError(run_id))
         return raced
 
+    def are_unanswered(self, record: Record) -> bool:
+        """Whether a request that changes or saves the run's state has no answer yet."""
+        with self._lock:
+            return any(raced.is_change for raced in self._open.get(record, ()))
+
     def undisturbed(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function on a thread of ours, where there are any, and return its result.
 
@@ -142,6 +147,8 @@ class RacedFuture:
     ) -> None:
         self._future = future
         self.run_id = run_id
+        #: Whether the request changes or saves the state of its run.
+        self.is_change = False
         self._waits = waits
         self._on_result = on_result
         self._on_error = on_error

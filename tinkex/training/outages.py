@@ -7,21 +7,30 @@ import socket
 import threading
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies
 
 from ..config import Config
-from ..errors import AlreadyPendingError, ApiConnectionError, MonitorStoppedError
+from ..errors import AlreadyPendingError, ApiConnectionError, MonitorStoppedError, in_words
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
 from ..recovery.controller import Controller
 from ..recovery.holds import DOWN, Breaker, Holds
 from ..recovery.incident import Incident
+from ..runs.changes import Withdrawn
 from ..runs.ledger import Effect, Ledger
 from ..runs.record import Record
+from ..runs.run_map import RunMap
 from ..runtime.scheduler import Clock
-from ..signals import Cause
+from ..runtime.waits import Waits
+from ..service import secrets_of, without_secrets
+from ..signals import Cause, RolledBack
+from ..types import Checkpoint
+from .evidence import Batch, Finding, Watched
+from .futures import Races, is_superseded
 
 logger = logging.getLogger(__name__)
 
@@ -32,34 +41,46 @@ CONNECT_TIMEOUT = 5.0
 #: Seconds until a server that is back is polled a second time.
 FIRST_PAUSE = 0.1
 
+#: What is logged of a run when an outage is settled.
+_WAS_DOWN = "run %s: its server was down; %s: %s"
+
 _PORTS = {"https": 443, "http": 80}
 
 
 @dataclass(slots=True, eq=False)
 class _Server:
-    """A server, its open connection, the runs trained on it, and those that wait for it."""
+    """A server, its open connection, and the runs trained on it by their record.
+
+    `is_down` from the beginning of an outage until it is settled; `woken` is set when the thread
+    has something to do.
+    """
 
     base_url: str
-    trained: dict[Record, Ledger] = field(default_factory=dict)
-    waiting: list[Record] = field(default_factory=list)
+    trained: dict[Record, Watched] = field(default_factory=dict)
     connection: socket.socket | None = None
+    is_down: bool = False
+    woken: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True, eq=False)
 class Outages:
-    """Keeps a bare connection to each server on which a run is trained, without a request.
+    """Notices that a server was down, holds the requests of its runs, and looks at their weights.
 
-    It closes when the server's process ends. A proxy that closes idle connections accepts the
-    next one at once, and means nothing; where that is refused, the server is down. What it comes
-    back with cannot be known: servers were seen to come back with an older checkpoint, and to say
-    nothing of it. So the runs that are trained on it are restored where their loops last saved.
+    A bare connection to each server on which a run is trained is kept open, without a request. It
+    closes when the server's process ends. A proxy that closes idle connections accepts the next
+    one at once, and means nothing; where that is refused, the server is down. Polls that fail
+    twice in a row tell it too. When the server answers again, the weights of each run are compared
+    with those of its saves.
 
     Threads: every method is safe from any thread; each server has one named `tinkex-outage`.
     """
 
     policy: Policy
     _: KW_ONLY
+    runs: RunMap
     clock: Clock
+    waits: Waits
+    races: Races
     sweeper: Sweeper
     controller: Controller
     holds: Holds[Incident]
@@ -69,35 +90,57 @@ class Outages:
     _threads: list[threading.Thread] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
 
-    def watch(self, record: Record, ledger: Ledger) -> None:
-        """A run begins to be trained; it is looked after until the monitor stops."""
+    def watch(self, record: Record, run_id: str, client: Any, ledger: Ledger) -> Watched | None:
+        """A generation begins to be trained; it is looked after until the monitor stops."""
         config = record.config
-        if not isinstance(config, Config) or self.policy.on_doubt == "ignore":
-            return
+        if not isinstance(config, Config):
+            return None
+        thread = None
         with self._lock:
             if self._closed.is_set():
-                return
+                return None
             server = self._servers.get(config.base_url)
-            if server is not None:
-                server.trained[record] = ledger
+            if server is None:
+                server = self._servers[config.base_url] = _Server(config.base_url)
+                thread = threading.Thread(
+                    target=self._look, args=(server,), name="tinkex-outage", daemon=True
+                )
+                self._threads = [each for each in self._threads if each.is_alive()]
+                self._threads.append(thread)
+            known = server.trained.get(record)
+            if known is None or known.ledger is not ledger:
+                kept = self.policy.fallback_checkpoints + 1
+                known = Watched(record, run_id, ledger, client, kept)
+                if server.is_down:
+                    known.hold(in_flight=False)
+                server.trained[record] = known
+        if thread is not None:
+            with suppress(RuntimeError):  # no thread is to be had: then only errors tell
+                thread.start()
+        return known
+
+    def poll_failed(self, record: Record, error: BaseException) -> None:
+        """Two polls of a run in a row found no server."""
+        config = record.config
+        with self._lock:
+            server = self._servers.get(config.base_url) if isinstance(config, Config) else None
+            if server is None or record not in server.trained or server.is_down:
                 return
-            if get_environ_proxies(config.base_url):
-                return  # a connection past the proxy says nothing
-            server = self._servers[config.base_url] = _Server(config.base_url, {record: ledger})
-            thread = threading.Thread(
-                target=self._look, args=(server,), name="tinkex-outage", daemon=True
-            )
-            self._threads = [each for each in self._threads if each.is_alive()]
-            self._threads.append(thread)
-        with suppress(RuntimeError):  # no thread is to be had: then only polls tell
-            thread.start()
+        self._went_down(server, error)
+        server.woken.set()
+        with self._lock:
+            _cut(server.connection)
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more; let go what is held."""
         with self._lock:
             self._closed.set()
             for server in self._servers.values():
                 _cut(server.connection)
+                server.woken.set()
+                for watched in server.trained.values():
+                    watched.is_held = False
+        self.waits.notify()
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of what is closed, at most `timeout` seconds each."""
@@ -108,44 +151,38 @@ class Outages:
                 thread.join(timeout)
 
     def _look(self, server: _Server) -> None:
-        was_up = is_down = False
-        last = float("-inf")
+        # A connection past a proxy says nothing.
+        is_behind = bool(get_environ_proxies(server.base_url))
+        was_up, last = False, float("-inf")
         while not self._closed.is_set():
-            refused = False
-            connection: socket.socket | None = None
+            connection, is_down = (None, False) if is_behind else _connected(server.base_url)
             try:
-                connection = socket.create_connection(
-                    _address(server.base_url), CONNECT_TIMEOUT, all_errors=True
-                )
-            except ExceptionGroup as group:
-                # Of one address or another; what else fails is our own network, most likely.
-                refused = group.subgroup((ConnectionRefusedError, ConnectionResetError)) is not None
-            except (OSError, UnicodeError):
-                pass  # no such host
-            if connection is not None:
-                was_up = True
-                if is_down:
-                    is_down = False
+                if is_down and was_up and not server.is_down:
+                    shown = ApiConnectionError(f"{server.base_url}: the server went down")
+                    self._went_down(server, shown)
+                elif server.is_down and not is_down:
                     self._came_back(server)
+            except Exception:
+                logger.exception("%s: its outage could not be dealt with", server.base_url)
+            was_up = was_up or connection is not None
+            if connection is not None:
                 self._wait_for_end(server, connection)
-            elif refused and was_up and not is_down:
-                is_down = True
-                try:
-                    self._went_down(server)
-                except Exception:
-                    logger.exception("%s: its outage could not be dealt with", server.base_url)
             # The first time that a connection ends it is opened again at once.
             now = self.clock.monotonic()
-            if connection is None or now - last < LOOK_EVERY:
+            if is_behind and not self._closed.is_set():
+                server.woken.wait()
+                server.woken.clear()
+            elif connection is None or now - last < LOOK_EVERY:
                 self._closed.wait(LOOK_EVERY)
             last = now
 
     def _wait_for_end(self, server: _Server, connection: socket.socket) -> None:
-        """Wait until the connection is closed, by the server or by `close`."""
+        """Wait until the connection is closed, by the server, by an outage or by `close`."""
         with connection, suppress(OSError):
             with self._lock:
                 server.connection = connection
-                if self._closed.is_set():
+                if self._closed.is_set() or server.woken.is_set():
+                    server.woken.clear()
                     return
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connection.settimeout(None)
@@ -154,56 +191,125 @@ class Outages:
         with self._lock:
             server.connection = None
 
-    def _went_down(self, server: _Server) -> None:
-        """Restore the runs that may have lost something, as soon as the server answers."""
+    def _went_down(self, server: _Server, error: BaseException) -> None:
+        """Hold the requests of the server's runs, and the attempts to recover them."""
         with self._lock:
-            trained = list(server.trained.items())
-        shown = ApiConnectionError(f"{server.base_url}: the server went down")
-        waiting = []
-        for record, ledger in trained:
-            if ledger.has_changed() and not ledger.is_open():
-                logger.warning(
-                    "run %s: %s; the next loop goes back to its save", record.run_id, shown
-                )
-                ledger.submit(record.run_id, Effect.GRADIENT)
-            elif ledger.has_changed() and self._doubt(record, shown):
-                waiting.append(record)
-        with self._lock:
-            server.waiting = waiting
-
-    def _doubt(self, record: Record, error: ApiConnectionError) -> bool:
-        """Have a run restored, where the policy says so and it can be; return whether."""
-        run_id, history = record.run_id, record.history
-        has_step = history.cursors or history.has_resume_step or history.cursor(history.source)
-        left: str | None = None
-        if self.policy.on_doubt == "warn":
-            left = "the policy field on_doubt has it left as it is"
-        elif not has_step:
-            left = "no checkpoint has a step to go back to"
-        elif self.controller.is_budget_spent(record):
-            left = "it was recovered too often to be restored once more"
-        follows = left or "it is restored"
+            if server.is_down:
+                return
+            server.is_down = True
+            trained = list(server.trained.values())
+        for watched in trained:
+            watched.hold(in_flight=self.races.are_unanswered(watched.record))
+        for config in {each.record.config for each in trained}:
+            self.holds.hold(config, error, reason=DOWN, polls_fail=True, apply=lambda: None)
         logger.warning(
-            "run %s: %s; it may come back with an older state: %s", run_id, error, follows
+            "%s: the server is down, requests of its runs wait: %s", server.base_url, error
         )
-        if left is not None:
-            return False
-        # First the hold: no attempt is to be spent on a server that is down.
-        self.holds.hold(record.config, error, reason=DOWN, polls_fail=True, apply=lambda: None)
-        with suppress(AlreadyPendingError, MonitorStoppedError):
-            self.controller.recover(record, Cause.ROLLED_BACK, run_id, error)
-        return True
 
     def _came_back(self, server: _Server) -> None:
-        """Poll until the server answers, which lets the recoveries begin."""
-        with self._lock:
-            waiting, server.waiting = server.waiting, []
-        pause = FIRST_PAUSE
-        while waiting and not self._closed.is_set():
-            self.sweeper.poll(waiting[0])
+        """Poll until the server answers; then look at each of its runs, and let its requests go."""
+        pause, held = FIRST_PAUSE, list[Watched]()
+        while not self._closed.is_set():
+            with self._lock:
+                held = [each for each in server.trained.values() if each.is_held]
+            silent = [e for e in held if self.holds.breaker(e.record.config) is not Breaker.CLOSED]
+            if not silent:
+                break
+            for config in {each.record.config for each in silent}:
+                self.sweeper.poll(next(e.record for e in silent if e.record.config == config))
             self._closed.wait(pause)
             pause = LOOK_EVERY
-            waiting = [r for r in waiting if self.holds.breaker(r.config) is not Breaker.CLOSED]
+        looks = [(each, self.races.call(partial(self._examined, each))) for each in held]
+        until = self.clock.monotonic() + self.policy.confirm_within
+        for watched, look in looks:
+            self.waits.done(look, max(0.0, until - self.clock.monotonic()))
+            late = Finding(f"it could not be seen within {self.policy.confirm_within:g} s")
+            found = look.result() if look.done() else late
+            self._settle(watched, found)
+        with self._lock:
+            server.is_down = False
+            for watched in server.trained.values():
+                watched.is_held = False
+        self.waits.notify()
+
+    def _examined(self, watched: Watched) -> Finding:
+        """What the weights of a run say; on a thread where foreign code may run."""
+        record, mark = watched.record, watched.mark
+        if is_superseded(record, watched.run_id) or not (mark.updates or mark.has_gradient):
+            return Finding("there is nothing to lose", is_fine=True)
+        source = record.history.source
+
+        def answer(batch: Batch) -> Any:
+            return watched.client.forward(*batch.args, **batch.kwargs).result()
+
+        try:
+            return watched.examine(source.tinker_path if source else "", answer)
+        except Exception as error:
+            shown = without_secrets(error, secrets_of(record.service, record.config))
+            return Finding(f"the weights cannot be compared: {in_words(shown)}")
+
+    def _settle(self, watched: Watched, found: Finding) -> None:
+        """Do what the weights of a run say."""
+        record, run_id = watched.record, watched.run_id
+        if self._closed.is_set() or is_superseded(record, run_id):
+            return
+        left = None if found.is_fine or found.back_at is not None else self._left(record)
+        if found.is_fine or left is not None:
+            watched.is_held = False
+            while watched.late:
+                watched.late.pop(0)[1]()
+            is_quiet = found.is_fine or self.policy.on_doubt == "ignore"
+            level, follows = logging.INFO if is_quiet else logging.WARNING, left or "it goes on"
+            logger.log(level, _WAS_DOWN, run_id, found.evidence, follows)
+            return
+        for path, _ in watched.late:
+            # A server that is back with an older state has saved that.
+            self.runs.apply(record, Withdrawn(run_id=run_id, path=path))
+        if watched.ledger.is_open():
+            self._restore(watched, found)
+        else:
+            watched.ledger.submit(run_id, Effect.GRADIENT)
+        follows = "it is restored where its loop saved"
+        logger.warning(_WAS_DOWN, run_id, found.evidence, follows)
+
+    def _restore(self, watched: Watched, found: Finding) -> None:
+        record, run_id = watched.record, watched.run_id
+        error = ApiConnectionError(f"the server was down: {found.evidence}")
+        proof = None
+        if found.back_at is not None:
+            proof = RolledBack(
+                run_id=run_id,
+                metadata=record.metadata,
+                time=self.clock.utc(),
+                checkpoint=Checkpoint.from_path(found.back_at) if found.back_at else None,
+                evidence=found.evidence,
+            )
+        with suppress(AlreadyPendingError, MonitorStoppedError):
+            self.controller.recover(record, Cause.ROLLED_BACK, run_id, error, proof)
+
+    def _left(self, record: Record) -> str | None:
+        """Why a run is left as it is in doubt; `None` where it is restored."""
+        history = record.history
+        if self.policy.on_doubt != "recover":
+            return f"the policy field on_doubt={self.policy.on_doubt!r} has it left as it is"
+        if not (history.cursors or history.has_resume_step or history.cursor(history.source)):
+            return "no checkpoint has a step to go back to, it is left as it is"
+        if self.controller.is_budget_spent(record):
+            return "it was recovered too often to be restored once more"
+        return None
+
+
+def _connected(base_url: str) -> tuple[socket.socket | None, bool]:
+    """A new connection, or whether the server is down; not where our own network is."""
+    try:
+        address = _address(base_url)
+        return socket.create_connection(address, CONNECT_TIMEOUT, all_errors=True), False
+    except ExceptionGroup as group:
+        # Of one address or another; what else fails is our own network, most likely.
+        down = (ConnectionRefusedError, ConnectionResetError, TimeoutError)
+        return None, group.subgroup(down) is not None
+    except (OSError, UnicodeError):
+        return None, False  # no such host
 
 
 def _address(base_url: str) -> tuple[str, int]:

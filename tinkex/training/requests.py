@@ -4,33 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import SegmentSupersededError, causes
 from ..recovery.error_kinds import Verdict, judge
 from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.ledger import Effect, Ledger, Mark
 from ..service import is_sdk_error, saved_path
-from .futures import RacedFuture, Told, nothing
+from .evidence import Batch, Watched
+from .futures import RacedFuture, Told, nothing, standard
 from .loop import Loop
 
 #: How many errors of a segment's requests are remembered, to know them again.
 ERRORS_KEPT = 64
 
+#: Methods of the training client that answer with the log-probabilities of a batch.
+_WITH_LOGPROBS = ("forward", "forward_async", "forward_backward", "forward_backward_async")
+
+
+class Sent(NamedTuple):
+    """A request that is submitted: its effect, its position, and its batch where that is kept."""
+
+    effect: Effect
+    mark: Mark | None = None
+    batch: Batch | None = None
+
 
 class Requests:
     """Takes the requests of a segment before they are submitted, and their answers.
 
+    While an outage of the server is not settled they wait, in the order of the calls.
+
     Threads: every method is safe from any thread; answers come on the threads of the SDK.
     """
 
-    def __init__(self, run: Loop, run_id: str, ledger: Ledger) -> None:
+    def __init__(self, run: Loop, run_id: str, ledger: Ledger, max_wait: float) -> None:
         self._run = run
         self._run_id = run_id
         self._ledger = ledger
+        self._max_wait = max_wait
+        #: The run as it is watched for outages, from when the segment is entered.
+        self.watched: Watched | None = None
+        self._lock = threading.Lock()
+        # Guarded by _lock: the requests that wait, with the future of what sending them brings.
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         # What requests raised, with their effect; a deque may be appended to from any thread.
         self._errors: deque[tuple[BaseException, Effect]] = deque(maxlen=ERRORS_KEPT)
         #: The first error that leaves the state of the run unknown: it ends the segment.
@@ -45,21 +67,105 @@ class Requests:
         if self.spoiled is not None or self._run.is_superseded(self._run_id):
             raise SegmentSupersededError(self._run_id) from self.spoiled
 
-    def submit(self, effect: Effect, name: object = None) -> Mark | None:
-        """A request is about to be submitted; return the position of a save of that name."""
+    def submit(
+        self, effect: Effect, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Sent:
+        """A request is about to be submitted; return what is known of it."""
         self.check()
         if self.is_closed and effect is not Effect.NONE:
             raise SegmentSupersededError(self._run_id)
+        batch = None
+        if self.watched is not None and method in _WITH_LOGPROBS:
+            batch = self.watched.keep(args, kwargs)
         if effect.is_change:
             self._ledger.submit(self._run_id, effect)
-        if effect is not Effect.SAVE:
-            return self._ledger.mark()
-        path = f"tinker://{self._run_id}/weights/{name}"
-        self._run.note(SaveBegan(path=path))
-        self._ledger.save_begins(path)
-        return self._ledger.mark()
+        elif effect is Effect.SAVE:
+            name = args[0] if args else kwargs.get("name")
+            path = f"tinker://{self._run_id}/weights/{name}"
+            self._run.note(SaveBegan(path=path))
+            self._ledger.save_begins(path)
+        return Sent(effect, self._ledger.mark(), batch)
 
     def send(self, effect: Effect, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the client, when its turn comes.
+
+        On an event loop a future of what it returns comes at once, where it has to wait.
+        """
+        sending = partial(self._sent, effect, method, *args, **kwargs)
+        if not self._has_to_wait():
+            return sending()
+        turn = self._queue(sending)
+        if _is_on_event_loop():
+            return self._followed(turn)
+        is_over = partial(self._run.is_superseded, self._run_id)
+        try:
+            if not self._run.waits.wait(lambda: turn.done() or is_over(), self._max_wait):
+                raise TimeoutError(
+                    f"run {self._run_id}: its server was down for {self._max_wait:g} s"
+                )
+            self.check()
+            return turn.result()
+        finally:
+            turn.cancel()  # of an interrupted loop, too
+
+    def send_async(self, method: Callable[[], Coroutine[Any, Any, Any]]) -> Awaitable[Any]:
+        """What a coroutine function of the client returns, called when its turn comes."""
+        if not self._has_to_wait():
+            return method()
+        loop = asyncio.get_running_loop()
+        turn = self._queue(lambda: asyncio.run_coroutine_threadsafe(method(), loop).result())
+        return _result_of(asyncio.wrap_future(turn))
+
+    def _has_to_wait(self) -> bool:
+        return self.watched is not None and (self.watched.is_held or bool(self._waiting))
+
+    def _queue(self, sending: Callable[[], Any]) -> Future[Any]:
+        turn: Future[Any] = Future()
+        with self._lock:
+            self._waiting.append((turn, sending))
+            is_first = len(self._waiting) == 1
+        if is_first:
+            self._run.races.call(self._take_turns)
+        return turn
+
+    def _take_turns(self) -> None:
+        """Send what waits, one by one, when the outage is settled."""
+        watched, is_over = self.watched, partial(self._run.is_superseded, self._run_id)
+        while True:
+            self._run.waits.wait(lambda: not (watched and watched.is_held) or is_over(), None)
+            turn, sending = self._waiting[0]
+            if turn.set_running_or_notify_cancel():
+                try:
+                    self.check()
+                    turn.set_result(sending())
+                except BaseException as error:  # its caller gets it
+                    turn.set_exception(error)
+                self._run.waits.notify()
+            with self._lock:
+                # Not before it is sent: no later one may overtake it.
+                self._waiting.popleft()
+                if not self._waiting:
+                    return
+
+    def _followed(self, turn: Future[Any]) -> Future[Any]:
+        """A future of what the request comes to that is sent when its turn comes."""
+        outcome: Future[Any] = Future()
+        outcome.set_running_or_notify_cancel()
+
+        def take(done: Future[Any]) -> None:
+            if (error := done.exception()) is not None:
+                outcome.set_exception(error)
+            elif not callable(getattr(done.result(), "result", None)):
+                outcome.set_result(done.result())
+            else:
+                answer = done.result()
+                source = standard(answer) or self._run.races.call(answer.result)
+                source.add_done_callback(lambda came: _copy(came, outcome))
+
+        turn.add_done_callback(take)
+        return outcome
+
+    def _sent(self, effect: Effect, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client.
 
         An interrupt within it may have taken the request's turn in the SDK's order of requests,
@@ -77,36 +183,38 @@ class Requests:
             self._ledger.submit(self._run_id, Effect.GRADIENT)
             raise
 
-    def wrap(self, answer: Any, effect: Effect, mark: Mark | None = None) -> Any:
+    def wrap(self, answer: Any, sent: Sent) -> Any:
         """What the loop gets of a request: of a future one that ends with its run."""
         if callable(getattr(answer, "result", None)):
-            return self.race(answer, effect, mark, partial(self._saved, effect, mark))
+            return self.race(answer, sent, partial(self._came, sent))
         if inspect.isawaitable(answer):
-            return self._awaited(answer, effect, mark)
-        self._saved(effect, mark, answer)
+            return self._awaited(answer, sent)
+        self._came(sent, answer)
         return answer
 
-    def race(
-        self, future: Any, effect: Effect, mark: Mark | None = None, on_result: Told = nothing
-    ) -> RacedFuture:
+    def race(self, future: Any, sent: Sent, on_result: Told = nothing) -> RacedFuture:
         """Wrap a future; its error is noted, and its result told."""
-        failed = partial(self.failed, effect=effect, mark=mark)
-        return self._run.race(self._run_id, future, on_result=on_result, on_error=failed)
+        failed = partial(self.failed, effect=sent.effect, mark=sent.mark)
+        raced = self._run.race(self._run_id, future, on_result=on_result, on_error=failed)
+        raced.is_change = sent.effect is not Effect.NONE
+        return raced
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Call a method that may block; give up when the run is superseded."""
         return self._run.race(self._run_id, self._run.races.call(function)).result()
 
-    async def _awaited(self, answer: Awaitable[Any], effect: Effect, mark: Mark | None) -> Any:
+    async def _awaited(self, answer: Awaitable[Any], sent: Sent) -> Any:
         # A task of its own: cancelling the caller's must not cancel the request.
         task = asyncio.ensure_future(answer)
-        raced = self.race(self._run.races.of_task(task), effect, mark)
-        return self.wrap(await raced, effect, mark)
+        return self.wrap(await self.race(self._run.races.of_task(task), sent), sent)
 
-    def _saved(self, effect: Effect, mark: Mark | None, answer: Any) -> None:
-        is_over = not callable(getattr(answer, "result", None))
-        if effect is Effect.SAVE and mark is not None and is_over:
-            self._ledger.saved(mark, saved_path(answer))
+    def _came(self, sent: Sent, answer: Any) -> None:
+        if callable(getattr(answer, "result", None)):
+            return  # the answer itself comes later
+        if sent.effect is Effect.SAVE and sent.mark is not None:
+            self._ledger.saved(sent.mark, saved_path(answer))
+        if sent.batch is not None:
+            sent.batch.answered(answer)
 
     def failed(self, error: BaseException, effect: Effect, mark: Mark | None = None) -> None:
         """A request raised an error; `mark` is its position."""
@@ -129,6 +237,43 @@ class Requests:
     def is_servers(self, error: BaseException) -> bool:
         """Whether an error is the server's: a request's, or one of the SDK."""
         return bool(self.effects_of(error)) or is_sdk_error(error)
+
+
+def is_all(error: BaseException, test: Callable[[BaseException], bool]) -> bool:
+    """Whether a test holds for an error; of a group, for all that is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_all(each, test) for each in error.exceptions)
+    return test(error)
+
+
+def came_from_superseded(error: BaseException) -> bool:
+    """Whether it is that error, or was raised from it; not a bug that met it on the way."""
+    following: BaseException | None = error
+    while following is not None and not isinstance(following, SegmentSupersededError):
+        following = following.__cause__
+    return following is not None
+
+
+async def _result_of(future: Awaitable[Any]) -> Any:
+    return await future
+
+
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _copy(source: Future[Any], target: Future[Any]) -> None:
+    """Have a future come to what another has come to."""
+    try:
+        result = source.result()
+    except BaseException as error:  # whatever the request raised is its outcome
+        target.set_exception(error)
+    else:
+        target.set_result(result)
 
 
 def _fits(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

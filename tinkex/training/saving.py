@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..arguments import checked_whole
@@ -18,7 +19,7 @@ from ..service import saved_path, takes_option
 from ..types import Checkpoint
 from .futures import RacedFuture
 from .loop import Loop, Outlook
-from .requests import Requests
+from .requests import Requests, Sent
 
 
 class Saving:
@@ -32,6 +33,7 @@ class Saving:
         run: Loop,
         outlook: Outlook,
         ledger: Ledger,
+        requests: Requests,
         *,
         name: str,
         cursor: Cursor,
@@ -40,6 +42,7 @@ class Saving:
         self._run = run
         self._outlook = outlook
         self._ledger = ledger
+        self._requests = requests
         self._name = name
         self._path = f"tinker://{outlook.run_id}/weights/{name}"
         self._cursor = cursor
@@ -52,14 +55,14 @@ class Saving:
             self._written = {**(options.get("user_metadata") or {}), **cursor.to_metadata()}
             options["user_metadata"] = self._written
 
-    def begin(self, requests: Requests) -> None:
+    def begin(self) -> None:
         """Submit it now, unless it has to wait for another save of its name."""
         known = self._ledger.place_of(self._path)
         if self._ledger.pending(self._path) is None and (known is None or not self._is_refused):
-            self._answer = self._sent(requests)
+            self._answer = self._sent()
 
-    def wait(self, requests: Requests) -> Checkpoint:
-        """Save as one of a segment's requests, and return the checkpoint.
+    def wait(self) -> Checkpoint:
+        """Save, and return the checkpoint.
 
         Raises the last error, or `SegmentSupersededError`.
         """
@@ -68,7 +71,7 @@ class Saving:
             # An interrupt may have left it without an answer; a second one would be refused.
             with suppress(Exception):
                 pending.result()
-            requests.check()
+            self._requests.check()
         known = self._ledger.place_of(self._path)
         if self._answer is None and known is not None and self._is_refused:
             return self._again(known)
@@ -76,7 +79,7 @@ class Saving:
         while True:
             number += 1
             try:
-                return self._once(requests)
+                return self._once()
             except SegmentSupersededError:
                 raise
             except Exception as error:
@@ -87,22 +90,22 @@ class Saving:
                 policy, run_id = self._run.confirmation.policy, self._outlook.run_id
                 delay = delay_of(policy, number, error, seed=run_id)
             self._run.pause(run_id, delay)
-            requests.check()
+            self._requests.check()
 
-    def _once(self, requests: Requests) -> Checkpoint:
-        answer = self._sent(requests) if self._answer is None else self._answer
+    def _once(self) -> Checkpoint:
+        answer = self._sent() if self._answer is None else self._answer
         self._answer = None
         return self._saved(saved_path(answer.result() if type(answer) is RacedFuture else answer))
 
-    def _sent(self, requests: Requests) -> Any:
+    def _sent(self) -> Any:
         self._run.note(SaveBegan(path=self._path))
         self._ledger.save_begins(self._path)
-        answer = requests.send(Effect.SAVE, self._save, self._name, **self._options)
+        answer = self._requests.send(Effect.SAVE, self._save, self._name, **self._options)
         if not callable(getattr(answer, "result", None)):
             return answer
         # The answer counts also where the loop does not wait for it any more.
-        raced = requests.race(
-            answer, Effect.SAVE, on_result=lambda result: self._saved(saved_path(result))
+        raced = self._requests.race(
+            answer, Sent(Effect.SAVE), on_result=lambda result: self._saved(saved_path(result))
         )
         self._ledger.saving(self._path, raced)
         return raced
@@ -112,6 +115,11 @@ class Saving:
             # A request before it failed: its weights are not those of its step.
             self._run.note(Withdrawn(path=path))
             return Checkpoint.from_path(path)
+        watched = self._requests.watched
+        if watched is not None and watched.is_held:
+            # Whether the server saved what the loop believes is not known yet.
+            watched.late.append((path, lambda: self._saved(path)))
+            return replace(Checkpoint.from_path(path), user_metadata=self._written)
         saved = self._run.save(path, self._cursor, self._written)
         self._ledger.place(self._mark, Place(checkpoint=saved, cursor=self._cursor))
         return saved

@@ -12,14 +12,14 @@ from types import TracebackType
 from typing import Any
 
 from ..arguments import checked_whole
-from ..errors import ResumePointUnknownError, SegmentSupersededError
+from ..errors import ResumePointUnknownError
 from ..runs.changes import LoopBegan
 from ..runs.ledger import Effect, Ledger, Place
 from ..types import Checkpoint
 from .client import SegmentClient
 from .futures import RacedFuture
 from .loop import Loop, Outlook
-from .requests import Requests
+from .requests import Requests, Sent, came_from_superseded, is_all
 from .saving import Saving, checked_cursor
 
 logger = logging.getLogger(__name__)
@@ -51,13 +51,20 @@ class Segment:
     """
 
     def __init__(
-        self, run: Loop, outlook: Outlook, ledger: Ledger, start_step: int, data: Any
+        self,
+        run: Loop,
+        outlook: Outlook,
+        ledger: Ledger,
+        *,
+        start_step: int,
+        data: Any,
+        max_wait: float,
     ) -> None:
         self._run = run
         self._outlook = outlook
         self._ledger = ledger
         self._place = ledger.where()
-        self._requests = Requests(run, outlook.run_id, ledger)
+        self._requests = Requests(run, outlook.run_id, ledger, max_wait)
         self._client = SegmentClient(outlook.client, self._requests)
         #: The first step of this segment.
         self.start_step = start_step
@@ -109,7 +116,7 @@ class Segment:
         """
         self._requests.check()
         if type(future) is not RacedFuture:
-            future = self._requests.wrap(future, Effect.NONE)
+            future = self._requests.wrap(future, Sent(Effect.NONE))
         return future.result(timeout) if type(future) is RacedFuture else future
 
     def save_state(self, name: str, *, step: int, data: Any = None, **options: Any) -> Checkpoint:
@@ -129,18 +136,18 @@ class Segment:
             ValueError: An `optim_step` was submitted within that step already.
             Exception: What the client raises.
         """
-        return self._saving(name, step, data, options).wait(self._requests)
+        return self._saving(name, step, data, options).wait()
 
     def save_state_async(
         self, name: str, *, step: int, data: Any = None, **options: Any
     ) -> Awaitable[Checkpoint]:
         """Save as `save_state` does, on an event loop: submitted at the call, then awaited."""
         saving = self._saving(name, step, data, options)
-        saving.begin(self._requests)
+        saving.begin()
         return self._awaited(saving)
 
     async def _awaited(self, saving: Saving) -> Checkpoint:
-        saved = self._run.races.call(partial(saving.wait, self._requests))
+        saved = self._run.races.call(saving.wait)
         checkpoint: Checkpoint = await asyncio.wrap_future(saved)
         return checkpoint
 
@@ -148,9 +155,8 @@ class Segment:
         cursor = checked_cursor(step, data)
         self._requests.check()
         self._ledger.check_step(step)
-        return Saving(
-            self._run, self._outlook, self._ledger, name=name, cursor=cursor, options=options
-        )
+        about = self._run, self._outlook, self._ledger, self._requests
+        return Saving(*about, name=name, cursor=cursor, options=options)
 
     def __enter__(self) -> Segment:
         if self.entered:
@@ -161,7 +167,9 @@ class Segment:
             self._ledger.enter(self)
             self.entered = True
             if self._run.outages is not None:
-                self._run.outages.watch(self._run.record, self._ledger)
+                self._requests.watched = self._run.outages.watch(
+                    self._run.record, self._outlook.run_id, self._outlook.client, self._ledger
+                )
         except BaseException:  # an interrupt: no `with` leaves what was not entered
             self._ledger.leave(self)
             raise
@@ -185,10 +193,10 @@ class Segment:
         if not isinstance(error, Exception):
             return False
         if superseded or spoiled is not None:
-            if not _is_all(error, lambda each: _came_from_superseded(each) or is_servers(each)):
+            if not is_all(error, lambda each: came_from_superseded(each) or is_servers(each)):
                 return False
             return superseded or self._report(spoiled or error)
-        return _is_all(error, is_servers) and self._report(error)
+        return is_all(error, is_servers) and self._report(error)
 
     async def __aenter__(self) -> Segment:
         return self.__enter__()
@@ -232,21 +240,6 @@ class Segment:
         return self._run.report(
             self._outlook.run_id, error, is_its_own=is_its_own, is_change=is_change
         )
-
-
-def _is_all(error: BaseException, test: Callable[[BaseException], bool]) -> bool:
-    """Whether a test holds for an error; of a group, for all that is in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_all(each, test) for each in error.exceptions)
-    return test(error)
-
-
-def _came_from_superseded(error: BaseException) -> bool:
-    """Whether it is that error, or was raised from it; not a bug that met it on the way."""
-    following: BaseException | None = error
-    while following is not None and not isinstance(following, SegmentSupersededError):
-        following = following.__cause__
-    return following is not None
 
 
 class Segments:
@@ -335,7 +328,8 @@ class Segments:
             step = self._resume_step
         else:
             raise ResumePointUnknownError(outlook.run_id, place.path)
-        segment = Segment(self._run, outlook, ledger, step, data)
+        about = self._run, outlook, ledger
+        segment = Segment(*about, start_step=step, data=data, max_wait=self._max_wait)
         if outlook.source is not None and place.checkpoint is not None:
             ended_at = ledger.ended_at() if place.checkpoint is outlook.source else step
             segment.resume = ResumePoint(

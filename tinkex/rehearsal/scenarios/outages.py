@@ -173,11 +173,12 @@ def rolled_back_in_silence(seed: int) -> str:
 
         def come_and_go() -> None:
             stage.server.stop()
-            check_holds(stage.events.wait_for("detected"), "the outage was noticed")
+            check_holds(stage.events.wait_for("paused"), "the outage was noticed")
             stage.server.roll_back(play.run.run_id)
             stage.server.start()
 
         lost = _lost_in(play, come_and_go)
+        check_equal("proofs", len(stage.events.named("rolled_back")), 1)
         causes = [event.cause for event in stage.events.named("detected")]
         check_equal("causes", causes, ["rolled_back"])
         return f"noticed without a flag and without an error; {lost} steps trained again, exact"

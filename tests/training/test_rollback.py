@@ -1,0 +1,408 @@
+"""After an outage the weights are compared with those of the saves; until then requests wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from support.outages import Listener, Site, Weights, heard
+from support.recorder import PATIENCE
+from support.world import RUN, weights
+
+from tinkex import signals
+from tinkex.errors import SegmentSupersededError
+from tinkex.training import outages
+
+
+@pytest.fixture
+def listener(monkeypatch):
+    monkeypatch.setattr(outages, "LOOK_EVERY", 0.01)
+    made = Listener()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def elsewhere():
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def train(segment, steps, *, save=None):
+    """Train steps, and save at the end."""
+    for number in range(steps):
+        segment.client.forward_backward([number]).result()
+        segment.client.optim_step().result()
+    if save is not None:
+        segment.save_state(save, step=steps)
+
+
+def saved_and_trained(segment):
+    """Two saves and a step more: at 2, at 4, 5 updates."""
+    for step in segment.steps(5):
+        train(segment, 1)
+        if step in (1, 3):
+            segment.save_state(f"at-{step + 1}", step=step + 1)
+
+
+@pytest.mark.parametrize("on_doubt", ["recover", "ignore"])
+@pytest.mark.parametrize("back_at", ["at-4", "at-2", None])
+def test_weights_that_are_back_at_an_older_state_are_told_of_and_restored(
+    bench, listener, back_at, on_doubt
+):
+    site = Site(bench, listener, Weights(), on_doubt=on_doubt)
+    told = []
+    with signals.subscribe(
+        lambda _, event: told.append(event), "detected", "rolled_back", sender=site.monitor
+    ):
+        segments = site.run.segments()
+        with next(segments) as segment:
+            saved_and_trained(segment)
+            site.go_down()
+            site.client.updates = site.client.saved.get(back_at, 0)
+            site.come_back()
+            train(segment, 1)
+        resumed = next(segments)
+
+    assert (resumed.start_step, site.service.created) == (4, [(weights("at-4"), True)])
+    bench.told.wait_for("completed", RUN)
+    detected, rolled_back = told
+    assert (detected.name, detected.cause, rolled_back.name) == (
+        "detected",
+        "rolled_back",
+        "rolled_back",
+    )
+    path = rolled_back.checkpoint and rolled_back.checkpoint.tinker_path
+    assert path == (back_at and weights(back_at))
+    assert "log-probabilities" in rolled_back.evidence
+    assert rolled_back.run_id == RUN
+
+
+def test_weights_that_are_what_they_were_go_on_in_place(bench, listener, elsewhere):
+    site = Site(bench, listener, Weights())
+
+    with next(site.run.segments()) as segment:
+        saved_and_trained(segment)
+        site.go_down()
+        calls = len(site.client.calls)
+        waiting = elsewhere.submit(train, segment, 1)
+        assert [name for name, _ in site.client.calls[calls:]] == []
+        site.come_back()
+        waiting.result(PATIENCE)
+        assert site.client.updates == 6
+        segment.save_state("end", step=6)
+
+    names = [name for name, _ in site.client.calls[calls:]]
+    # The newest batch is asked for twice, for the noise.
+    assert names == [*["forward"] * 4, "forward_backward", "optim_step", "save_state"]
+    assert site.service.created == []
+    assert "detected" not in bench.told.names_of(RUN)
+
+
+def test_a_state_that_was_saved_and_not_left_may_be_there_still(bench, listener):
+    site = Site(bench, listener, Weights())
+
+    with next(site.run.segments()) as segment:
+        train(segment, 2, save="at-2")
+        segment.client.forward([7]).result()
+        site.go_down()
+        site.come_back()
+        train(segment, 1, save="at-3")
+
+    assert site.service.created == []
+
+
+def test_a_state_that_was_saved_and_is_another_one_now_is_restored(bench, listener):
+    site = Site(bench, listener, Weights())
+    segments = site.run.segments()
+
+    with next(segments) as segment:
+        train(segment, 2, save="at-2")
+        segment.client.forward([7]).result()
+        site.go_down()
+        site.client.updates = 1
+        site.come_back()
+        train(segment, 1)
+
+    assert next(segments).start_step == 2
+
+
+class Silent(Weights):
+    """A client whose `optim_step` is never answered once it is told so."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_silent = False
+
+    def optim_step(self, params=None):
+        answer = super().optim_step(params)
+        return Future() if self.is_silent else answer
+
+
+def in_flight(site, segment):
+    site.client.is_silent = True
+    segment.client.optim_step()
+    site.client.is_silent = False
+
+
+def gradient_left(site, segment):
+    segment.client.forward_backward([9]).result()
+
+
+def no_batch(site, segment):
+    segment.save_state("at-5", step=5)
+    segment.client.optim_step().result()
+
+
+def refused(site, segment):
+    def forward(*_):
+        raise RuntimeError("forward is not served")
+
+    site.client.forward = forward
+
+
+def other_output(site, segment):
+    site.client.forward = site.client.save_state
+
+
+@pytest.mark.parametrize("on_doubt", ["recover", "warn", "ignore"])
+@pytest.mark.parametrize("why", [in_flight, gradient_left, no_batch, refused, other_output])
+def test_what_cannot_be_proved_is_a_doubt(bench, listener, caplog, why, on_doubt):
+    caplog.set_level(logging.WARNING, "tinkex")
+    site = Site(bench, listener, Silent(), on_doubt=on_doubt)
+    segments = site.run.segments()
+
+    with next(segments) as segment:
+        saved_and_trained(segment)
+        why(site, segment)
+        site.go_down()
+        site.come_back()
+        segment.client.optim_step().result()
+    is_restored = on_doubt == "recover"
+    assert next(segments, None) is None or is_restored
+
+    newest = "at-5" if why is no_batch else "at-4"
+    assert site.service.created == ([(weights(newest), True)] if is_restored else [])
+    warned = [each for each in caplog.records if each.getMessage().startswith(f"run {RUN}: its")]
+    assert len(warned) == (on_doubt != "ignore")
+    assert "rolled_back" not in bench.told.names_of(RUN)
+
+
+def test_a_check_that_takes_too_long_is_a_doubt(bench, listener):
+    site = Site(bench, listener, Weights(), confirm_within=0.05)
+    segments = site.run.segments()
+
+    with next(segments) as segment:
+        saved_and_trained(segment)
+        never = Future()
+        site.client.forward = lambda *_: never
+        site.go_down()
+        site.come_back()
+        train(segment, 1)
+
+    assert next(segments).start_step == 4
+    never.set_result(None)
+
+
+def test_a_healthy_run_is_not_exhausted_by_a_doubt(bench, listener, caplog):
+    caplog.set_level(logging.WARNING, "tinkex")
+    site = Site(bench, listener, max_incidents=1)
+    segments = site.run.segments()
+    for number in range(2):
+        with next(segments) as segment:
+            segment.save_state(f"a{number}", step=number)
+            segment.client.optim_step().result()
+            site.go_down()
+            site.come_back()
+            segment.client.optim_step().result()
+
+    assert len(site.service.created) == 1
+    assert site.run.state == "healthy"
+    assert "recovered too often" in caplog.text
+
+
+# Requests that wait
+
+
+def test_requests_that_wait_go_in_the_order_of_the_calls(bench, listener):
+    site = Site(bench, listener, Weights())
+
+    async def loop():
+        async with await anext(aiter(site.run.segments())) as segment:
+            train(segment, 1, save="at-1")
+            await segment.client.forward([1])
+            site.go_down()
+            futures = [
+                segment.client.forward_backward(["one"]),
+                segment.client.optim_step("two"),
+            ]
+            three = asyncio.ensure_future(segment.client.forward_backward_async(["three"]))
+            await asyncio.sleep(0)
+            four = segment.client.optim_step("four")
+            saved = segment.save_state_async("at-3", step=3)
+            calls = len(site.client.calls)
+            site.come_back()
+            for future in (*futures, await three, four):
+                await future
+            await saved
+            return site.client.calls[calls:]
+
+    calls = asyncio.run(loop())
+    sent = [call for call in calls if call[0] != "forward"]
+    assert sent == [
+        ("forward_backward", ["one"]),
+        ("optim_step", "two"),
+        ("forward_backward", ["three"]),
+        ("optim_step", "four"),
+        ("save_state", "at-3"),
+    ]
+    assert site.service.created == []
+
+
+def test_a_recovery_ends_the_requests_that_wait(bench, listener, elsewhere):
+    site = Site(bench, listener, Weights())
+    segments = site.run.segments()
+    with next(segments) as segment:
+        saved_and_trained(segment)
+        site.go_down()
+        waiting = [elsewhere.submit(segment.client.optim_step) for _ in range(3)]
+        site.client.updates = 4
+        site.come_back()
+        errors = [each.exception(PATIENCE) for each in waiting]
+
+    assert [type(each) for each in errors] == [SegmentSupersededError] * 3
+    assert site.client.updates == 4
+
+
+def test_a_request_waits_no_longer_than_the_loop_allows(bench, listener):
+    site = Site(bench, listener, Weights())
+
+    with next(site.run.segments(max_wait=0.0)) as segment:
+        train(segment, 1, save="at-1")
+        site.go_down()
+        with pytest.raises(TimeoutError, match="its server was down"):
+            segment.client.optim_step()
+
+    assert site.client.updates == 1
+
+
+def test_stopping_the_monitor_lets_the_requests_go(bench, listener, elsewhere):
+    site = Site(bench, listener, Weights())
+
+    with next(site.run.segments()) as segment:
+        site.go_down()
+        waiting = elsewhere.submit(segment.client.optim_step)
+        site.monitor.stop()
+        waiting.result(PATIENCE)
+
+
+class SlowSaves(Weights):
+    """A client whose saves are answered when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.answer = None
+
+    def save_state(self, name, user_metadata=None):
+        done = super().save_state(name, user_metadata)
+        if name != "late":
+            return done
+        self.answer = Future()
+        self.answered = done
+        return self.answer
+
+
+@pytest.mark.parametrize("on_doubt", ["recover", "ignore"])
+def test_a_save_that_an_outage_met_counts_only_if_all_is_well(bench, listener, elsewhere, on_doubt):
+    site = Site(bench, listener, SlowSaves(), on_doubt=on_doubt)
+    segments = site.run.segments()
+
+    with next(segments) as segment:
+        saved_and_trained(segment)
+        saving = elsewhere.submit(segment.save_state, "late", step=5)
+        while site.client.answer is None:
+            pass
+        site.go_down()
+        site.client.answer.set_result(site.client.answered.result())
+        with heard("its server was down") as settled:
+            logging.getLogger("tinkex").setLevel(logging.INFO)
+            site.come_back()
+            assert settled.wait(PATIENCE)
+        saving.exception(PATIENCE)
+        steps = {each.step for each in site.run.plan().candidates}
+
+    assert steps == ({2, 4} if on_doubt == "recover" else {2, 4, 5})
+
+
+def test_polls_that_fail_twice_in_a_row_are_an_outage(bench, listener):
+    site = Site(bench, listener, Weights(), poll_interval=0.05)
+    segments = site.run.segments()
+
+    with next(segments) as segment:
+        saved_and_trained(segment)
+        with heard("requests of its runs wait") as noticed:
+            site.rest.is_up = False
+            assert noticed.wait(PATIENCE)
+        site.client.updates = 4
+        site.rest.is_up = True
+        train(segment, 1)
+
+    assert next(segments).start_step == 4
+    assert site.run.lineage[0].cause == "rolled_back"
+
+
+def test_of_each_run_few_batches_are_kept(bench, listener):
+    site = Site(bench, listener, Weights(), fallback_checkpoints=1)
+
+    with next(site.run.segments()) as segment:
+        for step in segment.steps(8):
+            train(segment, 1)
+            segment.save_state(f"at-{step + 1}", step=step + 1)
+        segment.client.forward([8]).result()
+        site.go_down()
+        calls = len(site.client.calls)
+        site.come_back()
+        train(segment, 1)
+        segment.save_state("end", step=9)
+
+    asked = [batch for name, batch in site.client.calls[calls:] if name == "forward"]
+    assert asked == [[8], [8], [0], [0]]
+    assert site.service.created == []
+
+
+def test_a_list_that_the_loop_fills_again_is_kept_as_it_was(bench, listener):
+    site, batch = Site(bench, listener, Weights()), []
+
+    with next(site.run.segments()) as segment:
+        for step in segment.steps(3):
+            batch[:] = [step]
+            segment.client.forward_backward(batch).result()
+            segment.client.optim_step().result()
+        site.go_down()
+        calls = len(site.client.calls)
+        site.come_back()
+        segment.save_state("end", step=3)
+
+    assert site.client.calls[calls:][0] == ("forward", [0])
+
+
+def test_other_runs_of_the_server_are_looked_at_too(bench, listener):
+    site = Site(bench, listener, Weights())
+    other = Weights("other:train:0")
+    run = site.monitor.monitor_run(other.model_id, site.service, client=other)
+    mine, others = site.run.segments(), run.segments()
+
+    with next(mine) as one, next(others) as two:
+        saved_and_trained(one)
+        saved_and_trained(two)
+        site.go_down()
+        other.updates = 2
+        site.come_back()
+        train(one, 1)
+        one.save_state("end", step=6)
+        with pytest.raises(SegmentSupersededError):
+            train(two, 1)
+
+    assert site.run.run_id == RUN
