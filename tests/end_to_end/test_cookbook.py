@@ -196,7 +196,7 @@ def loop(request, guide, tmp_path):
 
     def around(run, before=nothing, ahead=1):
         config = config_of(tmp_path, before=before, submit_ahead=ahead)
-        asyncio.run(guide.fit(run, config, SAVE_EVERY))
+        asyncio.run(guide.fit(run, config, save_every=SAVE_EVERY))
 
     def own(run, before=nothing, ahead=1):
         options = {"epochs": EPOCHS, "rate": RATE, "save_every": SAVE_EVERY, "ahead": ahead}
@@ -254,6 +254,21 @@ def test_what_is_done_is_not_trained_again(stage, expected, loop):
     loop(run)
 
     assert history(stage.server, run.run_id) == expected
+    assert len(stage.server.steps()) == TOTAL
+
+
+def test_a_new_process_goes_on_where_the_one_before_was(tmp_path, stage, expected, guide):
+    names = {**vars(guide), "config": config_of(tmp_path, before=Once(9, interrupt))}
+    # The guide saves every 20 steps; here that is too seldom.
+    begin = SNIPPETS[1].replace("save_every=20", f"save_every={SAVE_EVERY}")
+    begin = begin.replace("lora_rank)", f"lora_rank, seed={SEED})")
+
+    with pytest.raises(KeyboardInterrupt):
+        exec(compile(begin, str(PAGE), "exec"), names)
+    exec(compile(begin, str(PAGE), "exec"), names)
+
+    assert history(stage.server, names["run"].run_id) == expected
+    assert names["start_step"] == 8
 
 
 def test_the_snippet_that_begins_it_all_runs(tmp_path, stage, guide):
