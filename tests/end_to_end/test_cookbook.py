@@ -283,6 +283,19 @@ def test_a_new_process_goes_on_where_the_one_before_was(tmp_path, stage, expecte
     assert names["start_step"] == 8
 
 
+def test_the_with_may_be_run_again(tmp_path, stage, expected, guide):
+    names = {**vars(guide), "config": config_of(tmp_path, before=Once(9, interrupt))}
+    begin = SNIPPETS[1].replace("save_every=20", f"save_every={SAVE_EVERY}")
+    begin = begin.replace("lora_rank)", f"lora_rank, seed={SEED})")
+    stage.server.corrupt_at(None, 6)
+
+    with pytest.raises(KeyboardInterrupt):
+        exec(compile(begin, str(PAGE), "exec"), names)
+    exec(compile(begin[begin.index("with ") :], str(PAGE), "exec"), names)
+
+    assert history(stage.server, names["run"].run_id) == expected
+
+
 def test_the_snippet_that_begins_it_all_runs(tmp_path, stage, guide):
     names = {**vars(guide), "config": config_of(tmp_path)}
 
