@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -98,9 +97,8 @@ class Requests:
         return self._run.race(self._run_id, self._run.races.call(function)).result()
 
     async def _awaited(self, answer: Awaitable[Any], effect: Effect, mark: Mark | None) -> Any:
-        # A task of its own: cancelling the caller's must not cancel the request.
-        task = asyncio.ensure_future(answer)
-        raced = self.race(self._run.races.of_task(task), effect, mark)
+        # Cancelling the caller's task must not cancel the request.
+        raced = self.race(self._run.races.of_awaitable(answer), effect, mark)
         return self.wrap(await raced, effect, mark)
 
     def _saved(self, effect: Effect, mark: Mark | None, answer: Any) -> None:
