@@ -10,7 +10,7 @@ any more refuses it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ..config import Config
 from ..signals import (
@@ -52,6 +52,7 @@ class PollFailed(NamedTuple):
 
 #: What a poll brought; a run that is not polled any more refuses it.
 Polled = Seen | Flagged | PollFailed
+POLLED = frozenset(get_args(Polled))
 
 
 # Recoveries
@@ -105,6 +106,7 @@ class Recovered(NamedTuple):
 
 #: A step of an incident; the run refuses it where it has none.
 RecoveryChange = AttemptStep | AttemptFailed | GaveUp | Recovered
+STEPS = frozenset(get_args(RecoveryChange))
 
 
 class Orphaned(NamedTuple):

@@ -110,6 +110,8 @@ class Races:
 
     def moved(self, record: Record) -> None:
         """The run's state or client is another one now."""
+        if record not in self._open:
+            return  # and what is begun from here on looks at the state itself
         with self._lock:
             over = [r for r in self._open.get(record, ()) if is_superseded(record, r.run_id)]
         if over:
