@@ -43,6 +43,9 @@ MAY_IMPORT["__main__"] = {"cli"}
 ROOMS = 9
 LINES = 350
 
+#: Each function has at most so many lines beside its docstring.
+FUNCTION_LINES = 45
+
 #: What needs an extra.
 EXTRAS = {"tinker", "starlette", "uvicorn", "numpy", "httpx", "pyqwest", "pydantic"}
 
@@ -144,6 +147,21 @@ def test_a_wing_has_few_rooms_and_no_module_is_long():
 
     assert {wing: count for wing, count in rooms.items() if count > ROOMS} == {}
     assert {m.name: len(m.lines) for m in MODULES if len(m.lines) > LINES} == {}
+
+
+def length(function):
+    """A function's lines, without its docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        told = function.body[0]
+        lines -= told.end_lineno - told.lineno + 1
+    return lines
+
+
+def test_no_function_is_long():
+    found = [(m.name, each.name, length(each)) for m in MODULES for each in m.nodes(*FUNCTION)]
+
+    assert [each for each in found if each[2] > FUNCTION_LINES] == []
 
 
 def written(module):

@@ -15,6 +15,7 @@ from .ports import RestModule, RestPort, ServiceModule
 from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
 from .recovery.executor import RecoveryExecutor
+from .recovery.incident import Owner
 from .runs.ledger import Ledger
 from .runs.record import Record
 from .runs.run_map import RunMap
@@ -76,56 +77,14 @@ class Parts:
         bound = min(20.0, max(5.0, policy.poll_interval))
         polls, self.rest = self._rest_ports(rest_module, poll_workers, bound)
         self._dispatcher = executor.dispatcher
-        self.owner = executor.owner_for(
-            publisher=self.publisher,
-            waits=self.waits,
-            clock=self.clock,
-            rest=self.rest,
-            services=default_services if service_client_module is None else service_client_module,
-            runs_of=self.runs.of_account,
-        )
+        self.owner = self._owner_for(executor, service_client_module)
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
-        self.detection = Detection(
-            self.runs,
-            self.owner.holds,
-            self.controller,
-            on_silence=self._poll_failed,
-        )
-        self.sweeper = Sweeper(
-            polls,
-            self.clock,
-            workers=poll_workers,
-            bound=bound,
-            detection=self.detection,
-            on_end=on_sweep_end,
-            notify=self.waits.notify,
-        )
-        self.confirmation = Confirmation(
-            policy,
-            self.runs,
-            clock=self.clock,
-            waits=self.waits,
-            sweeper=self.sweeper,
-            controller=self.controller,
-            races=self.races,
-        )
+        self.detection = Detection(self.runs, self.owner.holds, self.controller, self._poll_failed)
+        self.sweeper = self._sweeper_for(polls, poll_workers, bound, on_sweep_end)
+        self.confirmation = self._confirmation_for(policy)
+        self.outages = self._outages_for(policy)
         self._ledgers: dict[str, Ledger] = {}
-        self.outages = Outages(
-            policy,
-            runs=self.runs,
-            clock=self.clock,
-            waits=self.waits,
-            races=self.races,
-            sweeper=self.sweeper,
-            controller=self.controller,
-            holds=self.owner.holds,
-        )
-        self._joins += (self.sweeper.join, self.publisher.join, self.outages.join)
-        self._close += (self.races.close, self.outages.close)
-        for pool in (results, executor if owns_executor else None):
-            if pool is not None:
-                self._close.append(partial(pool.shutdown, wait=False))
-                self._joins.append(pool.join)
+        self._end_with_monitor(results, executor if owns_executor else None)
 
     def _rest_ports(
         self, module: RestModule | None, workers: int, bound: float
@@ -140,6 +99,61 @@ class Parts:
 
     def _poll_failed(self, record: Record, error: BaseException) -> None:
         self.outages.poll_failed(record, error)
+
+    def _owner_for(self, executor: RecoveryExecutor, module: ServiceModule | None) -> Owner:
+        return executor.owner_for(
+            publisher=self.publisher,
+            waits=self.waits,
+            clock=self.clock,
+            rest=self.rest,
+            services=default_services if module is None else module,
+            runs_of=self.runs.of_account,
+        )
+
+    def _sweeper_for(
+        self, polls: RestPort, workers: int, bound: float, on_end: Callable[[Swept], None]
+    ) -> Sweeper:
+        return Sweeper(
+            polls,
+            self.clock,
+            workers=workers,
+            bound=bound,
+            detection=self.detection,
+            on_end=on_end,
+            notify=self.waits.notify,
+        )
+
+    def _confirmation_for(self, policy: Policy) -> Confirmation:
+        return Confirmation(
+            policy,
+            self.runs,
+            clock=self.clock,
+            waits=self.waits,
+            sweeper=self.sweeper,
+            controller=self.controller,
+            races=self.races,
+        )
+
+    def _outages_for(self, policy: Policy) -> Outages:
+        return Outages(
+            policy,
+            runs=self.runs,
+            clock=self.clock,
+            waits=self.waits,
+            races=self.races,
+            sweeper=self.sweeper,
+            controller=self.controller,
+            holds=self.owner.holds,
+        )
+
+    def _end_with_monitor(self, *pools: DaemonPool | RecoveryExecutor | None) -> None:
+        """Have what is made by now end with the monitor, the pools that are its own last."""
+        self._joins += (self.sweeper.join, self.publisher.join, self.outages.join)
+        self._close += (self.races.close, self.outages.close)
+        for pool in pools:
+            if pool is not None:
+                self._close.append(partial(pool.shutdown, wait=False))
+                self._joins.append(pool.join)
 
     def loop(self, record: Record) -> Loop:
         """A run as its training loop sees it."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -103,7 +102,8 @@ class Event:
     time: datetime
 
     def __init_subclass__(cls) -> None:
-        cls.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+        words = (f"_{each}" if each.isupper() else each for each in cls.__name__)
+        cls.name = "".join(words).removeprefix("_").lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

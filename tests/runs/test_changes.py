@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import fields
 from datetime import UTC, datetime
+from typing import get_args
 
 import pytest
 from support.real_threads import path_of
@@ -42,16 +43,15 @@ MOMENT = apply.Moment(NOW, 0.0, Policy(enabled=True))
 
 
 def test_a_change_cannot_be_changed():
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         seen().run_id = "another"
 
 
 def test_every_kind_of_change_can_be_applied():
     named = [each for each in vars(changes).values() if isinstance(each, type)]
-    kinds = {each for each in named if issubclass(each, changes.Change)}
-    bases = {base for kind in kinds for base in kind.__mro__[1:]}
+    kinds = {each for each in named if each.__module__ == changes.__name__}
 
-    assert kinds - bases == set(apply.APPLIED_BY)
+    assert kinds == set(get_args(changes.Change)) == set(apply.APPLIED_BY)
 
 
 def test_a_change_of_a_generation_that_is_not_live_is_refused_and_changes_nothing():

@@ -65,9 +65,9 @@ def test_weights_that_are_back_at_an_older_state_are_told_of_and_restored(
             site.come_back()
             train(segment, 1)
         resumed = next(segments)
+        bench.told.wait_for("completed", RUN)
 
     assert (resumed.start_step, site.service.created) == (4, [(weights("at-4"), True)])
-    bench.told.wait_for("completed", RUN)
     detected, rolled_back = told
     assert (detected.name, detected.cause, rolled_back.name) == (
         "detected",

@@ -23,7 +23,7 @@ PAGE_COST = 2
 LEARN_EVERY = 3600.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class AccountView:
     """What sweeps have learnt of an account. Guarded by the sweeper's lock.
 

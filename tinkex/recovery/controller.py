@@ -137,7 +137,7 @@ class Controller:
 
     # What an incident tells, and what ends it
 
-    def _take(self, record: Record, change: Change, publish: bool) -> Result:
+    def _take(self, record: Record, change: Change | Dropped, publish: bool) -> Result:
         """Apply a change of an incident; `None` where its result is not wanted any more."""
         if isinstance(change, Dropped):
             if record.run_id == change.run_id and record.state.is_pending:

@@ -35,7 +35,7 @@ from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
 from .dispatcher import JOIN_GRACE, Dispatcher
 from .holds import Holds
-from .incident import Owner
+from .incident import Dropped, Owner
 
 
 class RecoveryExecutor:
@@ -149,7 +149,7 @@ class RecoveryExecutor:
         listener = partial(self._publish, run_id, checked)
         return self.dispatcher.begin(request, checked_metadata(metadata), owner, listener).future
 
-    def _publish(self, run_id: str, policy: Policy, change: Change, _: bool) -> Result:
+    def _publish(self, run_id: str, policy: Policy, change: Change | Dropped, _: bool) -> Result:
         if not isinstance(change, RecoveryChange):
             return None
         notices = notices_of(change, policy)

@@ -36,7 +36,7 @@ class Breaker(StrEnum):
     HALF_OPEN = "half-open"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Hold:
     """A reason for which an account is held.
 
@@ -48,7 +48,7 @@ class _Hold:
     polls_fail: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Account(Generic[T]):
     """One account: its holds by reason, who waits, and when a poll last succeeded.
 

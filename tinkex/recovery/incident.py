@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..config import Config
 from ..policy import Specific
@@ -26,14 +26,16 @@ E = TypeVar(
     "E", bound=Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
 )
 
+
+class Dropped(NamedTuple):
+    """The owner of the incident ended it. Only told to those that joined it."""
+
+    run_id: str
+
+
 #: Takes a change of an incident and returns what it gives rise to, `None` where it is refused.
 #: Publishes that where the second argument says so.
-Listener = Callable[[Change, bool], Result]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped(Change):
-    """The owner of the incident ended it. Only told to those that joined it."""
+Listener = Callable[[Change | Dropped, bool], Result]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, in_words
@@ -146,8 +145,7 @@ def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> 
     is_held = incident.owner.holds.breaker(incident.account) is not Breaker.CLOSED
     if is_held and failure.kind in _MAY_BE_A_REFUSAL:
         failure = Failure(kind=Kind.ACCOUNT)
-    incident.tally = replace(
-        incident.tally.after(failure),
+    incident.tally = incident.tally.after(failure)._replace(
         rungs_left=report.rungs_left,
         with_optimizer=incident.with_optimizer,
         elapsed=incident.elapsed(),

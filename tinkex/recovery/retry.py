@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import tenacity
 
@@ -32,16 +31,14 @@ class Action(StrEnum):
     GIVE_UP = "give_up"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """An action, and the seconds until the next attempt at the earliest."""
 
     action: Action
     delay: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class Tally(NamedTuple):
     """What counts within an incident.
 
     `tries` are the counted failures on the present checkpoint, `waits` the uncounted ones in
@@ -61,12 +58,12 @@ class Tally:
     def after(self, failure: Failure) -> Tally:
         """The tally with one more failure counted."""
         if failure.kind is Kind.PATIENCE:
-            return replace(self, waits=self.waits + 1)
+            return self._replace(waits=self.waits + 1)
         if failure.kind is Kind.CHECKPOINT:
-            return replace(self, tries=0, waits=0)
+            return self._replace(tries=0, waits=0)
         if failure.kind is Kind.ACCOUNT:
             return self
-        return replace(self, tries=self.tries + 1, waits=0)
+        return self._replace(tries=self.tries + 1, waits=0)
 
 
 def decide(policy: Policy, failure: Failure, tally: Tally, error: BaseException) -> Decision:

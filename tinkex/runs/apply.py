@@ -53,8 +53,8 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
     """
     is_refused = (
         change.run_id not in (None, record.run_id)
-        or (isinstance(change, changes.Polled) and not record.state.is_polled)
-        or (isinstance(change, changes.RecoveryChange) and not record.state.is_pending)
+        or (type(change) in changes.POLLED and not record.state.is_polled)
+        or (type(change) in changes.STEPS and not record.state.is_pending)
     )
     return None if is_refused else APPLIED_BY[type(change)](record, change, moment)
 

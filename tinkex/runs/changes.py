@@ -2,13 +2,15 @@
 
 A change holds all that happened, so that a record of changes needs nothing else. The steps of a
 recovery are the events that they are published as, with what beside them is kept.
+
+`run_id` is the generation that a change is about, `None` whichever is live; one that is not live
+any more refuses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 from ..config import Config
 from ..signals import (
@@ -24,54 +26,40 @@ from ..signals import (
 from ..types import Checkpoint, TrainingRun
 from .checkpoints import Cursor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """A change of a run.
-
-    `run_id` is the generation that it is about, `None` whichever is live; one that is not live
-    any more refuses it.
-    """
-
-    run_id: str | None = None
-
-
 # Polls
 
 
-class Polled(Change):
-    """What a poll brought; a run that is not polled any more refuses it."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen(Polled):
+class Seen(NamedTuple):
     """A poll found the run healthy."""
 
     run: TrainingRun
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flagged(Polled):
+class Flagged(NamedTuple):
     """A poll found the run corrupted; an incident begins."""
 
     run: TrainingRun
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollFailed(Polled):
+class PollFailed(NamedTuple):
     """A poll of the run failed; `is_miss`: it is this run that cannot be found."""
 
     error: BaseException
     is_miss: bool
+    run_id: str | None = None
+
+
+#: What a poll brought; a run that is not polled any more refuses it.
+Polled = Seen | Flagged | PollFailed
+POLLED = frozenset(get_args(Polled))
 
 
 # Recoveries
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requested(Change):
+class Requested(NamedTuple):
     """An incident begins without the server's flag.
 
     `error` is what the training loop met, if that is why, `proof` what was found of its weights.
@@ -81,63 +69,60 @@ class Requested(Change):
     cause: Cause
     error: BaseException | None = None
     proof: RolledBack | None = None
+    run_id: str | None = None
 
 
-class RecoveryChange(Change):
-    """A step of an incident; the run refuses it where it has none."""
-
-    __slots__ = ()
-
-    event: Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStep(RecoveryChange):
+class AttemptStep(NamedTuple):
     """An attempt is about to be submitted, has chosen a checkpoint, or has a client."""
 
     event: Started | CheckpointSelected | ClientCreated
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed(RecoveryChange):
+class AttemptFailed(NamedTuple):
     """An attempt failed; the next one follows, or waits until its account works (`is_held`)."""
 
     event: Failed
     checkpoint: Checkpoint | None
     is_held: bool = False
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaveUp(RecoveryChange):
+class GaveUp(NamedTuple):
     """No attempt is left. `failed` is the last one, `history` tells each of them in a line."""
 
     event: Exhausted
     failed: Failed | None = None
     history: tuple[str, ...] = ()
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered(RecoveryChange):
+class Recovered(NamedTuple):
     """The new client carries the run on. `broken` are the paths that did not load."""
 
     event: Completed
     with_optimizer: bool
     broken: frozenset[str]
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphaned(Change):
+#: A step of an incident; the run refuses it where it has none.
+RecoveryChange = AttemptStep | AttemptFailed | GaveUp | Recovered
+STEPS = frozenset(get_args(RecoveryChange))
+
+
+class Orphaned(NamedTuple):
     """An attempt to recover the generation `of` left a run behind that is not used."""
 
     of: str
     successor_id: str
+    run_id: str | None = None
 
 
 # Commands
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Updated(Change):
+class Updated(NamedTuple):
     """`monitor_run` was called again: an exhausted run begins anew, with its budget given back.
 
     `client` is `None` where it is not of the live run.
@@ -147,48 +132,65 @@ class Updated(Change):
     config: Config | None
     metadata: Mapping[str, Any]
     client: Any
+    run_id: str | None = None
 
 
-class Stopped(Change):
+class Stopped(NamedTuple):
     """The run is not monitored any more."""
 
-    __slots__ = ()
+    run_id: str | None = None
 
 
 # The training loop
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorNoted(Change):
+class ErrorNoted(NamedTuple):
     """What the training loop met, for the incident that may follow; `None` takes it back."""
 
     error: BaseException | None
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopBegan(Change):
+class LoopBegan(NamedTuple):
     """A training loop began; `has_resume_step`: it knows the step of any checkpoint."""
 
     has_resume_step: bool
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaveBegan(Change):
+class SaveBegan(NamedTuple):
     """A checkpoint is being saved under this path: what was known of the path is over."""
 
     path: str
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Withdrawn(Change):
+class Withdrawn(NamedTuple):
     """A checkpoint lacks a request that failed before it was saved: it is not restored."""
 
     path: str
+    run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved(Change):
+class Saved(NamedTuple):
     """A checkpoint was saved, or recorded by the caller."""
 
     checkpoint: Checkpoint
     cursor: Cursor
+    run_id: str | None = None
+
+
+#: Any change of a run.
+Change = (
+    Polled
+    | RecoveryChange
+    | Requested
+    | Orphaned
+    | Updated
+    | Stopped
+    | ErrorNoted
+    | LoopBegan
+    | SaveBegan
+    | Withdrawn
+    | Saved
+)

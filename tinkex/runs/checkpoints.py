@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..policy import Policy, Specific
 from ..types import Checkpoint, TinkerPath
@@ -18,8 +18,7 @@ DATA_KEY = "tinkex_data"
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(NamedTuple):
     """Where a training loop stood when a checkpoint was saved.
 
     `step` is the next step to run, `data` any JSON value for the position in the data.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..types import Checkpoint
 from .checkpoints import Cursor
@@ -47,8 +46,7 @@ def effect_of(method: str) -> Effect:
     return next(known, Effect.GRADIENT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """A state of a run for which it is known where the loop stands.
 
     `checkpoint` holds that state, `None` at the beginning of the first run; `cursor` is what the
@@ -64,8 +62,7 @@ class Place:
         return None if self.checkpoint is None else self.checkpoint.tinker_path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(NamedTuple):
     """A position in a run's submissions: how many, how many updates, whether a gradient is left."""
 
     run_id: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..signals import (
     Completed,
@@ -40,8 +40,7 @@ _LEVELS: dict[type[Event], int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call of a policy's callback, to be made after the events queued before it."""
 
     function: Callable[..., object]

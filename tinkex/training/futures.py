@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SegmentSupersededError
 from ..runs.record import Record
 from ..runs.state import RunState
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.waits import Waits
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +80,13 @@ class Races:
         """
         return self.call(partial(function, *args)).result()
 
-    def of_task(self, task: asyncio.Task[Any] | asyncio.Future[Any]) -> Future[Any]:
-        """A future of what a task on the calling event loop comes to."""
+    def of_awaitable(self, awaitable: Awaitable[Any]) -> Future[Any]:
+        """A future of what an awaitable comes to, which the calling event loop runs.
+
+        It is a task of its own there: cancelling the caller's does not cancel it.
+        """
+        import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
+
         done: Future[Any] = Future()
         done.set_running_or_notify_cancel()
 
@@ -91,7 +98,7 @@ class Races:
             else:
                 done.set_result(ended.result())
 
-        task.add_done_callback(came)
+        asyncio.ensure_future(awaitable).add_done_callback(came)
         return done
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
@@ -108,6 +115,8 @@ class Races:
 
     def moved(self, record: Record) -> None:
         """The run's state or client is another one now."""
+        if record not in self._open:
+            return  # and what is begun from here on looks at the state itself
         with self._lock:
             over = [r for r in self._open.get(record, ()) if is_superseded(record, r.run_id)]
         if over:
@@ -185,15 +194,17 @@ class RacedFuture:
 
     async def result_async(self, timeout: float | None = None) -> Any:
         """Wait as `result` does, on an event loop."""
+        import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
+
         async with asyncio.timeout(timeout):
-            return await asyncio.wrap_future(self._done)
+            return await on_loop(self._done)
 
     async def coroutine(self) -> Any:
         """The future as a coroutine."""
         return await self
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return asyncio.wrap_future(self._done).__await__()
+        return on_loop(self._done).__await__()
 
     def __getattr__(self, name: str) -> Any:
         if name == "_future":  # not made yet: an unpickled or copied one
@@ -234,6 +245,13 @@ class RacedFuture:
         with suppress(Exception):  # done already, by the other of the two
             settle()
         self._waits.notify()
+
+
+def on_loop(future: Future[Any]) -> asyncio.Future[Any]:
+    """A standard future as one of the calling event loop."""
+    import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
+
+    return asyncio.wrap_future(future)
 
 
 def standard(future: Any) -> Future[Any] | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import (
     AlreadyPendingError,
@@ -37,8 +37,7 @@ logger = logging.getLogger(__name__)
 WAIT_LINE_EVERY = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class Outlook(NamedTuple):
     """A consistent look at a run, for a segment that is about to begin.
 
     `source` is the checkpoint that the live generation was made from, `cursor` where the loop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 from collections import deque
@@ -17,7 +16,7 @@ from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.ledger import Effect, Ledger, Mark
 from ..service import is_sdk_error, saved_path
 from .evidence import Batch, Watched
-from .futures import RacedFuture, Told, nothing, standard
+from .futures import RacedFuture, Told, nothing, on_loop, standard
 from .loop import Loop
 
 #: How many errors of a segment's requests are remembered, to know them again.
@@ -112,9 +111,11 @@ class Requests:
         """What a coroutine function of the client returns, called when its turn comes."""
         if not self._has_to_wait():
             return method()
+        import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
+
         loop = asyncio.get_running_loop()
         turn = self._queue(lambda: asyncio.run_coroutine_threadsafe(method(), loop).result())
-        return _result_of(asyncio.wrap_future(turn))
+        return _result_of(on_loop(turn))
 
     def _has_to_wait(self) -> bool:
         return self.watched is not None and (self.watched.is_held or bool(self._waiting))
@@ -204,9 +205,8 @@ class Requests:
         return self._run.race(self._run_id, self._run.races.call(function)).result()
 
     async def _awaited(self, answer: Awaitable[Any], sent: Sent) -> Any:
-        # A task of its own: cancelling the caller's must not cancel the request.
-        task = asyncio.ensure_future(answer)
-        return self.wrap(await self.race(self._run.races.of_task(task), sent), sent)
+        # Cancelling the caller's task must not cancel the request.
+        return self.wrap(await self.race(self._run.races.of_awaitable(answer), sent), sent)
 
     def _came(self, sent: Sent, answer: Any) -> None:
         if callable(getattr(answer, "result", None)):
@@ -259,6 +259,8 @@ async def _result_of(future: Awaitable[Any]) -> Any:
 
 
 def _is_on_event_loop() -> bool:
+    import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:

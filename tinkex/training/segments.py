@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,7 +16,7 @@ from ..runs.changes import LoopBegan
 from ..runs.ledger import Effect, Ledger, Place
 from ..types import Checkpoint
 from .client import SegmentClient
-from .futures import RacedFuture
+from .futures import RacedFuture, on_loop
 from .loop import Loop, Outlook
 from .requests import Requests, Sent, came_from_superseded, is_all
 from .saving import Saving, checked_cursor
@@ -147,8 +146,7 @@ class Segment:
         return self._awaited(saving)
 
     async def _awaited(self, saving: Saving) -> Checkpoint:
-        saved = self._run.races.call(saving.wait)
-        checkpoint: Checkpoint = await asyncio.wrap_future(saved)
+        checkpoint: Checkpoint = await on_loop(self._run.races.call(saving.wait))
         return checkpoint
 
     def _saving(self, name: str, step: int, data: Any, options: dict[str, Any]) -> Saving:
@@ -208,8 +206,10 @@ class Segment:
         traceback: TracebackType | None,
     ) -> bool:
         ended = self._run.races.call(partial(self.__exit__, kind, error, traceback))
+        import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
+
         # A second cancellation must not keep it from its end.
-        return bool(await asyncio.shield(asyncio.wrap_future(ended)))
+        return bool(await asyncio.shield(on_loop(ended)))
 
     def _end(self, *, superseded: bool) -> None:
         """The block ended without an exception."""
@@ -279,7 +279,7 @@ class Segments:
         return self
 
     async def __anext__(self) -> Segment:
-        following: Segment | None = await asyncio.wrap_future(self._run.races.call(self._next))
+        following: Segment | None = await on_loop(self._run.races.call(self._next))
         if following is None:
             raise StopAsyncIteration
         return following
