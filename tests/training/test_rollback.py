@@ -298,6 +298,30 @@ def test_stopping_the_monitor_lets_the_requests_go(bench, listener, elsewhere):
         waiting.result(PATIENCE)
 
 
+@pytest.mark.parametrize("is_back", [True, False])
+def test_a_result_that_comes_in_an_outage_is_not_believed_before_it_is_settled(
+    bench, listener, is_back
+):
+    site, slow = Site(bench, listener, Weights(), on_doubt="ignore"), Future()
+    segments = site.run.segments()
+
+    with next(segments) as segment:
+        saved_and_trained(segment)
+        site.client.sample = lambda: slow
+        answer = segment.client.sample()
+        site.go_down()
+        slow.set_result("of an older state")
+        assert not answer.future().done()
+        site.client.updates -= is_back
+        site.come_back()
+        if is_back:
+            with pytest.raises(SegmentSupersededError):
+                answer.result(PATIENCE)
+        else:
+            assert answer.result(PATIENCE) == "of an older state"
+            segment.save_state("end", step=5)
+
+
 class SlowSaves(Weights):
     """A client whose saves are answered when it is told to."""
 

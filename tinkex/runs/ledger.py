@@ -180,6 +180,11 @@ class Ledger:
         with self._lock:
             return self._pending.get(path)
 
+    def unanswered(self) -> list[str]:
+        """The paths of the saves that are not answered yet."""
+        with self._lock:
+            return [*self._pending]
+
     def place(self, mark: Mark, place: Place) -> None:
         """The loop stated its cursor for the checkpoint that was saved at `mark`."""
         with self._lock:
@@ -335,10 +340,7 @@ _kept: dict[int, tuple[Any, Ledger]] = {}
 
 
 def ledger_of(client: Any, before: Ledger | None = None) -> Ledger:
-    """The ledger of a training client, the same for all monitors of this process.
-
-    `before` is that of the run which the client's run replaced.
-    """
+    """The ledger of a client, for all monitors of this process; `before`: of the run before."""
     with _lock:
         try:
             return _ledgers.setdefault(client, Ledger(before))

@@ -66,8 +66,6 @@ class Watched:
     is_held: bool = False
     #: By how many updates there were before.
     batches: dict[int, Batch] = field(default_factory=dict)
-    #: The saves that were answered while it is held, with what would record them.
-    late: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
     #: When the outage began: the position, and whether a request was unanswered.
     mark: Mark = field(default_factory=lambda: Mark(run_id=""))
     in_flight: bool = False

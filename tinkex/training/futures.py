@@ -47,8 +47,10 @@ class Races:
         self._waits = waits
         self._pool = pool
         self._lock = threading.Lock()
-        # Guarded by _lock: the futures that are not done, of each run.
+        # Guarded by _lock: the futures that are not done, of each run; and of runs whose results
+        # are held back, those that came.
         self._open: dict[Record, set[RacedFuture]] = {}
+        self._held: dict[Record, list[tuple[RacedFuture, Future[Any]]]] = {}
 
     def race(
         self, record: Record, run_id: str, future: Any, on_result: Told, on_error: Told
@@ -67,6 +69,21 @@ class Races:
         if is_superseded(record, run_id):
             raced.end(SegmentSupersededError(run_id))
         return raced
+
+    def hold(self, record: Record) -> None:
+        """Hold back the results of a run, until `release`; errors come at once."""
+        with self._lock:
+            self._held.setdefault(record, [])
+
+    def release(self, record: Record) -> None:
+        """Let the results of a run come, unless it is superseded: then they count for nothing."""
+        with self._lock:
+            held = self._held.pop(record, [])
+        for raced, source in held:
+            if is_superseded(record, raced.run_id):
+                self._forget(record, raced)
+            else:
+                self._came(record, raced, source)
 
     def are_unanswered(self, record: Record) -> bool:
         """Whether a request that changes or saves the run's state has no answer yet."""
@@ -129,12 +146,20 @@ class Races:
         _end_all([r for record, each in listed for r in each if is_superseded(record, r.run_id)])
 
     def _came(self, record: Record, raced: RacedFuture, source: Future[Any]) -> None:
+        is_error = source.cancelled() or source.exception() is not None
+        with self._lock:
+            if record in self._held and not is_error:
+                self._held[record].append((raced, source))
+                return
+        self._forget(record, raced)
+        raced.settle(source)
+
+    def _forget(self, record: Record, raced: RacedFuture) -> None:
         with self._lock:
             waiting = self._open.get(record, set())
             waiting.discard(raced)
             if not waiting:
                 self._open.pop(record, None)
-        raced.settle(source)
 
 
 def _end_all(futures: list[RacedFuture]) -> None:

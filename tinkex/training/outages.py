@@ -112,6 +112,7 @@ class Outages:
                 kept = self.policy.fallback_checkpoints + 1
                 known = Watched(record, run_id, ledger, client, kept)
                 if server.is_down:
+                    self.races.hold(record)
                     known.hold(in_flight=False)
                 server.trained[record] = known
         if thread is not None:
@@ -135,12 +136,12 @@ class Outages:
         """Look no more; let go what is held."""
         with self._lock:
             self._closed.set()
-            for server in self._servers.values():
+            servers = list(self._servers.values())
+            for server in servers:
                 _cut(server.connection)
                 server.woken.set()
-                for watched in server.trained.values():
-                    watched.is_held = False
-        self.waits.notify()
+        for server in servers:
+            self._settled(server)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of what is closed, at most `timeout` seconds each."""
@@ -199,6 +200,7 @@ class Outages:
             server.is_down = True
             trained = list(server.trained.values())
         for watched in trained:
+            self.races.hold(watched.record)
             watched.hold(in_flight=self.races.are_unanswered(watched.record))
         for config in {each.record.config for each in trained}:
             self.holds.hold(config, error, reason=DOWN, polls_fail=True, apply=lambda: None)
@@ -226,10 +228,19 @@ class Outages:
             late = Finding(f"it could not be seen within {self.policy.confirm_within:g} s")
             found = look.result() if look.done() else late
             self._settle(watched, found)
+        self._settled(server)
+
+    def _settled(self, server: _Server) -> None:
+        """Let the requests and the results of a server's runs go."""
         with self._lock:
             server.is_down = False
-            for watched in server.trained.values():
-                watched.is_held = False
+            trained = list(server.trained.values())
+        for watched in trained:
+            self._release(watched)
+
+    def _release(self, watched: Watched) -> None:
+        watched.is_held = False
+        self.races.release(watched.record)
         self.waits.notify()
 
     def _examined(self, watched: Watched) -> Finding:
@@ -255,15 +266,13 @@ class Outages:
             return
         left = None if found.is_fine or found.back_at is not None else self._left(record)
         if found.is_fine or left is not None:
-            watched.is_held = False
-            while watched.late:
-                watched.late.pop(0)[1]()
+            self._release(watched)
             is_quiet = found.is_fine or self.policy.on_doubt == "ignore"
             level, follows = logging.INFO if is_quiet else logging.WARNING, left or "it goes on"
             logger.log(level, _WAS_DOWN, run_id, found.evidence, follows)
             return
-        for path, _ in watched.late:
-            # A server that is back with an older state has saved that.
+        for path in watched.ledger.unanswered():
+            # A server that is back with an older state has saved that, if anything.
             self.runs.apply(record, Withdrawn(run_id=run_id, path=path))
         if watched.ledger.is_open():
             self._restore(watched, found)

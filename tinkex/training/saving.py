@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from ..arguments import checked_whole
@@ -115,11 +114,6 @@ class Saving:
             # A request before it failed: its weights are not those of its step.
             self._run.note(Withdrawn(path=path))
             return Checkpoint.from_path(path)
-        watched = self._requests.watched
-        if watched is not None and watched.is_held:
-            # Whether the server saved what the loop believes is not known yet.
-            watched.late.append((path, lambda: self._saved(path)))
-            return replace(Checkpoint.from_path(path), user_metadata=self._written)
         saved = self._run.save(path, self._cursor, self._written)
         self._ledger.place(self._mark, Place(checkpoint=saved, cursor=self._cursor))
         return saved
