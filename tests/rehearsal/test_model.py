@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,30 @@ def test_the_seed_decides_the_initial_weights():
 
     assert np.array_equal(first, same)
     assert not np.array_equal(first, other)
+
+
+def test_the_gradient_of_samples_is_the_slope_of_their_loss():
+    model, tokens = LanguageModel(1), np.array([1, 2, 3, 2])
+    random = np.random.default_rng(4)
+    sampled, advantages = random.normal(-4.0, 0.3, 4), random.normal(0.0, 1.0, 4)
+    example = Example(tokens=tokens, targets=tokens[::-1], weights=advantages, sampled=sampled)
+
+    def loss_near(place, distance):
+        moved, state = LanguageModel(1), model.state
+        weights = state.weights.copy()
+        weights[place] += distance
+        moved.restore(replace(state, weights=weights), optimizer=True)
+        return moved.forward([example], backward=False).loss_sum
+
+    model.forward([example], backward=True)
+    before = model.state.weights
+    # With beta1 at 0 the first moment is the gradient itself.
+    model.apply(AdamSettings(learning_rate=0.0, beta1=0.0))
+
+    assert np.array_equal(model.state.weights, before)
+    for place in [(1, 2), (2, 3), (2, 2), (3, 5), (7, 7)]:
+        slope = (loss_near(place, 1e-5) - loss_near(place, -1e-5)) / 2e-5
+        assert model.state.first_moment[place] == pytest.approx(slope, abs=1e-7)
 
 
 def test_weights_of_zero_do_not_count():

@@ -10,6 +10,7 @@ import asyncio
 import functools
 from collections import deque
 
+import numpy as np
 import tinker
 
 from tinkex.rehearsal import batch
@@ -24,7 +25,8 @@ SHAPES = {}
 
 def shape(function):
     """Add a loop to `SHAPES`, under its name in words."""
-    SHAPES[function.__name__.replace("_", " ")] = function
+    words = function.__name__.replace("_", " ")
+    SHAPES[words.replace("rl ", "RL ")] = function
     return function
 
 
@@ -105,6 +107,47 @@ def two_optimizer_steps(run):
                 for part in range(2):
                     for future in submit(segment.client, 2 * step + part):
                         future.result()
+                save_every(segment, step)
+
+
+def sampled_batch(client, step):
+    """What the present weights say to the prompts of a step, with their rewards."""
+    made = client.save_weights_and_get_sampling_client()
+    sampler = made.result() if hasattr(made, "result") else made
+    params = tinker.SamplingParams(max_tokens=8, seed=step)
+    prompts = [datum.model_input.to_ints()[:4] for datum in batch(step, size=4)]
+    answers = [sampler.sample(tinker.ModelInput.from_ints(each), 2, params) for each in prompts]
+    return [
+        scored(prompt, sequence)
+        for prompt, answer in zip(prompts, answers, strict=True)
+        for sequence in answer.result().sequences
+    ]
+
+
+def scored(prompt, sequence):
+    """A sampled sequence as training data: a token of the vocabulary's lower half is good."""
+    tokens, before = [*prompt, *sequence.tokens], [0.0] * (len(prompt) - 1)
+    rewards = [1.0 if token < 32 else -1.0 for token in sequence.tokens]
+    return tinker.Datum(
+        model_input=tinker.ModelInput.from_ints(tokens[:-1]),
+        loss_fn_inputs={
+            "target_tokens": np.array(tokens[1:]),
+            "logprobs": np.array(before + list(sequence.logprobs), np.float32),
+            "advantages": np.array(before + rewards, np.float32),
+        },
+    )
+
+
+@shape
+def rl_with_sampling(run):
+    for segment in run.segments():
+        with segment:
+            first(segment)
+            for step in segment.steps(TOTAL):
+                data = sampled_batch(segment.client, step)
+                forward = segment.client.forward_backward(data, "importance_sampling")
+                update = segment.client.optim_step(ADAM)
+                forward.result(), update.result()
                 save_every(segment, step)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -107,6 +107,8 @@ class Stage:
 def _end(service: Any) -> None:
     """Close a service client; in older versions of the SDK only its holder has `close`."""
     if "status" in inspect.signature(getattr(service, "close", _end)).parameters:
-        service.close("success").result(timeout=CLOSING)
+        # A session that is over cannot be finished.
+        with suppress(tinker.APIStatusError):
+            service.close("success").result(timeout=CLOSING)
     else:
         service.holder.close()

@@ -10,8 +10,9 @@ from typing import Any
 
 from .model import LanguageModel
 from .records import Refusal
-from .runs import Run, now
-from .state import Session, State
+from .runs import Run, Session, now
+from .sampling import SampleRequest, Samplers
+from .state import State
 from .training import LoadWeights, Operation, Outcome, Trainer
 
 #: The model that the server says it has; it accepts any other name too.
@@ -22,10 +23,13 @@ FUTURES_KEPT = 10_000
 
 @dataclass(slots=True, kw_only=True)
 class Pending:
-    """The future of an accepted request; `outcome` is `None` until it was applied."""
+    """The future of an accepted request of a run or a sampler, its `source_id`.
+
+    `outcome` is `None` until the request was applied.
+    """
 
     request_id: str
-    run_id: str
+    source_id: str
     owner: str
     outcome: Outcome | None = None
     fetched: bool = False
@@ -53,9 +57,10 @@ class Backend:
     Threads: all of it belongs to the server's thread; only `State` is shared.
     """
 
-    def __init__(self, state: State, trainer: Trainer) -> None:
+    def __init__(self, state: State, trainer: Trainer, samplers: Samplers) -> None:
         self._state = state
         self._trainer = trainer
+        self._samplers = samplers
         self._queues: dict[str, _Queue] = {}
         self._futures: dict[str, Pending] = {}
         self._count = 0
@@ -74,7 +79,7 @@ class Backend:
         run_id = f"{session_id}:train:{number}"
         if known := self._known(run_id, 0):
             return known
-        session = self._state.session_of(owner, session_id)
+        session = self._state.live_session_of(owner, session_id)
         run = self._add_run(
             session,
             run_id,
@@ -82,7 +87,7 @@ class Backend:
             lora_config=lora_config,
             user_metadata=user_metadata,
         )
-        pending = self._promise(run, 0)
+        pending = self._promise_of(run, 0)
         pending.settle({"model_id": run.run_id, "type": "create_model"})
         return pending
 
@@ -104,7 +109,7 @@ class Backend:
             name = BASE_MODEL if source is None else source.base_model
             config = {"rank": 32} if source is None else source.lora_config
             self._add_run(
-                self._state.session_of(owner, session_id),
+                self._state.live_session_of(owner, session_id),
                 run_id,
                 base_model=base_model or name,
                 lora_config=config,
@@ -125,7 +130,7 @@ class Backend:
             sequence = max((queue.due - 1, *queue.waiting)) + 1
         if known := self._known(run_id, sequence):
             return known
-        pending = self._promise(run, sequence)
+        pending = self._promise_of(run, sequence)
         if sequence < queue.due:
             # The load of a new run, or a refused request that is sent again.
             pending.settle(self._trainer.perform(run, sequence, work))
@@ -135,6 +140,15 @@ class Backend:
         if isinstance(pending.outcome, Refusal) and pending.outcome.early:
             del queue.taken[sequence]
             raise pending.outcome
+        return pending
+
+    def sample(
+        self, owner: str, sampler_id: str, sequence: int | None, request: SampleRequest
+    ) -> Pending:
+        """Sample at once; a repeated request has a new future with the same samples."""
+        report = self._samplers.sample(owner, sampler_id, sequence, request)
+        pending = self._promise(owner, sampler_id)
+        pending.settle(report)
         return pending
 
     def future(self, owner: str, request_id: str) -> Pending:
@@ -148,7 +162,7 @@ class Backend:
         """Have the requests of a run whose answers were not fetched refused; none is served now."""
         detail += " Operations after this checkpoint need to be retried."
         for pending in self._futures.values():
-            if pending.run_id == run_id and not pending.fetched:
+            if pending.source_id == run_id and not pending.fetched:
                 pending.settle(Refusal(410, detail))
 
     def _drain(self, run: Run, queue: _Queue) -> None:
@@ -166,8 +180,6 @@ class Backend:
         lora_config: Mapping[str, Any],
         user_metadata: Mapping[str, str] | None,
     ) -> Run:
-        if session.finished:
-            raise Refusal(400, f"Session {session.session_id} has finished", early=True)
         seed = lora_config.get("seed")
         run = Run(
             run_id=run_id,
@@ -181,12 +193,16 @@ class Backend:
         self._state.add_run(session, run)
         return run
 
-    def _promise(self, run: Run, sequence: int) -> Pending:
+    def _promise_of(self, run: Run, sequence: int) -> Pending:
+        pending = self._promise(run.owner, run.run_id)
+        self._queues[run.run_id].taken[sequence] = pending.request_id
+        return pending
+
+    def _promise(self, owner: str, source_id: str) -> Pending:
         self._count += 1
-        request_id = f"{run.run_id}:request:{self._count}"
-        pending = Pending(request_id=request_id, run_id=run.run_id, owner=run.owner)
+        request_id = f"{source_id}:request:{self._count}"
+        pending = Pending(request_id=request_id, source_id=source_id, owner=owner)
         self._futures[request_id] = pending
-        self._queues[run.run_id].taken[sequence] = request_id
         if len(self._futures) > FUTURES_KEPT:
             self._futures.pop(next(iter(self._futures)))
         return pending

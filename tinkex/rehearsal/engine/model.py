@@ -21,18 +21,36 @@ Tokens = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One sequence: input tokens, target tokens, and the weight of each target."""
+    """One sequence: input tokens, target tokens, and the weight of each target.
+
+    With `sampled`, the log-probabilities with which the targets were sampled, the weights are
+    advantages, and each counts by how much likelier its target has become since.
+    """
 
     tokens: Tokens
     targets: Tokens
     weights: Floats
+    sampled: Floats | None = None
 
     def __post_init__(self) -> None:
-        shapes = {self.tokens.shape, self.targets.shape, self.weights.shape}
+        given = (self.tokens, self.targets, self.weights, self.sampled)
+        shapes = {each.shape for each in given if each is not None}
         if len(shapes) != 1 or self.tokens.ndim != 1:
             raise ValueError(
-                f"model_input, target_tokens and weights differ in shape: {sorted(shapes)}"
+                f"model_input and the inputs of the loss differ in shape: {sorted(shapes)}"
             )
+
+    def weights_at(self, logprobs: Floats) -> Floats:
+        """The weight of each target, where the targets have these log-probabilities now."""
+        if self.sampled is None:
+            return self.weights
+        counted: Floats = self.weights * np.exp(logprobs - self.sampled)
+        return counted
+
+    @property
+    def size(self) -> float:
+        """What the loss is divided by for its mean: the weights, or the count of sampled tokens."""
+        return float(self.weights.sum()) if self.sampled is None else float(len(self.targets))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +67,10 @@ class AdamSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossReport:
-    """The result of a forward pass: the log-probability of each target, and the sums."""
+    """The result of a forward pass: the log-probability of each target, and the sums.
+
+    `weight_sum` is of weights, or of tokens where the weights are advantages.
+    """
 
     logprobs: tuple[Floats, ...]
     loss_sum: float
@@ -121,11 +142,14 @@ class LanguageModel:
         self._clear()
 
     def forward(self, batch: Sequence[Example], *, backward: bool) -> LossReport:
-        """Compute the weighted cross-entropy of `batch`, and with `backward` its gradient."""
+        """Compute the loss of `batch`, and with `backward` its gradient.
+
+        The loss is the weighted cross-entropy; of samples, the policy gradient's.
+        """
         logprobs = tuple(self._forward_one(example, backward=backward) for example in batch)
         pairs = tuple(zip(batch, logprobs, strict=True))
-        loss_sum = math.fsum(float(-(one.weights * found).sum()) for one, found in pairs)
-        weight_sum = math.fsum(float(one.weights.sum()) for one in batch)
+        loss_sum = math.fsum(_loss_of(one, found) for one, found in pairs)
+        weight_sum = math.fsum(one.size for one in batch)
         if backward:
             self._loss_sum += loss_sum
             self._weight_sum += weight_sum
@@ -156,14 +180,13 @@ class LanguageModel:
         tokens = example.tokens % VOCABULARY
         targets = example.targets % VOCABULARY
         places = np.arange(len(tokens))
-        logits = self.state.weights[tokens]
-        logits = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
-        all_logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        all_logprobs = logprobs_of(self.state.weights[tokens])
         found: Floats = all_logprobs[places, targets]
         if backward:
             slope = np.exp(all_logprobs)
             slope[places, targets] -= 1.0
-            np.add.at(self._gathered(), tokens, slope * example.weights[:, np.newaxis])
+            weights = example.weights_at(found)
+            np.add.at(self._gathered(), tokens, slope * weights[:, np.newaxis])
         return found
 
     def _clipped(self, limit: float) -> Floats:
@@ -180,3 +203,16 @@ class LanguageModel:
         self._gradient = None
         self._loss_sum = 0.0
         self._weight_sum = 0.0
+
+
+def logprobs_of(logits: Floats) -> Floats:
+    """The log-probabilities in each row of logits."""
+    logits = logits - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    logprobs: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logprobs
+
+
+def _loss_of(example: Example, logprobs: Floats) -> float:
+    if example.sampled is None:
+        return float(-(example.weights * logprobs).sum())
+    return float(-example.weights_at(logprobs).sum())

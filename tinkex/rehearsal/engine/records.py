@@ -9,6 +9,9 @@ from typing import Literal
 
 #: The training calls of a corrupted run fail with an error, or never end.
 FailureMode = Literal["fail", "hang"]
+#: What the calls of a session that is over are answered: 404 "Session … not found", 400 "Session …
+#: has finished", or 410 "This ServiceClient is poisoned."
+SessionEnd = Literal["gone", "finished", "poisoned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The server's runs and checkpoints, with their JSON for the API and values for Python."""
+"""The server's sessions, runs and checkpoints, with their JSON and their values for Python."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .model import LanguageModel
-from .records import CheckpointInfo, FailureMode, RunInfo
+from .records import CheckpointInfo, FailureMode, Refusal, RunInfo, SessionEnd
 
 #: The two kinds of checkpoints, as written in a tinker path.
 TRAINING = "weights"
 SAMPLER = "sampler_weights"
+#: The status of a session that goes on.
+ACTIVE: Mapping[str, Any] = {"type": "active"}
 _TYPES = {TRAINING: "training", SAMPLER: "sampler"}
 
 
@@ -103,6 +105,11 @@ class Run:
     #: By tinker path, oldest first.
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
 
+    @property
+    def session_id(self) -> str:
+        """The session that it was made in."""
+        return self.run_id.partition(":")[0]
+
     def newest(self, kind: str) -> Checkpoint | None:
         """Find the newest checkpoint of `kind`."""
         return next((one for one in reversed(self.checkpoints.values()) if one.kind == kind), None)
@@ -139,3 +146,51 @@ class Run:
             user_metadata=None if self.user_metadata is None else dict(self.user_metadata),
             checkpoints=tuple(one.info() for one in self.checkpoints.values()),
         )
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A session; the state's lock guards it.
+
+    `end` is what its calls are answered once it is over, `status` what a search tells of it.
+    """
+
+    session_id: str
+    owner: str
+    display_name: str | None = None
+    user_metadata: Mapping[str, Any] | None = None
+    created: datetime = field(default_factory=now)
+    end: SessionEnd | None = None
+    status: Mapping[str, Any] = field(default_factory=lambda: ACTIVE)
+    run_ids: list[str] = field(default_factory=list)
+    sampler_ids: list[str] = field(default_factory=list)
+
+    def finish(self, reason: Mapping[str, Any], detail: str | None) -> None:
+        """Its client says that it is done; without effect on one that is over."""
+        if self.end is None:
+            self.end = "finished"
+            self.status = {"type": "client_finished", "reason": dict(reason), "detail": detail}
+
+    def fail(self, how: SessionEnd, run_id: str | None = None) -> None:
+        """End it: with its run of this id, or by itself."""
+        self.end = how
+        if run_id is None:
+            self.status = {"type": "cancelled", "detail": None}
+        else:
+            self.status = {
+                "type": "failed",
+                "category": "internal",
+                "reason": {"type": "training_run", "training_run_id": run_id},
+                "message": f"Training run {run_id} was lost to a failure of the backend.",
+            }
+
+    def check(self, *, finished_status: int = 400) -> None:
+        """Raise the `Refusal` of its calls if it is over."""
+        match self.end:
+            case "gone":
+                raise Refusal(404, f"Session {self.session_id} not found", early=True)
+            case "finished":
+                detail = f"Session {self.session_id} has finished"
+                raise Refusal(finished_status, detail, early=True)
+            case "poisoned":
+                raise Refusal(410, "This ServiceClient is poisoned.", early=True)

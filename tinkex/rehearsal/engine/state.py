@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from random import Random, SystemRandom
+from typing import Any
 from uuid import UUID
 
-from .records import AppliedStep, FailureMode, Refusal, RunInfo
-from .runs import TRAINING, Checkpoint, Run
+from .records import AppliedStep, FailureMode, Refusal, RunInfo, SessionEnd
+from .runs import TRAINING, Checkpoint, Run, Session
 
-
-@dataclass(slots=True, kw_only=True)
-class Session:
-    """A client's session; a `finished` one accepts no more runs."""
-
-    session_id: str
-    owner: str
-    finished: bool = False
-    run_ids: list[str] = field(default_factory=list)
+#: A checkpoint's path: its run, its kind, its name.
+_PATH = re.compile(r"tinker://([^/]+)/(weights|sampler_weights)/([^/]+)\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +26,7 @@ class Trap:
     break_newest: int
     flag: bool
     mode: FailureMode
+    ends_session: SessionEnd | None
 
 
 class State:
@@ -50,20 +46,46 @@ class State:
         self._steps: list[AppliedStep] = []
         self._traps: list[Trap] = []
 
-    def open_session(self, owner: str) -> Session:
+    def open_session(
+        self,
+        owner: str,
+        *,
+        display_name: str | None = None,
+        user_metadata: Mapping[str, Any] | None = None,
+    ) -> Session:
         """Begin a session of `owner`."""
         with self.changed:
             identity = str(UUID(int=self._random.getrandbits(128), version=4))
-            session = self.sessions[identity] = Session(session_id=identity, owner=owner)
+            session = self.sessions[identity] = Session(
+                session_id=identity,
+                owner=owner,
+                display_name=display_name,
+                user_metadata=user_metadata,
+            )
             return session
 
     def session_of(self, owner: str, session_id: str) -> Session:
-        """Find a session; that of another owner is not found."""
+        """Find a session; that of another owner, and one that is gone, is not found."""
         with self.changed:
             session = self.sessions.get(session_id)
-            if session is None or session.owner != owner:
+            if session is None or session.owner != owner or session.end == "gone":
                 raise Refusal(404, f"Session {session_id} not found", early=True)
             return session
+
+    def live_session_of(self, owner: str, session_id: str) -> Session:
+        """Find a session for a call that belongs to it: refused where the session is over."""
+        with self.changed:
+            session = self.session_of(owner, session_id)
+            session.check()
+            return session
+
+    def known_session(self, session_id: str) -> Session:
+        """Find a session for a Python caller, of any owner."""
+        with self.changed:
+            try:
+                return self.sessions[session_id]
+            except KeyError:
+                raise KeyError(f"no session {session_id!r} on this server") from None
 
     def add_run(self, session: Session, run: Run) -> None:
         """Remember a new run of `session`."""
@@ -111,6 +133,18 @@ class State:
                     return run.checkpoints[tinker_path]
         raise KeyError(f"no checkpoint {tinker_path!r} on this server")
 
+    def saved(self, owner: str, tinker_path: str) -> Checkpoint:
+        """Find a checkpoint that can be loaded; refused where there is none, or it has expired."""
+        found = _PATH.match(tinker_path)
+        if found is None:
+            raise Refusal(400, f"{tinker_path!r} is not the path of a checkpoint", early=True)
+        with self.changed:
+            checkpoint = self.run_of(owner, found[1]).checkpoints.get(tinker_path)
+            if checkpoint is None or checkpoint.expired:
+                word = "not found" if checkpoint is None else "has expired"
+                raise Refusal(404, f"Checkpoint {tinker_path} {word}", early=True)
+            return checkpoint
+
     def log(self, step: AppliedStep) -> None:
         """Add an optimizer step that was applied to the log."""
         with self.changed:
@@ -141,11 +175,15 @@ class State:
                     return trap
             return None
 
-    def disable(self, run_id: str, *, break_newest: int, mode: FailureMode) -> tuple[str, ...]:
+    def disable(
+        self, run_id: str, *, break_newest: int, mode: FailureMode, ends_session: SessionEnd | None
+    ) -> tuple[str, ...]:
         """Make a run's calls fail from now on; return the tinker paths to break."""
         with self.changed:
             run = self.known_run(run_id)
             run.failure = mode
+            if ends_session is not None:
+                self.sessions[run.session_id].fail(ends_session, run_id)
             saved = [one for one in run.checkpoints.values() if one.kind == TRAINING]
             victims = saved[-break_newest:] if break_newest > 0 else []
             for one in victims:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from .model import AdamSettings, Example, LossReport
-from .records import AppliedStep, FailureMode, Refusal
+from .records import AppliedStep, FailureMode, Refusal, SessionEnd
 from .runs import TRAINING, Checkpoint, Run, now
+from .sampling import SampleReport, Samplers
 from .state import State
 from .store import CheckpointStore
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_PATH = re.compile(r"tinker://([^/]+)/(weights|sampler_weights)/([^/]+)\Z")
+#: The losses, by what their examples need.
+CROSS_ENTROPY = "cross_entropy"
+IMPORTANCE_SAMPLING = "importance_sampling"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,13 @@ class SaveWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """Keep the weights for a sampling client, without a checkpoint."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadWeights:
     """Load a checkpoint, with the optimizer's state or without."""
 
@@ -57,9 +67,9 @@ class UnloadModel:
     """End the run; its checkpoints stay."""
 
 
-Operation = ForwardBackward | OptimStep | SaveWeights | LoadWeights | UnloadModel
-#: The result of a request: JSON, a loss report (which has two encodings), or an error.
-Outcome = Mapping[str, Any] | LossReport | Refusal
+Operation = ForwardBackward | OptimStep | SaveWeights | Publish | LoadWeights | UnloadModel
+#: The result of a request: JSON, a report (which has two encodings), or an error.
+Outcome = Mapping[str, Any] | LossReport | SampleReport | Refusal
 
 
 class Trainer:
@@ -68,9 +78,10 @@ class Trainer:
     Threads: `perform` is called on the server's thread only, one operation at a time.
     """
 
-    def __init__(self, state: State, store: CheckpointStore) -> None:
+    def __init__(self, state: State, store: CheckpointStore, samplers: Samplers) -> None:
         self._state = state
         self._store = store
+        self._samplers = samplers
 
     def perform(self, run: Run, sequence: int, operation: Operation) -> Outcome | None:
         """Apply `operation`; `None` means that no answer will ever come."""
@@ -82,10 +93,20 @@ class Trainer:
         except _NoAnswer:
             return None
 
-    def corrupt(self, run_id: str, *, break_newest: int, flag: bool, mode: FailureMode) -> None:
+    def corrupt(
+        self,
+        run_id: str,
+        *,
+        break_newest: int,
+        flag: bool,
+        mode: FailureMode,
+        ends_session: SessionEnd | None,
+    ) -> None:
         """Corrupt a run and break its newest files; safe from any thread."""
         # In this order no save comes later, and a client that sees the flag finds broken files.
-        for path in self._state.disable(run_id, break_newest=break_newest, mode=mode):
+        for path in self._state.disable(
+            run_id, break_newest=break_newest, mode=mode, ends_session=ends_session
+        ):
             self._store.truncate(path)
         if flag:
             self._state.flag(run_id)
@@ -107,6 +128,8 @@ class Trainer:
                 return self._optim_step(run, sequence, operation)
             case SaveWeights():
                 return self._save(run, operation)
+            case Publish():
+                return self._publish(run, operation)
             case LoadWeights():
                 return self._load(run, operation)
             case UnloadModel():
@@ -117,20 +140,28 @@ class Trainer:
             if run.forgotten:
                 raise self._state.unknown_run()
             failure = "fail" if run.unloaded else run.failure
+            if failure != "hang":
+                self._state.sessions[run.session_id].check()
         if failure == "hang":
             raise _NoAnswer
         if failure == "fail":
             raise Refusal(422, f"Future failed: Adapter {run.run_id} not found")
 
     def _forward_backward(self, run: Run, operation: ForwardBackward) -> LossReport:
-        if operation.loss_fn != "cross_entropy":
+        if operation.loss_fn not in (CROSS_ENTROPY, IMPORTANCE_SAMPLING):
             raise Refusal(422, f"Future failed: loss {operation.loss_fn!r} is not supported")
         return run.model.forward(operation.batch, backward=operation.backward)
 
     def _optim_step(self, run: Run, sequence: int, operation: OptimStep) -> Mapping[str, Any]:
         step = run.model.steps
         if trap := self._state.spring(run.run_id, step):
-            self.corrupt(run.run_id, break_newest=trap.break_newest, flag=trap.flag, mode=trap.mode)
+            self.corrupt(
+                run.run_id,
+                break_newest=trap.break_newest,
+                flag=trap.flag,
+                mode=trap.mode,
+                ends_session=trap.ends_session,
+            )
             self._check_alive(run)
         loss = run.model.apply(operation.adam)
         self._state.log(AppliedStep(run_id=run.run_id, sequence=sequence, step=step, loss=loss))
@@ -170,24 +201,20 @@ class Trainer:
             self._state.changed.notify_all()
         if operation.kind == TRAINING:
             return {"path": path, "type": "save_weights"}
-        sampling = None if operation.name else f"{run.run_id}:sample:{name}"
-        return {
-            "path": path,
-            "sampling_session_id": sampling,
-            "type": "save_weights_for_sampler",
-        }
+        return {"path": path, "sampling_session_id": None, "type": "save_weights_for_sampler"}
+
+    def _publish(self, run: Run, operation: Publish) -> Mapping[str, Any]:
+        with self._state.changed:
+            session = self._state.sessions[run.session_id]
+        weights = run.model.state.weights
+        sampler = self._samplers.snapshot(session, operation.number, run.base_model, weights)
+        return {"path": None, "sampling_session_id": sampler, "type": "save_weights_for_sampler"}
 
     def _load(self, run: Run, operation: LoadWeights) -> Mapping[str, Any]:
-        found = _PATH.match(operation.path)
-        if found is None or found[2] != TRAINING:
+        if f"/{TRAINING}/" not in operation.path:
             detail = f"Cannot train from {operation.path!r}: not a path of training weights"
             raise Refusal(400, detail, early=True)
-        with self._state.changed:
-            source = self._state.run_of(run.owner, found[1])
-            checkpoint = source.checkpoints.get(operation.path)
-            if checkpoint is None or checkpoint.expired:
-                word = "not found" if checkpoint is None else "has expired"
-                raise Refusal(404, f"Checkpoint {operation.path} {word}", early=True)
+        self._state.saved(run.owner, operation.path)
         loaded = self._store.read(operation.path)
         run.model.restore(loaded, optimizer=operation.optimizer)
         with self._state.changed:

@@ -20,6 +20,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "corrupted 20 times, only the flag comes": corruptions.flag_alone_comes,
         "newest two checkpoints broken": corruptions.two_newest_broken,
         "newest checkpoint expired": corruptions.expired_newest,
+        "session over with its run": corruptions.session_over,
         "corrupted again and again": corruptions.corrupted_again_and_again,
         "account refused, every call": outages.account_refused,
         "account refused, new clients only": outages.creations_refused,

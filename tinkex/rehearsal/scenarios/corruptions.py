@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import get_args
 
 from ...errors import IncidentBudgetError, RecoveryExhaustedError
-from ..engine.records import FailureMode
+from ..engine.records import FailureMode, SessionEnd
 from ..stage import Stage
 from ..trainee import Course, train_segments
 from .claims import ClaimError, check_equal, check_holds
@@ -95,6 +96,23 @@ def _fates(moments: list[int], every: int) -> list[_Mishap]:
         saved += own[:-1] if breaks else own
         mishaps.append(_Mishap(step=moment, breaks=breaks, back_to=saved[-1]))
     return mishaps
+
+
+def session_over(seed: int) -> str:
+    """Three times the session ends with its run; no checkpoint and no attempt is used up by it."""
+    course = Course(seed=seed, steps=40)
+    with Stage() as stage:
+        play = Play(stage, course)
+        for moment, end in zip((10, 20, 30), get_args(SessionEnd), strict=True):
+            stage.server.corrupt_at(None, moment, ends_session=end)
+        resumes = play.finish(generations=4)
+
+        check_equal("resumed at", [one.step for one in resumes], [7, 14, 28])
+        check_equal("attempts failed", stage.events.named("failed"), [])
+        check_equal("clients made", play.clients_made, 3)
+        sessions = [one.run_id.partition(":")[0] for one in play.run.lineage]
+        check_equal("sessions", len(set(sessions)), 4)
+    return "answered with 404, 400 and 410; each time a new session, at the first attempt, exact"
 
 
 def two_newest_broken(seed: int) -> str:

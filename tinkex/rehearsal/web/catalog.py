@@ -1,4 +1,4 @@
-"""The routes that list and describe sessions, runs and checkpoints."""
+"""The routes that list and describe runs and checkpoints."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ class CatalogRoutes:
     def table(self) -> list[Route]:
         """List the routes."""
         gets: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            "/api/v1/sessions": self._sessions,
-            "/api/v1/sessions/{session_id}": self._session,
             "/api/v1/checkpoints": self._checkpoints,
             "/api/v1/training_runs": self._runs,
             _RUN: self._run,
@@ -55,23 +53,10 @@ class CatalogRoutes:
             Route(one, self._delete_checkpoint, methods=["DELETE"]),
         ]
 
-    async def _sessions(self, request: Request) -> Response:
-        owner = owner_of(request)
-        with self._state.changed:
-            mine = [one.session_id for one in self._state.sessions.values() if one.owner == owner]
-        page, _ = _page(request, mine, default=RUNS_PAGE, most=MOST_RUNS)
-        return JSONResponse({"sessions": page})
-
-    async def _session(self, request: Request) -> Response:
-        session = self._state.session_of(owner_of(request), request.path_params["session_id"])
-        with self._state.changed:
-            run_ids = list(session.run_ids)
-        return JSONResponse({"training_run_ids": run_ids, "sampler_ids": []})
-
     async def _runs(self, request: Request) -> Response:
         with self._state.changed:
             runs = self._state.runs_of(owner_of(request))
-            page, cursor = _page(request, runs, default=RUNS_PAGE, most=MOST_RUNS)
+            page, cursor = page_of(request, runs, default=RUNS_PAGE, most=MOST_RUNS)
             rows = [run.to_json() for run in page]
         return JSONResponse({"training_runs": rows, "cursor": cursor})
 
@@ -86,7 +71,7 @@ class CatalogRoutes:
             run = self._state.run_of(owner_of(request), request.path_params["run_id"])
             saved = list(run.checkpoints.values())
             # Oldest first and in pages: the newest checkpoint may be on a later page.
-            page, cursor = _page(request, saved, default=CHECKPOINTS_PAGE, most=MOST_CHECKPOINTS)
+            page, cursor = page_of(request, saved, default=CHECKPOINTS_PAGE, most=MOST_CHECKPOINTS)
             rows = [one.to_json() for one in page]
         return JSONResponse({"checkpoints": rows, "cursor": cursor})
 
@@ -95,7 +80,7 @@ class CatalogRoutes:
             runs = self._state.runs_of(owner_of(request))
             saved = [one for run in runs for one in run.checkpoints.values()]
             saved.sort(key=lambda one: one.time, reverse=True)
-            page, cursor = _page(request, saved, default=CHECKPOINTS_PAGE, most=MOST_CHECKPOINTS)
+            page, cursor = page_of(request, saved, default=CHECKPOINTS_PAGE, most=MOST_CHECKPOINTS)
             rows = [one.to_json() for one in page]
         return JSONResponse({"checkpoints": rows, "cursor": cursor})
 
@@ -138,9 +123,10 @@ class CatalogRoutes:
         raise Refusal(404, "Checkpoint not found", early=True)
 
 
-def _page(
+def page_of(
     request: Request, rows: Sequence[_Row], *, default: int, most: int
 ) -> tuple[Sequence[_Row], dict[str, int]]:
+    """The page of `rows` that a request asks for, and the cursor of the answer."""
     limit = _number(request, "limit", default, least=1, most=most)
     offset = _number(request, "offset", 0, least=0, most=None)
     cursor = {"offset": offset, "limit": limit, "total_count": len(rows)}

@@ -1,4 +1,4 @@
-"""The routes of sessions and training: they pass HTTP requests to the backend."""
+"""The routes of training: they pass HTTP requests to the backend."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ from ..engine.backend import BASE_MODEL, Backend, Pending
 from ..engine.model import LossReport
 from ..engine.records import Refusal
 from ..engine.runs import SAMPLER, TRAINING
+from ..engine.sampling import CONTEXT, SampleReport
 from ..engine.state import State
-from ..engine.training import LoadWeights, Operation, OptimStep, SaveWeights, UnloadModel
+from ..engine.training import (
+    LoadWeights,
+    Operation,
+    OptimStep,
+    Publish,
+    SaveWeights,
+    UnloadModel,
+)
 from .gate import owner_of
+from .sampling import sample_response
 from .wire import adam_settings, forward_request, loss_response, read_json, refusal_response
 
 #: How long a request for an open future waits for its result, in seconds.
@@ -28,7 +37,7 @@ FutureStyle = Literal["status", "answer"]
 
 
 class TrainingRoutes:
-    """The handlers of sessions and training, and the table of the routes.
+    """The handlers of training and of its futures, and the table of the routes.
 
     Threads: all handlers run on the server's thread.
     """
@@ -54,9 +63,6 @@ class TrainingRoutes:
             "client/config": self._config,
             "client/dynamic_config": self._dynamic_config,
             "telemetry": self._telemetry,
-            "create_session": self._create_session,
-            "session_heartbeat": self._heartbeat,
-            "sessions/{session_id}/finish": self._finish_session,
             "create_model": self._create_model,
             "get_info": self._get_info,
             "forward": self._forward_backward,
@@ -74,7 +80,7 @@ class TrainingRoutes:
             *(Route(f"/api/v1/{path}", do, methods=["GET"]) for path, do in gets.items()),
         ]
 
-    # Sessions
+    # The server
 
     async def _config(self, request: Request) -> Response:
         return JSONResponse(dict(self._client_config))
@@ -91,27 +97,10 @@ class TrainingRoutes:
     async def _capabilities(self, request: Request) -> Response:
         model = {
             "model_name": BASE_MODEL,
-            "max_context_length": 512,
-            "capabilities": ["training"],
+            "max_context_length": CONTEXT,
+            "capabilities": ["training", "sampling"],
         }
         return JSONResponse({"supported_models": [model]})
-
-    async def _create_session(self, request: Request) -> Response:
-        session = self._state.open_session(owner_of(request))
-        return JSONResponse({"type": "create_session", "session_id": session.session_id})
-
-    async def _heartbeat(self, request: Request) -> Response:
-        body = await read_json(request)
-        session = self._state.session_of(owner_of(request), body.text("session_id"))
-        if session.finished:
-            raise Refusal(410, f"Session {session.session_id} has finished", early=True)
-        return JSONResponse({"type": "session_heartbeat"})
-
-    async def _finish_session(self, request: Request) -> Response:
-        session = self._state.session_of(owner_of(request), request.path_params["session_id"])
-        with self._state.changed:
-            session.finished = True
-        return JSONResponse({})
 
     # Training
 
@@ -149,6 +138,7 @@ class TrainingRoutes:
     async def _get_info(self, request: Request) -> Response:
         body = await read_json(request)
         run = self._state.run_of(owner_of(request), body.text("model_id"))
+        self._state.live_session_of(run.owner, run.session_id)
         names = {"model_name": run.base_model, "tokenizer_id": run.base_model}
         return JSONResponse(
             {
@@ -180,6 +170,14 @@ class TrainingRoutes:
 
     async def _save(self, request: Request, kind: str) -> Response:
         body = await read_json(request)
+        number = body.optional_integer("sampling_session_seq_id")
+        if kind == SAMPLER and number is not None:
+            return self._submitted(
+                request,
+                body.text("model_id"),
+                body.optional_integer("seq_id"),
+                Publish(number=number),
+            )
         work = SaveWeights(
             kind=kind,
             name=body.optional_text("path"),
@@ -215,6 +213,8 @@ class TrainingRoutes:
                 return refusal_response(refusal)
             case LossReport() as report:
                 return loss_response(report, request)
+            case SampleReport() as report:
+                return sample_response(report, request)
             case answer:
                 return JSONResponse(dict(answer))
 
@@ -228,4 +228,4 @@ class TrainingRoutes:
 
 
 def _promised(pending: Pending) -> Response:
-    return JSONResponse({"request_id": pending.request_id, "model_id": pending.run_id})
+    return JSONResponse({"request_id": pending.request_id, "model_id": pending.source_id})

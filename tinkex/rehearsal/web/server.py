@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..engine.backend import Backend
-from ..engine.records import AppliedStep, FailureMode, Refusal, RunInfo
+from ..engine.records import AppliedStep, FailureMode, Refusal, RunInfo, SessionEnd
+from ..engine.sampling import Samplers
 from ..engine.state import State, Trap
 from ..engine.store import CheckpointStore
 from ..engine.training import Trainer
@@ -25,6 +26,8 @@ from .faults import Fault, FaultBook, FaultHandle
 from .gate import Connections, Gate
 from .host import HOST, Host
 from .routes import FutureStyle, TrainingRoutes
+from .sampling import SamplingRoutes
+from .sessions import SessionRoutes
 from .wire import refusal_response
 
 #: The default key and its owner.
@@ -71,10 +74,11 @@ class RehearsalServer:
         self._future_style: FutureStyle = failed_futures
         self._state = State(seed=seed, unknown_run_status=unknown_run_status)
         self._store = CheckpointStore(None if directory is None else Path(directory))
-        self._trainer = Trainer(self._state, self._store)
+        self._samplers = Samplers(self._state, self._store)
+        self._trainer = Trainer(self._state, self._store, self._samplers)
         self._faults = FaultBook()
         self._connections = Connections()
-        self._backend = Backend(self._state, self._trainer)
+        self._backend = Backend(self._state, self._trainer, self._samplers)
         self._requests: Counter[str] = Counter()
         self._build()
         # Held during the whole of start and stop, so that they do not overlap.
@@ -155,13 +159,17 @@ class RehearsalServer:
         break_newest: int = 0,
         flag: bool = True,
         mode: FailureMode = "fail",
+        ends_session: SessionEnd | None = None,
     ) -> None:
         """Corrupt a run for good: from now on its training calls fail, or hang.
 
         With `flag` the API says `corrupted: true`. The files of the newest `break_newest`
-        training checkpoints are cut short. `KeyError` if there is no such run.
+        training checkpoints are cut short. `ends_session` ends the session of the run too.
+        `KeyError` if there is no such run.
         """
-        self._trainer.corrupt(run_id, break_newest=break_newest, flag=flag, mode=mode)
+        self._trainer.corrupt(
+            run_id, break_newest=break_newest, flag=flag, mode=mode, ends_session=ends_session
+        )
 
     def corrupt_at(
         self,
@@ -171,14 +179,31 @@ class RehearsalServer:
         break_newest: int = 0,
         flag: bool = True,
         mode: FailureMode = "fail",
+        ends_session: SessionEnd | None = None,
     ) -> None:
         """Corrupt a run just before it applies optimizer step `step`; the step is not applied.
 
         It happens once: a successor passes the same step. `None` means the first run that comes
         to that step, so it can be called before there is a run.
         """
-        trap = Trap(run_id=run_id, step=step, break_newest=break_newest, flag=flag, mode=mode)
+        trap = Trap(
+            run_id=run_id,
+            step=step,
+            break_newest=break_newest,
+            flag=flag,
+            mode=mode,
+            ends_session=ends_session,
+        )
         self._state.set_trap(trap)
+
+    def end_session(self, session_id: str, how: SessionEnd = "gone") -> None:
+        """End a session: its calls, and those of its runs and samplers, are refused.
+
+        "gone" is answered with 404, "finished" with 400, "poisoned" with 410. New sessions can be
+        opened. `KeyError` if there is no such session.
+        """
+        with self._state.changed:
+            self._state.known_session(session_id).fail(how)
 
     def roll_back(self, run_id: str, *, refuse_unanswered: bool = False) -> None:
         """Put a run of a stopped server back to its newest training checkpoint.
@@ -259,7 +284,12 @@ class RehearsalServer:
             future_style=self._future_style,
             closing=self._closing,
         )
-        routes = [*training.table(), *CatalogRoutes(self._state, self._store).table()]
+        routes = [
+            *training.table(),
+            *SessionRoutes(self._state).table(),
+            *SamplingRoutes(self._backend, self._samplers).table(),
+            *CatalogRoutes(self._state, self._store).table(),
+        ]
         app = Starlette(
             routes=routes,
             exception_handlers={Refusal: _refused, HTTPException: _no_route},

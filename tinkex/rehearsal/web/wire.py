@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..engine.model import AdamSettings, Example, LossReport
 from ..engine.records import Refusal
-from ..engine.training import ForwardBackward
+from ..engine.training import IMPORTANCE_SAMPLING, ForwardBackward
 
 #: The media type of protobuf bodies.
 PROTOBUF = "application/x-protobuf"
@@ -50,6 +50,15 @@ class Body:
     def optional_integer(self, name: str) -> int | None:
         """Read a whole number that may be missing or null."""
         return None if self.fields.get(name) is None else self.integer(name)
+
+    def number(self, name: str, default: float) -> float:
+        """Read a number that may be missing or null."""
+        value = self.fields.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise Refusal(422, f"field {name!r} must be a number", early=True)
+        return float(value)
 
     def mapping(self, name: str) -> Mapping[str, Any] | None:
         """Read an object that may be missing or null."""
@@ -137,14 +146,16 @@ def _from_json(fields: Mapping[str, Any]) -> tuple[str, int | None, ForwardBackw
     body = Body(fields)
     backward = "forward_backward_input" in fields
     work = fields["forward_backward_input" if backward else "forward_input"]
+    loss_fn = str(work["loss_fn"])
     batch = tuple(
         _example(
             [token for chunk in datum["model_input"]["chunks"] for token in chunk["tokens"]],
             {name: tensor["data"] for name, tensor in datum["loss_fn_inputs"].items()},
+            loss_fn,
         )
         for datum in work["data"]
     )
-    operation = ForwardBackward(batch=batch, loss_fn=str(work["loss_fn"]), backward=backward)
+    operation = ForwardBackward(batch=batch, loss_fn=loss_fn, backward=backward)
     return body.text("model_id"), body.optional_integer("seq_id"), operation
 
 
@@ -161,6 +172,7 @@ def _from_protobuf(body: bytes) -> tuple[str, int | None, ForwardBackward]:
                 for token in np.frombuffer(chunk.encoded_text.tokens, dtype=np.int32).tolist()
             ],
             {name: _tensor(tensor) for name, tensor in datum.loss_fn_inputs.items()},
+            message.loss_fn,
         )
         for datum in message.data
     )
@@ -175,13 +187,15 @@ def _tensor(message: Any) -> NDArray[Any]:
     return np.frombuffer(message.dense, dtype=_WIDTHS[message.dtype])
 
 
-def _example(tokens: list[int], inputs: Mapping[str, Any]) -> Example:
+def _example(tokens: list[int], inputs: Mapping[str, Any], loss_fn: str) -> Example:
     targets = np.asarray(inputs["target_tokens"], dtype=np.int64)
-    weights = inputs.get("weights")
+    is_sampled = loss_fn == IMPORTANCE_SAMPLING
+    weights = inputs["advantages"] if is_sampled else inputs.get("weights")
     return Example(
         tokens=np.asarray(tokens, dtype=np.int64),
         targets=targets,
         weights=np.ones(targets.shape) if weights is None else np.asarray(weights, np.float64),
+        sampled=np.asarray(inputs["logprobs"], np.float64) if is_sampled else None,
     )
 
 
