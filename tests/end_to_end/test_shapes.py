@@ -18,7 +18,7 @@ SEED = 2
 WRONG = ("save behind",)
 
 #: What these train is their own; all others must come to what the plainest loop comes to.
-OTHERWISE = ("accumulation", "two optimizer steps")
+OTHERWISE = ("accumulation", "two optimizer steps", "RL with sampling")
 
 expected_of = functools.cache(whole)
 
