@@ -97,8 +97,8 @@ class Parts:
         self._close.append(client.close)
         return RestPort(client, timeout=bound), RestPort(client)
 
-    def _poll_failed(self, record: Record, error: BaseException) -> None:
-        self.outages.poll_failed(record, error)
+    def _poll_failed(self, record: Record, error: BaseException, since: float) -> None:
+        self.outages.poll_failed(record, error, since)
 
     def _owner_for(self, executor: RecoveryExecutor, module: ServiceModule | None) -> Owner:
         return executor.owner_for(

@@ -61,10 +61,11 @@ class Rest:
 
     def __init__(self):
         self.is_up = True
+        self.error = ConnectionRefusedError("no server")
 
     def get_training_run(self, config, run_id):
         if not self.is_up:
-            raise ConnectionRefusedError("no server")
+            raise self.error
         return {"training_run_id": run_id}
 
 
@@ -138,3 +139,20 @@ class Weights(FakeTrainingClient):
     def _output(self):
         tensor = SimpleNamespace(data=[-0.1 * self.updates, -0.5])
         return SimpleNamespace(loss_fn_outputs=[{"logprobs": tensor}])
+
+
+def train(segment, steps, *, save=None):
+    """Train steps, and save at the end."""
+    for number in range(steps):
+        segment.client.forward_backward([number]).result()
+        segment.client.optim_step().result()
+    if save is not None:
+        segment.save_state(save, step=steps)
+
+
+def saved_and_trained(segment):
+    """Two saves and a step more: at 2, at 4, 5 updates."""
+    for step in segment.steps(5):
+        train(segment, 1)
+        if step in (1, 3):
+            segment.save_state(f"at-{step + 1}", step=step + 1)

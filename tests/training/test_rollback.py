@@ -1,18 +1,17 @@
-"""After an outage the weights are compared with those of the saves; until then requests wait."""
+"""After an outage the weights are compared with those of the saves."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from support.outages import Listener, Site, Weights, heard
+from support.outages import Listener, Site, Weights, heard, saved_and_trained, train
 from support.recorder import PATIENCE
 from support.world import RUN, weights
 
 from tinkex import signals
-from tinkex.errors import SegmentSupersededError
+from tinkex.errors import ApiStatusError, SegmentSupersededError
 from tinkex.training import outages
 
 
@@ -28,23 +27,6 @@ def listener(monkeypatch):
 def elsewhere():
     with ThreadPoolExecutor(4) as pool:
         yield pool
-
-
-def train(segment, steps, *, save=None):
-    """Train steps, and save at the end."""
-    for number in range(steps):
-        segment.client.forward_backward([number]).result()
-        segment.client.optim_step().result()
-    if save is not None:
-        segment.save_state(save, step=steps)
-
-
-def saved_and_trained(segment):
-    """Two saves and a step more: at 2, at 4, 5 updates."""
-    for step in segment.steps(5):
-        train(segment, 1)
-        if step in (1, 3):
-            segment.save_state(f"at-{step + 1}", step=step + 1)
 
 
 @pytest.mark.parametrize("on_doubt", ["recover", "ignore"])
@@ -223,143 +205,6 @@ def test_a_healthy_run_is_not_exhausted_by_a_doubt(bench, listener, caplog):
     assert "recovered too often" in caplog.text
 
 
-# Requests that wait
-
-
-def test_requests_that_wait_go_in_the_order_of_the_calls(bench, listener):
-    site = Site(bench, listener, Weights())
-
-    async def loop():
-        async with await anext(aiter(site.run.segments())) as segment:
-            train(segment, 1, save="at-1")
-            await segment.client.forward([1])
-            site.go_down()
-            futures = [
-                segment.client.forward_backward(["one"]),
-                segment.client.optim_step("two"),
-            ]
-            three = asyncio.ensure_future(segment.client.forward_backward_async(["three"]))
-            await asyncio.sleep(0)
-            four = segment.client.optim_step("four")
-            saved = segment.save_state_async("at-3", step=3)
-            calls = len(site.client.calls)
-            site.come_back()
-            for future in (*futures, await three, four):
-                await future
-            await saved
-            return site.client.calls[calls:]
-
-    calls = asyncio.run(loop())
-    sent = [call for call in calls if call[0] != "forward"]
-    assert sent == [
-        ("forward_backward", ["one"]),
-        ("optim_step", "two"),
-        ("forward_backward", ["three"]),
-        ("optim_step", "four"),
-        ("save_state", "at-3"),
-    ]
-    assert site.service.created == []
-
-
-def test_a_recovery_ends_the_requests_that_wait(bench, listener, elsewhere):
-    site = Site(bench, listener, Weights())
-    segments = site.run.segments()
-    with next(segments) as segment:
-        saved_and_trained(segment)
-        site.go_down()
-        waiting = [elsewhere.submit(segment.client.optim_step) for _ in range(3)]
-        site.client.updates = 4
-        site.come_back()
-        errors = [each.exception(PATIENCE) for each in waiting]
-
-    assert [type(each) for each in errors] == [SegmentSupersededError] * 3
-    assert site.client.updates == 4
-
-
-def test_a_request_waits_no_longer_than_the_loop_allows(bench, listener):
-    site = Site(bench, listener, Weights())
-
-    with next(site.run.segments(max_wait=0.0)) as segment:
-        train(segment, 1, save="at-1")
-        site.go_down()
-        with pytest.raises(TimeoutError, match="its server was down"):
-            segment.client.optim_step()
-
-    assert site.client.updates == 1
-
-
-def test_stopping_the_monitor_lets_the_requests_go(bench, listener, elsewhere):
-    site = Site(bench, listener, Weights())
-
-    with next(site.run.segments()) as segment:
-        site.go_down()
-        waiting = elsewhere.submit(segment.client.optim_step)
-        site.monitor.stop()
-        waiting.result(PATIENCE)
-
-
-@pytest.mark.parametrize("is_back", [True, False])
-def test_a_result_that_comes_in_an_outage_is_not_believed_before_it_is_settled(
-    bench, listener, is_back
-):
-    site, slow = Site(bench, listener, Weights(), on_doubt="ignore"), Future()
-    segments = site.run.segments()
-
-    with next(segments) as segment:
-        saved_and_trained(segment)
-        site.client.sample = lambda: slow
-        answer = segment.client.sample()
-        site.go_down()
-        slow.set_result("of an older state")
-        assert not answer.future().done()
-        site.client.updates -= is_back
-        site.come_back()
-        if is_back:
-            with pytest.raises(SegmentSupersededError):
-                answer.result(PATIENCE)
-        else:
-            assert answer.result(PATIENCE) == "of an older state"
-            segment.save_state("end", step=5)
-
-
-class SlowSaves(Weights):
-    """A client whose saves are answered when it is told to."""
-
-    def __init__(self):
-        super().__init__()
-        self.answer = None
-
-    def save_state(self, name, user_metadata=None):
-        done = super().save_state(name, user_metadata)
-        if name != "late":
-            return done
-        self.answer = Future()
-        self.answered = done
-        return self.answer
-
-
-@pytest.mark.parametrize("on_doubt", ["recover", "ignore"])
-def test_a_save_that_an_outage_met_counts_only_if_all_is_well(bench, listener, elsewhere, on_doubt):
-    site = Site(bench, listener, SlowSaves(), on_doubt=on_doubt)
-    segments = site.run.segments()
-
-    with next(segments) as segment:
-        saved_and_trained(segment)
-        saving = elsewhere.submit(segment.save_state, "late", step=5)
-        while site.client.answer is None:
-            pass
-        site.go_down()
-        site.client.answer.set_result(site.client.answered.result())
-        with heard("its server was down") as settled:
-            logging.getLogger("tinkex").setLevel(logging.INFO)
-            site.come_back()
-            assert settled.wait(PATIENCE)
-        saving.exception(PATIENCE)
-        steps = {each.step for each in site.run.plan().candidates}
-
-    assert steps == ({2, 4} if on_doubt == "recover" else {2, 4, 5})
-
-
 def test_polls_that_fail_twice_in_a_row_are_an_outage(bench, listener):
     site = Site(bench, listener, Weights(), poll_interval=0.05)
     segments = site.run.segments()
@@ -375,6 +220,63 @@ def test_polls_that_fail_twice_in_a_row_are_an_outage(bench, listener):
 
     assert next(segments).start_step == 4
     assert site.run.lineage[0].cause == "rolled_back"
+
+
+def test_an_outage_during_the_check_is_not_passed_over(bench, listener):
+    site = Site(bench, listener, Weights())
+    segments, real = site.run.segments(), site.client.forward
+
+    def forward(*args):
+        answer = real(*args)
+        if not site.service.created and not down_again:
+            down_again.append(True)
+            listener.stop()
+            listener.start()
+        return answer
+
+    down_again = []
+    with next(segments) as segment:
+        saved_and_trained(segment)
+        site.client.forward = forward
+        site.go_down()
+        site.come_back()
+        train(segment, 1)
+
+    assert next(segments).start_step == 4
+
+
+def test_what_was_saved_by_other_means_is_a_doubt(bench, listener):
+    site = Site(bench, listener, Weights())
+    segments = site.run.segments()
+
+    with next(segments) as segment:
+        train(segment, 2)
+        site.client.save_state("own").result()
+        site.run.record_checkpoint(weights("own"), step=2)
+        train(segment, 1)
+        site.go_down()
+        site.come_back()
+        train(segment, 1)
+
+    assert next(segments).start_step == 2
+
+
+@pytest.mark.parametrize("error", [ApiStatusError(500), ConnectionRefusedError()], ids=repr)
+def test_polls_that_fail_while_requests_are_answered_are_no_outage(bench, listener, error):
+    site = Site(bench, listener, Weights(), poll_interval=0.01)
+    told = []
+    with (
+        signals.subscribe(lambda _, event: told.append(event), "swept", sender=site.monitor),
+        next(site.run.segments(max_wait=0.0)) as segment,
+    ):
+        site.rest.error = error
+        site.rest.is_up = False
+        begin = len(told)
+        while len(told) < begin + 5:
+            train(segment, 1)
+        segment.save_state("end", step=1000)
+
+    assert "paused" not in bench.told.names_of(None)
 
 
 def test_of_each_run_few_batches_are_kept(bench, listener):

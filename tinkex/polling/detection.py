@@ -18,11 +18,15 @@ from ..runs.run_map import RunMap
 from ..service import secrets_of, without_secrets
 from ..types import TrainingRun
 
+#: The statuses of a poll that no server answered: none, or a gateway's.
+_GATEWAY = (None, 502, 504)
+
 
 class Detection:
     """Takes what polls bring.
 
-    `on_silence(record, error)` is called where two polls of a run in a row found no server.
+    `on_silence(record, error, since)` is called where two polls of a run in a row found no server,
+    the first at `since` in monotonic seconds.
 
     Threads: every method is safe from any thread, and none waits for anything.
     """
@@ -32,7 +36,7 @@ class Detection:
         runs: RunMap,
         holds: Holds[Incident],
         controller: Controller,
-        on_silence: Callable[[Record, BaseException], None],
+        on_silence: Callable[[Record, BaseException, float], None],
     ) -> None:
         self._runs = runs
         self._holds = holds
@@ -84,7 +88,8 @@ class Detection:
             self._holds.hold(account, shown, reason=REFUSED, polls_fail=True, apply=apply)
             return
         apply()
-        if before is not None and failure.kind is Kind.SERVER and not is_miss:
-            self._on_silence(record, shown)
+        is_silent = failure.kind is Kind.SERVER and failure.status in _GATEWAY
+        if before is not None and is_silent and not is_miss:
+            self._on_silence(record, shown, before)
         if failure.status == 404:
             self._holds.poll_answered(record.config)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests.adapters
 import urllib3
@@ -24,6 +25,11 @@ from ..config import Config
 from ..errors import RestError
 
 _BUFFER_BYTES = 64 * 1024
+
+#: Seconds for a bare connection to open.
+CONNECT_TIMEOUT = 5.0
+
+_PORTS = {"https": 443, "http": 80}
 
 # The call for which this thread makes a request; urllib3 has no way to pass it to a socket.
 _current = threading.local()
@@ -187,3 +193,42 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _POOLS
         return manager
+
+
+# Bare connections, on which nothing is sent
+
+
+def connected(base_url: str) -> tuple[socket.socket | None, bool]:
+    """A new connection, or whether the server is down; not where our own network is."""
+    try:
+        address = _address(base_url)
+        return socket.create_connection(address, CONNECT_TIMEOUT, all_errors=True), False
+    except ExceptionGroup as group:
+        # Of one address or another; what else fails is our own network, most likely.
+        down = (ConnectionRefusedError, ConnectionResetError, TimeoutError)
+        return None, group.subgroup(down) is not None
+    except (OSError, UnicodeError):
+        return None, False  # no such host
+
+
+def _address(base_url: str) -> tuple[str, int]:
+    parts = urlsplit(base_url)
+    return parts.hostname or "", parts.port or _PORTS[parts.scheme]
+
+
+def has_ended(connection: socket.socket) -> bool:
+    """Whether the other side has closed a connection on which nothing is sent."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def cut(connection: socket.socket | None) -> None:
+    """End a connection, so that a thread which reads it goes on."""
+    if connection is not None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)

@@ -64,6 +64,10 @@ class Watched:
     kept: int
     _: KW_ONLY
     is_held: bool = False
+    #: Whether requests that had to wait are not all sent yet.
+    are_waiting: bool = False
+    #: When a request was answered last, in monotonic seconds.
+    answered_at: float = -math.inf
     #: By how many updates there were before.
     batches: dict[int, Batch] = field(default_factory=dict)
     #: When the outage began: the position, and whether a request was unanswered.
@@ -85,7 +89,9 @@ class Watched:
     def hold(self, *, in_flight: bool) -> None:
         """An outage begins: requests wait from now on."""
         self.is_held = True
-        self.mark, self.in_flight = self.ledger.mark(), in_flight
+        self.in_flight = in_flight or self.are_waiting
+        if not self.are_waiting:  # else some that are counted were never sent
+            self.mark = self.ledger.mark()
 
     def examine(self, source: str, answer: Callable[[Batch], Any]) -> Finding:
         """Compare the weights with those of `source`, the beginning, and of the last saves.

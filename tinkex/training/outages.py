@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from requests.utils import get_environ_proxies
 
@@ -20,10 +20,12 @@ from ..polling.sweeper import Sweeper
 from ..recovery.controller import Controller
 from ..recovery.holds import DOWN, Breaker, Holds
 from ..recovery.incident import Incident
+from ..rest.sockets import connected, cut, has_ended
 from ..runs.changes import Withdrawn
 from ..runs.ledger import Effect, Ledger
 from ..runs.record import Record
 from ..runs.run_map import RunMap
+from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from ..service import secrets_of, without_secrets
@@ -36,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two connections that are opened to look, at the least, and for one to open.
 LOOK_EVERY = 1.0
-CONNECT_TIMEOUT = 5.0
 
 #: Seconds until a server that is back is polled a second time.
 FIRST_PAUSE = 0.1
@@ -44,7 +45,8 @@ FIRST_PAUSE = 0.1
 #: What is logged of a run when an outage is settled.
 _WAS_DOWN = "run %s: its server was down; %s: %s"
 
-_PORTS = {"https": 443, "http": 80}
+#: How many runs are looked at together.
+LOOKS_AT_ONCE = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +91,7 @@ class Outages:
     _servers: dict[str, _Server] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
+    _pool: DaemonPool = field(default_factory=lambda: DaemonPool(LOOKS_AT_ONCE, "tinkex-look"))
 
     def watch(self, record: Record, run_id: str, client: Any, ledger: Ledger) -> Watched | None:
         """A generation begins to be trained; it is looked after until the monitor stops."""
@@ -120,17 +123,22 @@ class Outages:
                 thread.start()
         return known
 
-    def poll_failed(self, record: Record, error: BaseException) -> None:
-        """Two polls of a run in a row found no server."""
+    def poll_failed(self, record: Record, error: BaseException, since: float) -> None:
+        """Polls of a run failed twice in a row, the first at `since`, in monotonic seconds.
+
+        Where requests were answered meanwhile, it is the polls that fail, and not the server.
+        """
         config = record.config
         with self._lock:
             server = self._servers.get(config.base_url) if isinstance(config, Config) else None
             if server is None or record not in server.trained or server.is_down:
                 return
+            if any(each.answered_at > since for each in server.trained.values()):
+                return
         self._went_down(server, error)
         server.woken.set()
         with self._lock:
-            _cut(server.connection)
+            cut(server.connection)
 
     def close(self) -> None:
         """Look no more; let go what is held."""
@@ -138,13 +146,16 @@ class Outages:
             self._closed.set()
             servers = list(self._servers.values())
             for server in servers:
-                _cut(server.connection)
+                cut(server.connection)
                 server.woken.set()
+        self._pool.shutdown(wait=False)
         for server in servers:
             self._settled(server)
+        self.waits.notify()
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of what is closed, at most `timeout` seconds each."""
+        self._pool.join(timeout)
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
@@ -156,13 +167,13 @@ class Outages:
         is_behind = bool(get_environ_proxies(server.base_url))
         was_up, last = False, float("-inf")
         while not self._closed.is_set():
-            connection, is_down = (None, False) if is_behind else _connected(server.base_url)
+            connection, is_down = (None, False) if is_behind else connected(server.base_url)
             try:
                 if is_down and was_up and not server.is_down:
                     shown = ApiConnectionError(f"{server.base_url}: the server went down")
                     self._went_down(server, shown)
                 elif server.is_down and not is_down:
-                    self._came_back(server)
+                    self._came_back(server, connection)
             except Exception:
                 logger.exception("%s: its outage could not be dealt with", server.base_url)
             was_up = was_up or connection is not None
@@ -195,7 +206,7 @@ class Outages:
     def _went_down(self, server: _Server, error: BaseException) -> None:
         """Hold the requests of the server's runs, and the attempts to recover them."""
         with self._lock:
-            if server.is_down:
+            if server.is_down or self._closed.is_set():
                 return
             server.is_down = True
             trained = list(server.trained.values())
@@ -208,7 +219,7 @@ class Outages:
             "%s: the server is down, requests of its runs wait: %s", server.base_url, error
         )
 
-    def _came_back(self, server: _Server) -> None:
+    def _came_back(self, server: _Server, connection: socket.socket | None) -> None:
         """Poll until the server answers; then look at each of its runs, and let its requests go."""
         pause, held = FIRST_PAUSE, list[Watched]()
         while not self._closed.is_set():
@@ -221,14 +232,20 @@ class Outages:
                 self.sweeper.poll(next(e.record for e in silent if e.record.config == config))
             self._closed.wait(pause)
             pause = LOOK_EVERY
-        looks = [(each, self.races.call(partial(self._examined, each))) for each in held]
+        looks = [(each, self._pool.submit(partial(self._examined, each))) for each in held]
         until = self.clock.monotonic() + self.policy.confirm_within
         for watched, look in looks:
-            self.waits.done(look, max(0.0, until - self.clock.monotonic()))
+            look.add_done_callback(lambda _: self.waits.notify())
+            self._wait_for(look, max(0.0, until - self.clock.monotonic()))
             late = Finding(f"it could not be seen within {self.policy.confirm_within:g} s")
             found = look.result() if look.done() else late
+            if found.is_fine and connection is not None and has_ended(connection):
+                found = Finding("it was gone again while the weights were looked at")
             self._settle(watched, found)
         self._settled(server)
+
+    def _wait_for(self, look: Future[Finding], timeout: float) -> None:
+        self.waits.wait(lambda: look.done() or self._closed.is_set(), timeout)
 
     def _settled(self, server: _Server) -> None:
         """Let the requests and the results of a server's runs go."""
@@ -254,10 +271,17 @@ class Outages:
             return watched.client.forward(*batch.args, **batch.kwargs).result()
 
         try:
-            return watched.examine(source.tinker_path if source else "", answer)
+            found = watched.examine(source.tinker_path if source else "", answer)
         except Exception as error:
             shown = without_secrets(error, secrets_of(record.service, record.config))
             return Finding(f"the weights cannot be compared: {in_words(shown)}")
+        seen = {path for path, _ in watched.ledger.saves()}
+        last = record.last_checkpoint
+        others = {*record.history.known, *([last.tinker_path] if last else [])} - seen
+        others = {each for each in others if each.startswith(f"tinker://{watched.run_id}/")}
+        if found.is_fine and others:
+            return Finding(f"what was saved by other means cannot be compared: {min(others)}")
+        return found
 
     def _settle(self, watched: Watched, found: Finding) -> None:
         """Do what the weights of a run say."""
@@ -274,12 +298,12 @@ class Outages:
         for path in watched.ledger.unanswered():
             # A server that is back with an older state has saved that, if anything.
             self.runs.apply(record, Withdrawn(run_id=run_id, path=path))
-        if watched.ledger.is_open():
-            self._restore(watched, found)
-        else:
+        is_open, follows = watched.ledger.is_open(), "it is restored where its loop saved"
+        if not is_open:
             watched.ledger.submit(run_id, Effect.GRADIENT)
-        follows = "it is restored where its loop saved"
         logger.warning(_WAS_DOWN, run_id, found.evidence, follows)
+        if is_open:
+            self._restore(watched, found)
 
     def _restore(self, watched: Watched, found: Finding) -> None:
         record, run_id = watched.record, watched.run_id
@@ -306,27 +330,3 @@ class Outages:
         if self.controller.is_budget_spent(record):
             return "it was recovered too often to be restored once more"
         return None
-
-
-def _connected(base_url: str) -> tuple[socket.socket | None, bool]:
-    """A new connection, or whether the server is down; not where our own network is."""
-    try:
-        address = _address(base_url)
-        return socket.create_connection(address, CONNECT_TIMEOUT, all_errors=True), False
-    except ExceptionGroup as group:
-        # Of one address or another; what else fails is our own network, most likely.
-        down = (ConnectionRefusedError, ConnectionResetError, TimeoutError)
-        return None, group.subgroup(down) is not None
-    except (OSError, UnicodeError):
-        return None, False  # no such host
-
-
-def _address(base_url: str) -> tuple[str, int]:
-    parts = urlsplit(base_url)
-    return parts.hostname or "", parts.port or _PORTS[parts.scheme]
-
-
-def _cut(connection: socket.socket | None) -> None:
-    if connection is not None:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ..errors import SegmentSupersededError, causes
 from ..recovery.error_kinds import Verdict, judge
@@ -34,6 +34,14 @@ class Sent(NamedTuple):
     batch: Batch | None = None
 
 
+class _Turn(NamedTuple):
+    """A request that waits: what sends it, the future of what that brings, and until when."""
+
+    outcome: Future[Any]
+    sending: Callable[[], Any]
+    until: float
+
+
 class Requests:
     """Takes the requests of a segment before they are submitted, and their answers.
 
@@ -51,7 +59,7 @@ class Requests:
         self.watched: Watched | None = None
         self._lock = threading.Lock()
         # Guarded by _lock: the requests that wait, with the future of what sending them brings.
-        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._waiting: deque[_Turn] = deque()
         # What requests raised, with their effect; a deque may be appended to from any thread.
         self._errors: deque[tuple[BaseException, Effect]] = deque(maxlen=ERRORS_KEPT)
         #: The first error that leaves the state of the run unknown: it ends the segment.
@@ -98,10 +106,7 @@ class Requests:
             return self._followed(turn)
         is_over = partial(self._run.is_superseded, self._run_id)
         try:
-            if not self._run.waits.wait(lambda: turn.done() or is_over(), self._max_wait):
-                raise TimeoutError(
-                    f"run {self._run_id}: its server was down for {self._max_wait:g} s"
-                )
+            self._run.waits.wait(lambda: turn.done() or is_over(), None)
             self.check()
             return turn.result()
         finally:
@@ -113,40 +118,50 @@ class Requests:
             return method()
         import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
 
-        loop = asyncio.get_running_loop()
-        turn = self._queue(lambda: asyncio.run_coroutine_threadsafe(method(), loop).result())
-        return _result_of(on_loop(turn))
+        # Not on the caller's event loop: that may be waiting for a later one.
+        return _result_of(on_loop(self._queue(lambda: asyncio.run(method()))))
 
     def _has_to_wait(self) -> bool:
-        return self.watched is not None and (self.watched.is_held or bool(self._waiting))
+        return self._is_held() or bool(self._waiting)
 
     def _queue(self, sending: Callable[[], Any]) -> Future[Any]:
-        turn: Future[Any] = Future()
+        until = self._run.clock.monotonic() + self._max_wait
+        turn = _Turn(Future(), sending, until)
         with self._lock:
-            self._waiting.append((turn, sending))
+            if self.watched is not None:
+                self.watched.are_waiting = True
+            self._waiting.append(turn)
             is_first = len(self._waiting) == 1
         if is_first:
             self._run.races.call(self._take_turns)
-        return turn
+        return turn.outcome
 
     def _take_turns(self) -> None:
         """Send what waits, one by one, when the outage is settled."""
-        watched, is_over = self.watched, partial(self._run.is_superseded, self._run_id)
-        while True:
-            self._run.waits.wait(lambda: not (watched and watched.is_held) or is_over(), None)
-            turn, sending = self._waiting[0]
-            if turn.set_running_or_notify_cancel():
+        is_over, is_last = partial(self._run.is_superseded, self._run_id), False
+        while not is_last:
+            outcome, sending, until = self._waiting[0]
+            left = max(0.0, until - self._run.clock.monotonic())
+            settled = self._run.waits.wait(lambda: not self._is_held() or is_over(), left)
+            if outcome.set_running_or_notify_cancel():
                 try:
                     self.check()
-                    turn.set_result(sending())
+                    outcome.set_result((sending if settled else self._gave_up)())
                 except BaseException as error:  # its caller gets it
-                    turn.set_exception(error)
+                    outcome.set_exception(error)
                 self._run.waits.notify()
             with self._lock:
                 # Not before it is sent: no later one may overtake it.
                 self._waiting.popleft()
-                if not self._waiting:
-                    return
+                is_last = not self._waiting
+                if is_last and self.watched is not None:
+                    self.watched.are_waiting = False
+
+    def _gave_up(self) -> NoReturn:
+        raise TimeoutError(f"run {self._run_id}: its server was down for {self._max_wait:g} s")
+
+    def _is_held(self) -> bool:
+        return self.watched is not None and self.watched.is_held
 
     def _followed(self, turn: Future[Any]) -> Future[Any]:
         """A future of what the request comes to that is sent when its turn comes."""
@@ -211,6 +226,8 @@ class Requests:
     def _came(self, sent: Sent, answer: Any) -> None:
         if callable(getattr(answer, "result", None)):
             return  # the answer itself comes later
+        if self.watched is not None:
+            self.watched.answered_at = self._run.clock.monotonic()
         if sent.effect is Effect.SAVE and sent.mark is not None:
             self._ledger.saved(sent.mark, saved_path(answer))
         if sent.batch is not None:
