@@ -9,26 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from support.outages import Listener, Site, Weights, heard, saved_and_trained, train
+from support.outages import Site, Weights, heard, saved_and_trained, train
 from support.recorder import PATIENCE
 from support.world import weights
 
 from tinkex.errors import SegmentSupersededError
-from tinkex.training import outages
-
-
-@pytest.fixture
-def listener(monkeypatch):
-    monkeypatch.setattr(outages, "LOOK_EVERY", 0.01)
-    made = Listener()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def elsewhere():
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 def test_requests_that_wait_go_in_the_order_of_the_calls(bench, listener):

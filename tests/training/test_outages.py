@@ -9,16 +9,6 @@ from support.outages import Listener, Site, heard
 from support.recorder import PATIENCE
 from support.world import RUN, weights
 
-from tinkex.training import outages
-
-
-@pytest.fixture
-def listener(monkeypatch):
-    monkeypatch.setattr(outages, "LOOK_EVERY", 0.01)
-    made = Listener()
-    yield made
-    made.stop()
-
 
 def test_what_was_trained_since_the_save_is_trained_again(bench, listener):
     site, trained = Site(bench, listener), []

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import pytest
-from support.outages import Listener, Site, Weights, heard, saved_and_trained, train
+from support.outages import Site, Weights, heard, saved_and_trained, train
 from support.recorder import PATIENCE
 from support.world import RUN, weights
 
 from tinkex import signals
 from tinkex.errors import ApiStatusError, SegmentSupersededError
-from tinkex.training import outages
-
-
-@pytest.fixture
-def listener(monkeypatch):
-    monkeypatch.setattr(outages, "LOOK_EVERY", 0.01)
-    made = Listener()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def elsewhere():
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 @pytest.mark.parametrize("on_doubt", ["recover", "ignore"])
