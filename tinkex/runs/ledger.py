@@ -118,22 +118,21 @@ class Ledger:
 
     # Submissions and saves
 
-    def submit(self, run_id: str, effect: Effect) -> None:
-        """A request that changes the run's state is about to be submitted."""
+    def submit(self, run_id: str, effect: Effect) -> Mark:
+        """A request that changes the run's state is about to be submitted; return its position."""
         with self._lock:
-            if self._now.run_id != run_id:
-                return
-            self._before = self._now, self._updated
-            self._now = Mark(
-                run_id=run_id,
-                submissions=self._now.submissions + 1,
-                updates=self._now.updates + (effect in (Effect.UPDATE, Effect.LOAD)),
-                has_gradient=effect is Effect.GRADIENT,
-            )
+            now = self._now
+            if now.run_id != run_id:
+                return now
+            self._before = now, self._updated
+            is_gradient = effect is Effect.GRADIENT
+            updates = now.updates if is_gradient else now.updates + 1
+            self._now = now = Mark(run_id, now.submissions + 1, updates, is_gradient)
             if effect is Effect.UPDATE:
                 self._updated = self._handed
             elif effect is Effect.LOAD:
-                self._place, self._place_mark = None, self._now
+                self._place, self._place_mark = None, now
+            return now
 
     def take_back(self) -> None:
         """The last request was none: its arguments did not fit. The caller submits no other."""

@@ -74,9 +74,8 @@ class Watched:
     mark: Mark = field(default_factory=lambda: Mark(run_id=""))
     in_flight: bool = False
 
-    def keep(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Batch | None:
+    def keep(self, updates: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Batch | None:
         """Keep a batch that is about to be submitted, where it is the first in a known state."""
-        updates = self.ledger.mark().updates
         if updates in self.batches or self.ledger.where() is None:
             return None
         # A list is copied: the caller may fill it with the next batch.

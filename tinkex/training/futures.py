@@ -146,13 +146,18 @@ class Races:
         _end_all([r for record, each in listed for r in each if is_superseded(record, r.run_id)])
 
     def _came(self, record: Record, raced: RacedFuture, source: Future[Any]) -> None:
-        is_error = source.cancelled() or source.exception() is not None
-        with self._lock:
-            if record in self._held and not is_error:
-                self._held[record].append((raced, source))
-                return
+        if record in self._held and self._is_held_back(record, raced, source):
+            return
         self._forget(record, raced)
         raced.settle(source)
+
+    def _is_held_back(self, record: Record, raced: RacedFuture, source: Future[Any]) -> bool:
+        is_error = source.cancelled() or source.exception() is not None
+        with self._lock:
+            held = None if is_error else self._held.get(record)
+            if held is not None:
+                held.append((raced, source))
+            return held is not None
 
     def _forget(self, record: Record, raced: RacedFuture) -> None:
         with self._lock:

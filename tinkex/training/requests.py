@@ -81,27 +81,26 @@ class Requests:
         self.check()
         if self.is_closed and effect is not Effect.NONE:
             raise SegmentSupersededError(self._run_id)
-        batch = None
-        if self.watched is not None and method in _WITH_LOGPROBS:
-            batch = self.watched.keep(args, kwargs)
+        batch, mark, watched = None, self._ledger.mark(), self.watched
+        if watched is not None and method in _WITH_LOGPROBS:
+            batch = watched.keep(mark.updates, args, kwargs)
         if effect.is_change:
-            self._ledger.submit(self._run_id, effect)
+            mark = self._ledger.submit(self._run_id, effect)
         elif effect is Effect.SAVE:
             name = args[0] if args else kwargs.get("name")
             path = f"tinker://{self._run_id}/weights/{name}"
             self._run.note(SaveBegan(path=path))
             self._ledger.save_begins(path)
-        return Sent(effect, self._ledger.mark(), batch)
+        return Sent(effect, mark, batch)
 
     def send(self, effect: Effect, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client, when its turn comes.
 
         On an event loop a future of what it returns comes at once, where it has to wait.
         """
-        sending = partial(self._sent, effect, method, *args, **kwargs)
         if not self._has_to_wait():
-            return sending()
-        turn = self._queue(sending)
+            return self._sent(effect, method, *args, **kwargs)
+        turn = self._queue(partial(self._sent, effect, method, *args, **kwargs))
         if _is_on_event_loop():
             return self._followed(turn)
         is_over = partial(self._run.is_superseded, self._run_id)
