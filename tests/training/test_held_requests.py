@@ -14,6 +14,7 @@ from support.recorder import PATIENCE
 from support.world import weights
 
 from tinkex.errors import SegmentSupersededError
+from tinkex.recovery.holds import Holds
 
 
 def test_requests_that_wait_go_in_the_order_of_the_calls(bench, listener):
@@ -64,6 +65,27 @@ def test_a_recovery_ends_the_requests_that_wait(bench, listener, elsewhere):
 
     assert [type(each) for each in errors] == [SegmentSupersededError] * 3
     assert site.client.updates == 4
+
+
+def test_an_error_of_ours_does_not_leave_the_requests_waiting(bench, listener, monkeypatch):
+    site, real, failed = Site(bench, listener, Weights()), Holds.breaker, []
+
+    def breaker(self, account):
+        if not failed:
+            failed.append(account)
+            raise RuntimeError("a bug")
+        return real(self, account)
+
+    with next(site.run.segments()) as segment:
+        saved_and_trained(segment)
+        site.go_down()
+        monkeypatch.setattr(Holds, "breaker", breaker)
+        site.come_back()
+        train(segment, 1)
+        segment.save_state("end", step=6)
+
+    assert failed
+    assert site.service.created == []
 
 
 def test_a_request_waits_no_longer_than_the_loop_allows(bench, listener):

@@ -177,6 +177,9 @@ class Outages:
             except Exception:
                 logger.exception("%s: its outage could not be dealt with", server.base_url)
             was_up = was_up or connection is not None
+            if connection is not None and server.is_down:
+                connection.close()  # it is not settled yet: once more
+                connection = None
             if connection is not None:
                 self._wait_for_end(server, connection)
             # The first time that a connection ends it is opened again at once.
@@ -232,6 +235,8 @@ class Outages:
                 self.sweeper.poll(next(e.record for e in silent if e.record.config == config))
             self._closed.wait(pause)
             pause = LOOK_EVERY
+        if self._closed.is_set():
+            return
         looks = [(each, self._pool.submit(partial(self._examined, each))) for each in held]
         until = self.clock.monotonic() + self.policy.confirm_within
         for watched, look in looks:
