@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -72,8 +73,10 @@ class Detection:
         self._holds.poll_succeeded(config)
         return misfits
 
-    def failed(self, record: Record, run_id: str, error: BaseException) -> None:
-        """The server did not answer for a run, or not properly."""
+    def failed(
+        self, record: Record, run_id: str, error: BaseException, asked: float = math.inf
+    ) -> None:
+        """The server did not answer for a run, or not properly, when it was asked at `asked`."""
         shown = without_secrets(error, secrets_of(record.service, record.config))
         failure = classify(shown)
         before = record.failed_at
@@ -83,7 +86,10 @@ class Detection:
         is_miss = failure.status == 404 or (others_succeed and failure.status not in (401, 402))
         change = PollFailed(run_id=run_id, error=shown, is_miss=is_miss)
         apply = partial(self._runs.apply, record, change)
-        if failure.kind is Kind.ACCOUNT and not others_succeed and record.run_id == run_id:
+        # A refusal that was on its way when the account worked again does not hold it once more.
+        is_old = self._holds.succeeded_since(record.config, asked)
+        is_refused = failure.kind is Kind.ACCOUNT and not others_succeed and not is_old
+        if is_refused and record.run_id == run_id:
             account = record.config
             self._holds.hold(account, shown, reason=REFUSED, polls_fail=True, apply=apply)
             return

@@ -240,7 +240,7 @@ class Sweeper:
         if is_wanted and error is None:
             self._detection.seen(poll.record, poll.run_id, run)
         elif is_wanted and error is not None:
-            self._detection.failed(poll.record, poll.run_id, error)
+            self._detection.failed(poll.record, poll.run_id, error, poll.began)
 
     def _asked(self, ask: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
         """The answer or the error: as a value, so that what follows is not raised from it."""
