@@ -318,7 +318,7 @@ def apart_from_outer() -> Iterator[None]:
     outer = sys.exc_info()[1]
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # raised again
         for each in list(causes(error)):
             if outer is not None and each.__context__ is outer:
                 each.__context__ = None

@@ -150,19 +150,27 @@ class SlowSaves(Weights):
         return self.answer
 
 
+def saved_late(site, segment, elsewhere):
+    """Train, and begin a save that the outage meets; return its future."""
+    saved_and_trained(segment)
+    saving = elsewhere.submit(segment.save_state, "late", step=5)
+    assert site.client.is_saving.wait(PATIENCE)
+    site.go_down()
+    return saving
+
+
 @pytest.mark.parametrize("on_doubt", ["recover", "ignore"])
-def test_a_save_that_an_outage_met_counts_only_if_all_is_well(bench, listener, elsewhere, on_doubt):
+def test_a_save_that_an_outage_met_counts_only_if_all_is_well(
+    bench, listener, elsewhere, caplog, on_doubt
+):
+    caplog.set_level(logging.INFO, "tinkex")
     site = Site(bench, listener, SlowSaves(), on_doubt=on_doubt)
     segments = site.run.segments()
 
     with next(segments) as segment:
-        saved_and_trained(segment)
-        saving = elsewhere.submit(segment.save_state, "late", step=5)
-        assert site.client.is_saving.wait(PATIENCE)
-        site.go_down()
+        saving = saved_late(site, segment, elsewhere)
         site.client.answer.set_result(site.client.answered.result())
         with heard("its server was down") as settled:
-            logging.getLogger("tinkex").setLevel(logging.INFO)
             site.come_back()
             assert settled.wait(PATIENCE)
         saving.exception(PATIENCE)
@@ -185,10 +193,7 @@ def test_a_save_that_is_never_answered_is_not_restored_though_the_server_has_it(
     segments = site.run.segments()
 
     with next(segments) as segment:
-        saved_and_trained(segment)
-        saving = elsewhere.submit(segment.save_state, "late", step=5)
-        assert site.client.is_saving.wait(PATIENCE)
-        site.go_down()
+        saving = saved_late(site, segment, elsewhere)
         site.come_back()
         train(segment, 1)
     saving.exception(PATIENCE)

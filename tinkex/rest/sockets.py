@@ -152,7 +152,7 @@ class _Reported:
     """Tells the current call about a new connection before its TLS handshake."""
 
     def _new_conn(self) -> socket.socket:
-        connection: socket.socket = super()._new_conn()  # type: ignore[misc]
+        connection: socket.socket = super()._new_conn()  # type: ignore[misc]  # a mixin: urllib3's class is beside it
         call: Call | None = getattr(_current, "call", None)
         if call is not None:
             # A duplicate: wrapping in TLS detaches the original from this socket object.
