@@ -82,28 +82,42 @@ def test_an_attempt_that_hangs_gives_its_slot_back_and_what_it_brings_is_an_orph
     assert handle.lineage[0].orphans == (client.model_id,)
 
 
-def test_no_more_attempts_hang_beside_the_slots_than_there_are_slots(bench):
-    services = [bench.service() for _ in range(2)]
+def test_attempts_that_hang_stop_no_other_recovery(bench):
+    services = [bench.service() for _ in range(4)]
     policy = Policy(enabled=True, poll_interval=0.01, attempt_timeout=0.05, max_attempts=1)
-    executor = RecoveryExecutor(max_concurrent=1)
-    monitor = bench.monitor(policy, executor=executor)
+    monitor = bench.monitor(policy)
     for number, service in enumerate(services):
         bench.server.corrupt(f"hung:train:{number}")
         monitor.monitor_run(f"hung:train:{number}", service)
-        wait_until(service.entered)
-    for number in range(2):
+    for number in range(len(services)):
         bench.told.wait_for("exhausted", f"hung:train:{number}")
 
     bench.server.corrupt(OTHER)
     monitor.monitor_run(OTHER, FakeServiceClient())
-    bench.told.wait_for("detected", OTHER)
-    bench.server.corrupt(RUN)
-    names_before = bench.told.names_of(OTHER)
-    services[0].gate.set()
+
     bench.told.wait_for("completed", OTHER)
 
+
+def test_a_pool_whose_workers_all_hang_is_told_of_and_goes_on_when_one_returns(bench, caplog):
+    service = bench.service()
+    policy = Policy(enabled=True, poll_interval=0.01, attempt_timeout=0.05, max_attempts=1)
+    with ThreadPoolExecutor(1) as pool:
+        monitor = bench.monitor(policy, executor=pool)
+        bench.server.corrupt(RUN)
+        monitor.monitor_run(RUN, service)
+        bench.told.wait_for("exhausted", RUN)
+
+        bench.server.corrupt(OTHER)
+        monitor.monitor_run(OTHER, FakeServiceClient())
+        bench.told.wait_for("detected", OTHER)
+        names_before = bench.told.names_of(OTHER)
+        service.gate.set()
+        bench.told.wait_for("completed", OTHER)
+        monitor.stop()
+
     assert names_before == ["detected"]
-    executor.shutdown(timeout=0.0)
+    [error] = [r for r in caplog.records if r.levelno == logging.ERROR and "hang" in r.getMessage()]
+    assert RUN in error.getMessage()
 
 
 def test_an_exit_in_an_executor_ends_neither_the_loop_nor_the_run(bench):

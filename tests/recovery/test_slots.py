@@ -177,22 +177,24 @@ def test_an_abandoned_attempt_frees_its_slot_for_the_next_run(world):
     assert other.result(0).run_id == OTHER
 
 
-@pytest.mark.parametrize("slots", [1, 2])
-def test_at_most_as_many_abandoned_attempts_hang_as_there_are_slots(world, slots):
+@pytest.mark.parametrize(("workers", "most"), [(None, 34), (2, 2), (5, 5)])
+def test_abandoned_attempts_that_hang_are_bounded_by_their_pool(world, workers, most):
     pool = ManualExecutor()
+    if workers is not None:
+        pool._max_workers = workers
     executor = RecoveryExecutor(
-        pool, max_concurrent=slots, rest_module=world.rest, scheduler=world.fake
+        pool, max_concurrent=2, rest_module=world.rest, scheduler=world.fake
     )
     policy = Policy(enabled=True, attempt_timeout=100.0, max_attempts=1)
-    for number in range(9):
+    for number in range(40):
         world.corrupt(f"{number}:train:0")
         executor.recover(f"{number}:train:0", world.service, policy)
 
-    for _ in range(9):
+    for _ in range(40):
         while pool.waiting:
             pool.begin_next()
         world.fake.advance(100)
-    assert len(pool.running) == 2 * slots
+    assert len(pool.running) == most
 
     pool.finish_next()
 

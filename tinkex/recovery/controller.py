@@ -25,7 +25,7 @@ from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
 from .holds import REFUSED
-from .incident import Dropped, Owner
+from .incident import Adopted, Dropped, Owner
 
 
 class Controller:
@@ -137,13 +137,16 @@ class Controller:
 
     # What an incident tells, and what ends it
 
-    def _take(self, record: Record, change: Change | Dropped, publish: bool) -> Result:
+    def _take(self, record: Record, change: Change | Dropped | Adopted) -> Result:
         """Apply a change of an incident; `None` where its result is not wanted any more."""
         if isinstance(change, Dropped):
             if record.run_id == change.run_id and record.state.is_pending:
                 self._begin(record, record.run_id, None)
             return None
-        apply = partial(self._runs.apply, record, change, publish=publish)
+        if isinstance(change, Adopted):
+            # It says nothing of whether the account works now.
+            return self._runs.apply(record, change.recovered)
+        apply = partial(self._runs.apply, record, change)
         account, holds = record.config, self._owner.holds
         # Of the account an attempt tells also where its run does not wait for it any more.
         if isinstance(change, AttemptFailed) and change.is_held:

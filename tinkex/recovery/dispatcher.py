@@ -13,31 +13,41 @@ from typing import Any
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
 from ..signals import Started
 from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
-from .incident import Attempt, Dropped, Incident, Listener, Owner
-from .outcome import conclude, end_with, stopped, tell_left_behind, tell_orphan
+from .incident import RECOVERIES, Attempt, Dropped, Incident, Listener, Owner
+from .outcome import adopt, conclude, end_with, stopped, tell_left_behind, tell_orphan
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that our own threads may take to end.
 JOIN_GRACE = 1.0
 
+#: How many abandoned attempts may hang in a pool that does not tell its number of workers.
+HUNG_AT_MOST = 32
+
+
+def workers_of(pool: object) -> int | None:
+    """How many workers a pool has; the standard ones tell it under this name only."""
+    workers = getattr(pool, "_max_workers", None)
+    return workers if isinstance(workers, int) else None
+
 
 class Dispatcher:
-    """Begins attempts on `pool` as slots come free.
+    """Begins attempts on `pool` as slots come free, at most `max_concurrent` at a time.
 
-    At most `max_concurrent` are under way, and as many abandoned ones may hang beside them.
+    An abandoned attempt that hangs keeps its worker, and takes a slot once no other is left.
 
-    Threads: every method is safe from any thread. Nothing is called under the lock but `Holds`,
-    which only touches memory.
+    Threads: every method is safe from any thread. Nothing is called under the lock but `Holds`
+    and `RECOVERIES`, which only touch memory.
     """
 
     def __init__(self, pool: Executor, max_concurrent: int) -> None:
         self._pool = pool
         self._max_concurrent = max_concurrent
+        self._workers = workers_of(pool) or max_concurrent + HUNG_AT_MOST
         self._lock = threading.Lock()
-        # Guarded by _lock, before that of Holds: _incidents by run id; _ready, those whose next
-        # attempt may begin; _running, the attempts in a slot; _ending, those whose end is being
-        # told; _hung, the abandoned ones; _pumping; _closed.
+        # Guarded by _lock, before those of Holds and of RECOVERIES: _incidents by run id; _ready,
+        # those whose next attempt may begin; _running, the attempts in a slot; _ending, those
+        # whose end is being told; _hung, the abandoned ones; _pumping; _closed.
         self._incidents: dict[str, Incident] = {}
         self._ready: deque[Incident] = deque()
         self._running: set[Attempt] = set()
@@ -60,22 +70,25 @@ class Dispatcher:
         """Open an incident; its first attempt begins as soon as there is a slot.
 
         `listener` is told each change and may refuse `Recovered`. With `joining` it is told those
-        of the incident that another owner has of this run already; without, that raises
-        `AlreadyPendingError`. Raises `MonitorStoppedError` where closed.
+        of the incident that another owner has of this run already, or what came of it; without,
+        that raises `AlreadyPendingError`. Raises `MonitorStoppedError` where closed.
         """
         incident = Incident(request, metadata, owner, listener)
         with self._lock:
             if self._closed or owner.closing:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
-            pending = self._incidents.get(request.run_id)
-            if pending is not None and not joining:
+            known = RECOVERIES.enter(incident, joining=joining)
+            if known is None:
+                self._incidents[request.run_id] = incident
+                self._ready.append(incident)
+        if isinstance(known, Incident):
+            if not joining:
                 raise AlreadyPendingError(request.run_id)
-            if pending is not None:
-                pending.listeners.append(listener)
-                return pending
-            self._incidents[request.run_id] = incident
-            self._ready.append(incident)
-        self._pump()
+            return known
+        if known is None:
+            self._pump()
+        else:
+            adopt(incident, known)
         return incident
 
     def release(self, incidents: Iterable[Incident], delay: float = 0.0) -> None:
@@ -155,6 +168,7 @@ class Dispatcher:
             if incident.settled or (only_waiting and attempt is not None):
                 return
             self._settle_locked(incident)
+            RECOVERIES.leave(incident)
             joined, incident.listeners[1:] = incident.listeners[1:], []
             if attempt is not None:
                 self._abandon_locked(attempt)
@@ -165,7 +179,7 @@ class Dispatcher:
         if attempt is not None and attempt.job is not None:
             attempt.job.cancel()
         for listener in joined:
-            listener(Dropped(run_id=incident.request.run_id), False)
+            listener(Dropped(run_id=incident.request.run_id))
         self._pump()
 
     # Queries
@@ -208,7 +222,8 @@ class Dispatcher:
 
     def _next(self) -> Attempt | None:
         with self._lock:
-            while self._ready and self._free_slots_locked() > 0:
+            slots = min(self._max_concurrent, self._workers - len(self._hung))
+            while self._ready and len(self._running) < slots:
                 incident = self._ready.popleft()
                 if incident.settled or incident.owner.closing or not incident.admit():
                     continue
@@ -219,11 +234,6 @@ class Dispatcher:
                 return attempt
             self._pumping = False
             return None
-
-    def _free_slots_locked(self) -> int:
-        # An abandoned attempt still has its thread: a second set of slots, and no more.
-        hanging = max(0, len(self._hung) - self._max_concurrent)
-        return self._max_concurrent - len(self._running) - hanging
 
     def _launch(self, attempt: Attempt) -> None:
         incident, request = attempt.incident, attempt.incident.request
@@ -265,15 +275,16 @@ class Dispatcher:
                 return
             attempt.incident.current = None
             self._abandon_locked(attempt)
-            is_stuck = self._free_slots_locked() <= 0
+            hung, is_stuck = len(self._hung), len(self._hung) >= self._workers
         if attempt.job is not None:
             attempt.job.cancel()
         request = attempt.incident.request
         if is_stuck:
             logger.error(
-                "run %s: too many attempts hang in service clients; no recovery can begin until "
-                "one of them returns (RecoveryExecutor's max_concurrent bounds them)",
+                "run %s: %d attempts hang in service clients and keep every worker of their "
+                "pool; no recovery can begin until one of them returns",
                 request.run_id,
+                hung,
             )
         error = AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
         self._conclude(attempt, AttemptReport(error=error))
@@ -310,6 +321,8 @@ class Dispatcher:
         finally:
             with self._lock:
                 del self._ending[attempt]
+            if incident.settled:
+                RECOVERIES.leave(incident)
             incident.owner.waits.notify()
 
     def _conclude(self, attempt: Attempt, report: AttemptReport) -> None:
@@ -325,6 +338,7 @@ class Dispatcher:
             if incident.settled:
                 return False
             self._settle_locked(incident)
+            RECOVERIES.leave(incident)
             return True
 
     def _settle_locked(self, incident: Incident) -> None:

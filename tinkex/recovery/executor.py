@@ -33,9 +33,9 @@ from ..runtime.waits import Waits
 from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
-from .dispatcher import JOIN_GRACE, Dispatcher
+from .dispatcher import HUNG_AT_MOST, JOIN_GRACE, Dispatcher, workers_of
 from .holds import Holds
-from .incident import Dropped, Owner
+from .incident import Adopted, Dropped, Owner
 
 
 class RecoveryExecutor:
@@ -44,8 +44,9 @@ class RecoveryExecutor:
     Args:
         pool: Where attempts are submitted; `None`: daemon threads of its own. A pool that was
             handed in is left open.
-        max_concurrent: How many attempts may be under way at the same time, and how many
-            abandoned ones may still hang beside them.
+        max_concurrent: How many attempts may be under way at the same time. Beside them, up to
+            32 that were abandoned may hang in the pool of its own; in another, as many as it
+            has workers.
         rest_module: Lists checkpoints; `None`: the monitor's, else `tinkex.rest`.
         service_client_module: Makes training clients; `None`: the monitor's, else
             `tinkex.service`.
@@ -72,9 +73,8 @@ class RecoveryExecutor:
         self._services = checked_service_module(service_client_module)
         self._scheduler = scheduler
         given = checked_executor("pool", pool)
-        # Neither makes a thread before it is used. The pool has as many again for attempts that
-        # were abandoned and still hang.
-        self._own_pool = DaemonPool(2 * max_concurrent, "tinkex-recovery")
+        # Neither makes a thread before it is used. Some are for attempts that hang.
+        self._own_pool = DaemonPool(max_concurrent + HUNG_AT_MOST, "tinkex-recovery")
         self._own_scheduler = ThreadScheduler("tinkex-executor")
         #: The incidents under way, for monitors.
         self.dispatcher = Dispatcher(self._own_pool if given is None else given, max_concurrent)
@@ -94,9 +94,9 @@ class RecoveryExecutor:
         """The executor itself, or one over a pool with as many slots as that has workers."""
         if isinstance(given, RecoveryExecutor):
             return given
-        # The standard pools tell how many workers they have under this name only.
-        workers = getattr(checked_executor("executor or pool", given), "_max_workers", 1)
-        return cls(given, max_concurrent=workers if isinstance(workers, int) else 1)
+        return cls(
+            given, max_concurrent=workers_of(checked_executor("executor or pool", given)) or 1
+        )
 
     def recover(
         self,
@@ -149,7 +149,7 @@ class RecoveryExecutor:
         listener = partial(self._publish, run_id, checked)
         return self.dispatcher.begin(request, checked_metadata(metadata), owner, listener).future
 
-    def _publish(self, run_id: str, policy: Policy, change: Change | Dropped, _: bool) -> Result:
+    def _publish(self, run_id: str, policy: Policy, change: Change | Dropped | Adopted) -> Result:
         if not isinstance(change, RecoveryChange):
             return None
         notices = notices_of(change, policy)

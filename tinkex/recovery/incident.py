@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from .. import rest
 from ..config import Config
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
 from ..runs.apply import Result
-from ..runs.changes import AttemptStep, Change
+from ..runs.changes import AttemptStep, Change, Recovered
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
 from ..runtime.waits import Waits
@@ -33,9 +37,15 @@ class Dropped(NamedTuple):
     run_id: str
 
 
-#: Takes a change of an incident and returns what it gives rise to, `None` where it is refused.
-#: Publishes that where the second argument says so.
-Listener = Callable[[Change | Dropped, bool], Result]
+class Adopted(NamedTuple):
+    """The run was recovered before, by another owner: its client is taken over."""
+
+    recovered: Recovered
+
+
+#: Takes a change of an incident, publishes what it gives rise to, and returns that; `None` where
+#: the change is refused.
+Listener = Callable[[Change | Dropped | Adopted], Result]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -60,8 +70,8 @@ class Incident:
     """The state of one incident; `listeners` are of its owner and of those that joined it.
 
     Threads: `run`, `attempt`, `tally`, `broken`, `history`, `reopen` and `with_optimizer` are
-    touched only by the thread that ended the current attempt; `listeners`, `current`, `timer` and
-    `settled` are guarded by the dispatcher's lock.
+    touched only by the thread that ended the current attempt; `current`, `timer` and `settled`
+    are guarded by the dispatcher's lock, `listeners` by that of `RECOVERIES`.
     """
 
     def __init__(
@@ -104,16 +114,77 @@ class Incident:
         """Seconds since the incident began."""
         return self.owner.clock.monotonic() - self.began
 
-    def tell(self, change: Change) -> Result:
-        """Tell a change to the owner and to those that joined; the first that takes it publishes.
+    def tell(self, change: Change | Adopted) -> Result:
+        """Tell a change to the owner and to those that joined.
 
-        Returns what follows from it, `None` where all refuse it.
+        Returns what follows from it for the first that takes it, `None` where all refuse it.
         """
-        taken: Result = None
-        for listener in tuple(self.listeners):
-            answer = listener(change, taken is None)
-            taken = answer if taken is None else taken
-        return taken
+        answers = [listener(change) for listener in tuple(self.listeners)]
+        return next((answer for answer in answers if answer is not None), None)
+
+    def key(self) -> Hashable:
+        """The server and the run."""
+        module: object = self.request.rest.module
+        is_ours = module is rest or isinstance(module, rest.RestClient)
+        server = self.account.base_url if is_ours and self.account is not None else id(module)
+        return server, self.request.run_id
+
+
+class Recoveries:
+    """The recoveries of this process, so that monitors beside each other make each run once.
+
+    Threads: every method is safe from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Guarded by _lock, with the `listeners` of all incidents: those under way by server and
+        # run; the clients that came of others, as long as they live, and how each was made. The
+        # REST module is kept with it, since the key holds its identity only.
+        self._under_way: WeakValueDictionary[Hashable, Incident] = WeakValueDictionary()
+        self._clients: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+        self._made: WeakKeyDictionary[Any, tuple[Recovered, RestPort]] = WeakKeyDictionary()
+
+    def enter(self, incident: Incident, *, joining: bool) -> Incident | Recovered | None:
+        """Add an incident, unless one of its run is under way: return that.
+
+        With `joining` its listener is told of that one; or what came of one that ended is
+        returned.
+        """
+        key = incident.key()
+        with self._lock:
+            pending = self._under_way.get(key)
+            if pending is not None:
+                pending.listeners += incident.listeners if joining else ()
+                return pending
+            client = self._clients.get(key) if joining else None
+            if client not in self._made:
+                self._under_way[key] = incident
+                return None
+            recovered, _ = self._made[client]
+        return recovered._replace(event=replace(recovered.event, client=client))
+
+    def leave(self, incident: Incident, recovered: Recovered | None = None) -> None:
+        """Nobody joins the incident any more; `recovered` is what came of it."""
+        key = incident.key()
+        with self._lock:
+            if self._under_way.get(key) is incident:
+                del self._under_way[key]
+            if recovered is None:
+                return
+            client = recovered.event.client
+            made = recovered._replace(event=replace(recovered.event, client=None))
+            with suppress(TypeError):  # nothing can refer to it weakly
+                self._made[client] = made, incident.request.rest
+                self._clients[key] = client
+
+    def disown(self, client: Any) -> None:
+        """Nothing uses this client, so nobody is to take it over."""
+        with self._lock, suppress(KeyError, TypeError):
+            del self._made[client]
+
+
+RECOVERIES = Recoveries()
 
 
 class Attempt:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, in_words
@@ -16,7 +17,7 @@ from ..signals import ClientCreated, Completed, Exhausted, Failed
 from .attempt import RECOVERED_FROM, AttemptReport, RecoveryRequest
 from .error_kinds import Failure, Kind, classify
 from .holds import Breaker
-from .incident import Attempt, Incident
+from .incident import RECOVERIES, Adopted, Attempt, Incident
 from .retry import Action, Decision, decide
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def _hand_over(attempt: Attempt, report: AttemptReport, made: dict[str, Any]) ->
         with_optimizer=report.with_optimizer,
         broken=incident.broken,
     )
+    RECOVERIES.leave(incident, change)
     try:
         is_taken = incident.tell(change) is not None
     except BaseException as error:
@@ -85,8 +87,20 @@ def _hand_over(attempt: Attempt, report: AttemptReport, made: dict[str, Any]) ->
     if is_taken:
         incident.future.set_result(completed)
     else:
+        RECOVERIES.disown(report.client)
         tell_orphan(incident, report)
         end_with(incident, stopped(incident))
+
+
+def adopt(incident: Incident, recovered: Recovered) -> None:
+    """Take over what came of another incident of the same run."""
+    incident.settled = True
+    metadata, now = incident.metadata, incident.owner.clock.utc()
+    event = replace(recovered.event, metadata=metadata, time=now, duration=incident.elapsed())
+    if incident.tell(Adopted(recovered._replace(event=event))) is None:
+        end_with(incident, stopped(incident))
+    else:
+        incident.future.set_result(event)
 
 
 def _failed(attempt: Attempt, report: AttemptReport, settle: Settle) -> float | None:

@@ -53,11 +53,11 @@ class RunMap:
 
     # Changes
 
-    def apply(self, record: Record, change: Change, *, publish: bool = True) -> Result:
+    def apply(self, record: Record, change: Change) -> Result:
         """Apply a change and return what it gives rise to, `None` where it was refused.
 
-        With `publish` that is queued in the same step, so that no later change can have its own
-        delivered before. Else another owner publishes it.
+        That is queued in the same step, so that no later change can have its own delivered
+        before.
         """
         moment = self._moment()
         with self.lock:
@@ -72,10 +72,9 @@ class RunMap:
                     if self._records.get(run_id) is record:
                         del self._records[run_id]
             is_moved = record.state is not state or record.client is not client
-            publish = publish and bool(notices)
-            if publish:
+            if notices:
                 self._publisher.queue(record.root_id, notices)
-        if publish:
+        if notices:
             self._publisher.flush()
         if is_moved:
             self._on_move(record)
