@@ -306,6 +306,29 @@ def test_a_name_that_is_taken_by_another_state_is_an_error_at_once(world):
     assert train(run, 3).steps == [1, 2]
 
 
+@pytest.mark.parametrize("told", [None, "5", "0"])
+def test_a_name_that_was_taken_by_other_means_is_an_error_at_once(world, told):
+    """The official SDK asks again for minutes where a name is refused."""
+    run = refusing(world)
+    listed = {"tinker_path": weights("a"), "size_bytes": 5}
+    if told is not None:
+        listed["user_metadata"] = {"tinkex_step": told}
+    world.rest.set_run(RUN, last_checkpoint=listed, checkpoints=[listed])
+    world.fake.advance(10)
+
+    with next(run.segments()) as segment:
+        if told == "0":
+            assert segment.save_state("a", step=0).tinker_path == weights("a")
+        else:
+            with pytest.raises(ApiStatusError, match=r"taken by .*; give another"):
+                segment.save_state("a", step=0)
+        world.rest.set_run(RUN, last_checkpoint=listed, checkpoints=[])
+        if told is None:
+            segment.save_state("a", step=0)  # it was deleted meanwhile
+
+    assert run.client.calls == ([("save_state", "a")] if told is None else [])
+
+
 @pytest.mark.parametrize("step", [0, 2, 3])
 def test_a_step_that_was_trained_cannot_be_the_next_one(world, step):
     run, client = begin(world)

@@ -159,6 +159,12 @@ class Loop:
         )
         return begun or self.record.state is RunState.EXHAUSTED
 
+    def has_seen(self, path: str) -> bool:
+        """Whether a poll saw a checkpoint of this path."""
+        with self.runs.lock:
+            last = self.record.last_checkpoint
+        return last is not None and last.tinker_path == path
+
     def find_checkpoint(self, run_id: str, path: str) -> Checkpoint | None:
         """Ask the server for a checkpoint; `None` where it does not list it."""
         task = self.controller.next_task(self.record)

@@ -55,9 +55,9 @@ class Saving:
             options["user_metadata"] = self._written
 
     def begin(self) -> None:
-        """Submit it now, unless it has to wait for another save of its name."""
-        known = self._ledger.place_of(self._path)
-        if self._ledger.pending(self._path) is None and (known is None or not self._is_refused):
+        """Submit it now, unless it has to wait for another save of its name, or to look first."""
+        is_known = self._ledger.place_of(self._path) or self._run.has_seen(self._path)
+        if self._ledger.pending(self._path) is None and not (is_known and self._is_refused):
             self._answer = self._sent()
 
     def wait(self) -> Checkpoint:
@@ -71,9 +71,13 @@ class Saving:
             with suppress(Exception):
                 pending.result()
             self._requests.check()
-        known = self._ledger.place_of(self._path)
-        if self._answer is None and known is not None and self._is_refused:
-            return self._again(known)
+        if self._answer is None and self._is_refused:
+            known = self._ledger.place_of(self._path)
+            seen = self._listed() if known is None and self._run.has_seen(self._path) else None
+            if seen is not None and self._is_same(seen):
+                return self._saved(self._path)
+            if known is not None or seen is not None:
+                return self._again(known or Place())
         number = 0
         while True:
             number += 1
@@ -82,7 +86,7 @@ class Saving:
             except SegmentSupersededError:
                 raise
             except Exception as error:
-                if status_of(error) == 409 and self._is_there(self._path):
+                if status_of(error) == 409 and self._is_same(self._listed()):
                     return self._saved(self._path)
                 if not self._may_try_again(error, number):
                     raise
@@ -139,9 +143,14 @@ class Saving:
         is_same = self._ledger.mark() == self._mark
         return verdict is Verdict.FAILED and is_same and number < policy.max_attempts
 
-    def _is_there(self, path: str) -> bool:
+    def _listed(self) -> Checkpoint | None:
+        """What the server has under this name, where it can be asked."""
+        with suppress(Exception):
+            return self._run.find_checkpoint(self._outlook.run_id, self._path)
+        return None
+
+    def _is_same(self, found: Checkpoint | None) -> bool:
         """Whether an earlier try has saved it after all, though its answer was lost."""
-        found = self._run.find_checkpoint(self._outlook.run_id, path)
         is_whole = found is not None and found.size_bytes != 0
         return found is not None and is_whole and cursor_of(found, {}) == self._cursor
 
