@@ -169,6 +169,20 @@ def test_a_module_without_a_search_is_not_asked(world):
     assert recovered(world).reason is None
 
 
+def test_a_module_that_takes_a_timeout_is_told_it(world):
+    given = []
+
+    class Bounded(FakeRest):
+        def search_sessions(self, config, session_id, *, timeout):
+            given.append(timeout)
+            return [row_of(FAILED)]
+
+    world.rest = Bounded()
+
+    assert recovered(world).reason == "internal: a worker was lost"
+    assert given == [1.0]
+
+
 def test_a_run_that_names_no_session_is_not_asked_for(world):
     rest = searchable(world, lambda _: [row_of(FAILED)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from asyncio import CancelledError
 from contextlib import ExitStack
 from time import monotonic
 from types import SimpleNamespace
@@ -116,6 +117,22 @@ class HungSearch(Server):
             self.gate.wait(3 * PATIENCE)
         status = {"type": "failed", "category": "internal", "message": "lost"}
         return [{"session_id": session_id, "status": status}]
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt, CancelledError])
+def test_whatever_a_search_raises_costs_only_the_reason(bench, kind):
+    class Raising(Server):
+        def search_sessions(self, config, session_id):
+            raise kind
+
+    bench.server = Raising()
+    bench.server.corrupt(RUN)
+
+    bench.monitor().monitor_run(RUN, FakeServiceClient())
+    bench.told.wait_for("completed", RUN)
+
+    assert bench.told.names_of(RUN)[: len(RECOVERY)] == RECOVERY
+    assert bench.told.one("detected", RUN).reason is None
 
 
 @pytest.fixture
