@@ -70,7 +70,8 @@ def test_all_runs_that_are_corrupted_at_once_are_recovered(control):
     found = probe("recovery", control.url, runs=30, workers=4)
 
     assert found["recovered"] == 30
-    assert found["requests"] == 1 + 30  # one page, then each run's checkpoints
+    # One page, then each run's checkpoints, and searches for reasons until the first is a 404.
+    assert 1 + 30 < found["requests"] <= 1 + 30 + 4
 
 
 def test_a_worker_that_cannot_begin_says_why(control):

@@ -10,6 +10,7 @@ from . import rest as default_rest
 from . import service as default_services
 from .policy import Policy
 from .polling.detection import Detection
+from .polling.reasons import Reasons
 from .polling.sweeper import Sweeper
 from .ports import RestModule, RestPort, ServiceModule
 from .recovery.controller import Controller
@@ -23,7 +24,7 @@ from .runtime.daemon_pool import DaemonPool
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from .runtime.waits import Waits
-from .signals import Swept
+from .signals import Event, Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
 from .training.loop import Loop
@@ -68,7 +69,9 @@ class Parts:
             self._joins.append(own.close)
         self.clock = Clock(scheduler)
         self.waits = Waits(self.clock)
-        self.publisher = Publisher(sender, inline=inline, on_idle=self.waits.notify)
+        self.publisher = Publisher(
+            sender, inline=inline, on_idle=self.waits.notify, complete=self._completed
+        )
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self.races = Races(self.waits, results)
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self.races.moved)
@@ -76,6 +79,7 @@ class Parts:
         # The most seconds that the poll of one run may take, its retries included.
         bound = min(20.0, max(5.0, policy.poll_interval))
         polls, self.rest = self._rest_ports(rest_module, poll_workers, bound)
+        self._reasons = Reasons(self.rest, self.runs, self.clock, self.waits, inline=inline)
         self._dispatcher = executor.dispatcher
         self.owner = self._owner_for(executor, service_client_module)
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
@@ -96,6 +100,9 @@ class Parts:
         client = default_rest.RestClient(max_connections=max(workers, 1), wait=self.clock.sleep())
         self._close.append(client.close)
         return RestPort(client, timeout=bound), RestPort(client)
+
+    def _completed(self, event: Event) -> Event:
+        return self._reasons.complete(event)
 
     def _poll_failed(self, record: Record, error: BaseException, since: float) -> None:
         self.outages.poll_failed(record, error, since)
@@ -148,7 +155,12 @@ class Parts:
 
     def _end_with_monitor(self, *pools: DaemonPool | RecoveryExecutor | None) -> None:
         """Have what is made by now end with the monitor, the pools that are its own last."""
-        self._joins += (self.sweeper.join, self.publisher.join, self.outages.join)
+        self._joins += (
+            self.sweeper.join,
+            self.publisher.join,
+            self._reasons.join,
+            self.outages.join,
+        )
         self._close += (self.races.close, self.outages.close)
         for pool in pools:
             if pool is not None:
@@ -173,6 +185,7 @@ class Parts:
         """End all that was made or begun here, within `timeout` seconds."""
         self.owner.closing = True
         self.sweeper.close()
+        self._reasons.close()
         grace = min(JOIN_GRACE, timeout / 10)
         close, joins = self._close, self._joins
         self._dispatcher.stop(self.owner, timeout - grace, grace, close=close, joins=joins)

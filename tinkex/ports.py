@@ -5,14 +5,14 @@ A module is wrapped once, where it comes in. Pickled, a wrapped module travels b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
 
 from .errors import ApiResponseError, apart_from_outer
-from .service import is_service_client
+from .service import is_service_client, takes_option
 from .types import TrainingRun
 
 #: How many runs are asked for in one page.
@@ -22,9 +22,12 @@ PAGE_SIZE = 100
 class RestModule(Protocol):
     """What a `rest_module` must have.
 
-    `list_training_runs(config, *, limit, offset)` and `list_checkpoints(config, run_id)` are
-    used where it has them. Answers are values of `tinkex.types`, the API's JSON objects, or
-    objects of the official SDK.
+    `list_training_runs(config, *, limit, offset)`, `list_checkpoints(config, run_id)` and
+    `search_sessions(config, session_id)` are used where it has them. Answers are values of
+    `tinkex.types`, the API's JSON objects, or objects of the official SDK.
+
+    `search_sessions` returns a list of the sessions found, or an object with such a list as
+    `sessions`. It is asked why a run was flagged; with `timeout=` in seconds where it takes that.
     """
 
     def get_training_run(self, config: Any, run_id: str, /) -> object:
@@ -99,6 +102,23 @@ class RestPort:
         """Ask for all checkpoints of a run, as the server sent them, in its order."""
         module: Any = self.module
         return tuple(module.list_checkpoints(config, run_id))
+
+    @property
+    def can_search_sessions(self) -> bool:
+        """Whether the server can be asked what became of a session."""
+        return callable(getattr(self.module, "search_sessions", None))
+
+    def sessions(self, config: Hashable, session_id: str, timeout: float) -> Sequence[Any]:
+        """Search for a session, in so many seconds; return the rows found as they were sent."""
+        module: Any = self.module
+        search = module.search_sessions
+        options = {"timeout": timeout} if takes_option(search, "timeout") else {}
+        found = search(config, session_id, **options)
+        page = found.get("sessions") if isinstance(found, Mapping) else found
+        rows = getattr(page, "sessions", page)
+        if not isinstance(rows, list | tuple):
+            raise ApiResponseError(f"a list of sessions was expected, not {type(rows).__name__}")
+        return rows
 
     def _options(self) -> dict[str, float]:
         return {} if self.timeout is None else {"timeout": self.timeout}

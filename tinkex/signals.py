@@ -110,8 +110,9 @@ class Event:
 class Detected(Event):
     """Sent when a run was found to be lost; `cause` says how.
 
-    `run` is the run as a poll saw it, `None` where its training loop noticed; `reason` is what the
-    server told that loop.
+    `run` is the run as a poll saw it, `None` where its training loop noticed. `reason` is what the
+    server told that loop, or tells of the flagged run's session: a failed one's category and
+    message. It is `None` where the server says nothing of it, or not within a second.
     """
 
     checkpoint: Checkpoint | None

@@ -36,6 +36,10 @@ class Site:
             def do_GET(self):
                 site.answer(self)
 
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                site.answer(self)
+
             def log_message(self, *args):
                 pass
 
@@ -144,6 +148,23 @@ def test_stop_cuts_off_polls_that_hang_and_leaves_no_thread(site, monitor_of, ou
     took = monotonic() - began
 
     assert took < 1.0
+    assert our_threads() == []
+
+
+def test_stop_cuts_off_a_search_for_a_reason_that_hangs(site, monitor_of, our_threads):
+    site.hanging.add("api/v1/sessions/search")
+    site.corrupted.add(RUN)
+    told = Recorder()
+    monitor = monitor_of(told)
+    monitor.monitor_run(RUN, FakeServiceClient())
+    assert site.arrived.acquire(timeout=PATIENCE)
+
+    began = monotonic()
+    monitor.stop(timeout=PATIENCE)
+    took = monotonic() - began
+
+    assert took < 0.8
+    assert told.one("detected", RUN).reason is None
     assert our_threads() == []
 
 

@@ -51,6 +51,12 @@ def test_the_end_of_a_sweep_is_not_worth_a_line():
     assert in_words(event_of("swept")) is None
 
 
+def test_of_a_run_that_is_lost_the_servers_reason_is_told():
+    words = in_words(event_of("detected", run_id="a:train:0", reason="internal: lost"))
+
+    assert words == "a:train:0 is corrupted: internal: lost"
+
+
 def test_of_an_error_of_the_sdk_the_servers_words_are_told():
     error = ValueError("Error code: 422 - {'detail': 'Future failed: cut short'} with status 422")
 

@@ -59,6 +59,33 @@ def test_weights_info_is_posted(stub, client):
         assert json.loads(body) == {"tinker_path": PATH}
 
 
+def test_a_session_is_searched_for(stub, client):
+    row = {"session_id": "3f0c", "status": None}
+    stub.will(as_json({"sessions": [row], "next_cursor": None}))
+
+    assert client.search_sessions(config_of(stub), "3f0c") == (row,)
+
+    [(method, path, headers, body)] = stub.requests
+    assert (method, path) == ("POST", "/api/v1/sessions/search")
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(body) == {"session_id": "3f0c", "limit": 1}
+
+
+@pytest.mark.parametrize("answer", [{}, {"sessions": None}, {"sessions": [3]}])
+def test_a_search_of_another_shape_is_refused(stub, client, answer):
+    stub.will(as_json(answer))
+
+    failure(lambda: client.search_sessions(config_of(stub), "3f0c"), ApiResponseError)
+
+
+@pytest.mark.parametrize("session_id", ["", "x" * 513, "a\nb", None, 3])
+def test_a_session_id_that_is_none_is_not_sent(stub, client, session_id):
+    with pytest.raises(ValueError, match="session id"):
+        client.search_sessions(config_of(stub), session_id)
+
+    assert stub.requests == []
+
+
 def test_a_base_url_with_a_path_is_kept(stub, client):
     client.get_training_run(Config(KEY, f"{stub.url}/services/x/"), "r")
 

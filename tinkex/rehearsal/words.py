@@ -48,7 +48,8 @@ def in_words(event: Event) -> str | None:  # noqa: PLR0912 (one sentence per eve
     """The sentence for an event; `None` for an event that is not shown."""
     match event:
         case Detected():
-            return f"{short_id(event.run_id)} is corrupted, says the server"
+            lost = f"{short_id(event.run_id)} is corrupted"
+            return _told(lost, event.reason) if event.reason else f"{lost}, says the server"
         case PollError():
             return _with_error(f"a poll of {short_id(event.run_id)} failed", event.error)
         case Started():
@@ -79,6 +80,9 @@ def in_words(event: Event) -> str | None:  # noqa: PLR0912 (one sentence per eve
 
 def _with_error(words: str, error: BaseException) -> str:
     found = _DETAIL.search(str(error))
-    told = " ".join((found[1] if found else str(error)).split())
-    sentence = f"{words}: {told}"
+    return _told(words, found[1] if found else str(error))
+
+
+def _told(words: str, text: str) -> str:
+    sentence = f"{words}: {' '.join(text.split())}"
     return sentence if len(sentence) <= LENGTH else sentence[: LENGTH - 2] + ".."

@@ -6,6 +6,7 @@ from .client import (
     get_weights_info,
     list_checkpoints,
     list_training_runs,
+    search_sessions,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "get_weights_info",
     "list_checkpoints",
     "list_training_runs",
+    "search_sessions",
 ]

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential, wait_random
 
 from ..config import Config, checked_seconds
-from ..errors import ApiConnectionError, ApiStatusError, RestError
+from ..errors import ApiConnectionError, ApiResponseError, ApiStatusError, RestError
 from ..types import (
     Checkpoint,
     TinkerPath,
@@ -39,6 +39,7 @@ MAX_ID = 512
 MAX_CHECKPOINT_PAGES = 100
 
 _RUNS = "/api/v1/training_runs"
+_SEARCH = "/api/v1/sessions/search"
 _RETRIED = {408, 425, 429}
 _CLOSED = "the client was closed; make a new RestClient"
 _BACKOFF = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)
@@ -148,6 +149,22 @@ class RestClient:
         body = json.dumps({"tinker_path": path}).encode()
         answer = self._request(config, "POST", "/api/v1/weights_info", timeout, body)
         return WeightsInfo.from_json(answer)
+
+    def search_sessions(
+        self, config: Config, session_id: str, *, timeout: float | None = None
+    ) -> tuple[Mapping[str, Any], ...]:
+        """Ask for a session; return the rows that were found, none or one, as the API's objects.
+
+        A server without this route answers 404, 405 or 501.
+        """
+        if not _is_sendable(session_id):
+            raise ValueError(f"a session id is 1 to {MAX_ID} printable characters of text")
+        body = json.dumps({"session_id": session_id, "limit": 1}).encode()
+        answer = self._request(config, "POST", _SEARCH, timeout, body)
+        rows = answer.get("sessions")
+        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+            raise ApiResponseError(f"POST {_SEARCH}: the answer has no list of sessions")
+        return tuple(rows)
 
     def _request(
         self,
@@ -271,3 +288,4 @@ get_training_run = _shared.get_training_run
 list_training_runs = _shared.list_training_runs
 list_checkpoints = _shared.list_checkpoints
 get_weights_info = _shared.get_weights_info
+search_sessions = _shared.search_sessions

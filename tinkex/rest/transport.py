@@ -86,8 +86,8 @@ class Account:
     def __init__(self, config: Config, *, max_connections: int) -> None:
         key = config.require_key()
         given = config.headers or {}
-        self._secrets = _spellings([key, *given.values()])
-        echoes = _spellings([key]) if len(key) >= MIN_ECHO else []
+        self._secrets = spellings([key, *given.values()])
+        echoes = spellings([key]) if len(key) >= MIN_ECHO else []
         self._echoes = [each.encode() for each in echoes]
         self._headers = CaseInsensitiveDict(_HEADERS)
         self._headers.update(given)
@@ -206,6 +206,20 @@ def status_error(answer: Answer, call: Call, account: Account) -> ApiStatusError
     )
 
 
+def spellings(secrets: list[str]) -> list[str]:
+    """How a server may repeat secrets: as they are, in JSON or in a URL; the longest first.
+
+    Very short ones are left out: they are normal words.
+    """
+    spelt = {
+        each
+        for secret in secrets
+        for each in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
+        if len(secret) >= MIN_SECRET
+    }
+    return sorted(spelt, key=len, reverse=True)
+
+
 def _read(response: requests.Response, limit: int) -> bytes:
     # Older versions of urllib3 accept an answer that ends too early, unless told not to.
     response.raw.enforce_content_length = True
@@ -283,14 +297,3 @@ def _moment(text: str) -> datetime | None:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
-
-
-def _spellings(secrets: list[str]) -> list[str]:
-    # A server may repeat a key as it is, in JSON or in a URL. Very short values are normal words.
-    spelt = {
-        each
-        for secret in secrets
-        for each in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
-        if len(secret) >= MIN_SECRET
-    }
-    return sorted(spelt, key=len, reverse=True)

@@ -55,13 +55,22 @@ class Publisher:
     """Publishes the events of one sender, a `Monitor` or a `RecoveryExecutor`.
 
     `inline`: deliver on the thread that publishes. `on_idle` is called each time that all
-    events of a lane are delivered.
+    events of a lane are delivered. `complete` gets each event where it is about to be sent, and
+    returns what is sent: there it may wait.
 
     Threads: every method is safe from any thread; none waits for a receiver unless `inline`.
     """
 
-    def __init__(self, sender: object, *, inline: bool, on_idle: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sender: object,
+        *,
+        inline: bool,
+        on_idle: Callable[[], None],
+        complete: Callable[[Event], Event] = lambda event: event,
+    ) -> None:
         self._sender = sender
+        self._complete = complete
         self._delivery = Delivery(inline=inline, on_idle=on_idle)
         #: Start to deliver what is queued.
         self.flush = self._delivery.flush
@@ -85,6 +94,7 @@ class Publisher:
         if isinstance(notice, Call):
             notice.function(*notice.arguments)
             return
+        notice = self._complete(notice)
         level = _LEVELS.get(type(notice), logging.DEBUG)
         if logger.isEnabledFor(level):
             logger.log(level, "run %s: %s", notice.run_id, _in_words(notice))
