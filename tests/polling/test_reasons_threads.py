@@ -15,6 +15,7 @@ from support.rehearsal_http import Client
 from support.world import OTHER, RECOVERY, RUN
 
 from tinkex import Config, Monitor, signals
+from tinkex.polling.reasons import AT_ONCE
 from tinkex.rehearsal import Fault, RehearsalServer
 from tinkex.testing import FakeServiceClient
 
@@ -195,7 +196,7 @@ def test_a_mass_corruption_is_told_of_within_bounds_while_searches_hang(bench, h
 
     assert {event.reason for event in bench.told.of("detected")} == {None}
     assert {event.run_id for event in bench.told.of("detected")} == set(run_ids)
-    assert len(hung.searched) == 4
+    assert len(hung.searched) == AT_ONCE
     assert took < 5.0
 
 

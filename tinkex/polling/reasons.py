@@ -21,7 +21,7 @@ from ..signals import Cause, Detected, Event
 
 #: How many searches are under way at a time. Beyond that no reason is asked for: when many runs
 #: are lost at once, none of their events waits for another's.
-AT_ONCE = 4
+AT_ONCE = 8
 
 #: How long an answer is waited for, in seconds.
 WAIT = 1.0
