@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
 from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
@@ -32,6 +34,17 @@ TRANSIENT_STATUSES = frozenset({408, 425})
 #: Error classes of HTTP libraries and of the official SDK, by name, that stand for the network.
 _NETWORK_NAMES = frozenset(
     {"APIConnectionError", "APITimeoutError", "ConnectError", "ReadTimeout", "ConnectTimeout"}
+)
+
+#: Those of them, and more, that say that a connection failed; not that an answer was slow.
+_LOST_NAMES = frozenset(
+    {"APIConnectionError", "ConnectError", "ReadError", "WriteError", "RemoteProtocolError"}
+)
+
+#: What says that our own network is at fault: numbers, and the words of transports without them.
+_OWN_NETWORK_NUMBERS = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH})
+_OWN_NETWORK = re.compile(
+    r"\bdns error\b|\bnetwork is (?:down|unreachable)\b|\bno route to host\b", re.IGNORECASE
 )
 
 #: What servers say where the state of a run is not what its loop believes, beyond doubt.
@@ -125,6 +138,26 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
         if getattr(cause, "kind", type(cause).__name__) in _NETWORK_NAMES:
             return Failure(kind=Kind.SERVER)
     return Failure(kind=Kind.CODE)
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether an error of a request says that its server is gone.
+
+    One that answered is not, and where the name is not found or no way leads to the server, it is
+    our own network. A server with several addresses is gone where one of them refuses.
+    """
+    chain = list(causes(error))
+    is_lost = any(type(each).__name__ in _LOST_NAMES for each in chain)
+    if not is_lost or any(status_of(each) is not None for each in chain):
+        return False
+    is_refused = any(isinstance(each, ConnectionRefusedError) for each in chain)
+    return is_refused or not any(map(_is_own_network, chain))
+
+
+def _is_own_network(error: BaseException) -> bool:
+    number = error.errno if isinstance(error, OSError) else None
+    is_unknown = isinstance(error, socket.gaierror) or number in _OWN_NETWORK_NUMBERS
+    return is_unknown or _OWN_NETWORK.search(str(error)) is not None
 
 
 class Verdict(StrEnum):

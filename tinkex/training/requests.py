@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..errors import SegmentSupersededError, causes
-from ..recovery.error_kinds import Verdict, judge
+from ..recovery.error_kinds import Verdict, is_connection_lost, judge
 from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.ledger import Effect, Ledger, Mark
 from ..service import is_sdk_error, saved_path
@@ -26,11 +26,15 @@ _WITH_LOGPROBS = ("forward", "forward_async", "forward_backward", "forward_backw
 
 
 class Sent(NamedTuple):
-    """A request that is submitted: its effect, its position, and its batch where that is kept."""
+    """A request that is submitted: its effect, its position, and its batch where that is kept.
+
+    `is_foreign`: its future came from elsewhere, and says nothing of the run's server.
+    """
 
     effect: Effect
     mark: Mark | None = None
     batch: Batch | None = None
+    is_foreign: bool = False
 
 
 class Requests:
@@ -115,11 +119,12 @@ class Requests:
         An interrupt within it may have taken the request's turn in the SDK's order of requests,
         without sending it: then no later one is ever sent, and the client cannot go on in place.
         """
+        since = self._run.clock.monotonic()
         try:
             return method(*args, **kwargs)
         except Exception as error:
             if not isinstance(error, TypeError) or _fits(method, args, kwargs):
-                self.failed(error, effect)
+                self.failed(error, effect, since=since)
             elif effect.is_change:
                 self._ledger.take_back()
             raise
@@ -138,7 +143,8 @@ class Requests:
 
     def race(self, future: Any, sent: Sent, on_result: Told = nothing) -> RacedFuture:
         """Wrap a future; its error is noted, and its result told."""
-        failed = partial(self.failed, effect=sent.effect, mark=sent.mark)
+        since = None if sent.is_foreign else self._run.clock.monotonic()
+        failed = partial(self.failed, effect=sent.effect, mark=sent.mark, since=since)
         raced = self._run.race(self._run_id, future, on_result=on_result, on_error=failed)
         raced.is_change = sent.effect is not Effect.NONE
         return raced
@@ -161,8 +167,17 @@ class Requests:
         if sent.batch is not None:
             sent.batch.answered(answer)
 
-    def failed(self, error: BaseException, effect: Effect, mark: Mark | None = None) -> None:
-        """A request raised an error; `mark` is its position."""
+    def failed(
+        self,
+        error: BaseException,
+        effect: Effect,
+        mark: Mark | None = None,
+        since: float | None = None,
+    ) -> None:
+        """A request raised an error; `mark` is its position.
+
+        `since` is when it was submitted, in monotonic seconds; `None` where it came from elsewhere.
+        """
         self._errors.append((error, effect))
         if effect.is_change and self.spoiled is None:
             verdict = judge(error, self._run_id, is_its_own=True, is_change=True)
@@ -173,6 +188,9 @@ class Requests:
                     self._run.note(Withdrawn(path=path))
             elif verdict is not Verdict.MISTAKE and is_sdk_error(error):
                 self.passed_over = self.passed_over or error
+        outages = self._run.outages
+        if outages is not None and since is not None and is_connection_lost(error):
+            outages.request_failed(self._run.record, error, since)
 
     def effects_of(self, error: BaseException) -> list[Effect]:
         """The effects of the requests that raised the error, or one of its causes."""

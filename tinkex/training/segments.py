@@ -116,7 +116,7 @@ class Segment:
         """
         self._requests.check()
         if type(future) is not RacedFuture:
-            future = self._requests.wrap(future, Sent(Effect.NONE))
+            future = self._requests.wrap(future, Sent(Effect.NONE, is_foreign=True))
         return future.result(timeout) if type(future) is RacedFuture else future
 
     def save_state(self, name: str, *, step: int, data: Any = None, **options: Any) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import threading
 from contextlib import suppress
@@ -21,6 +22,7 @@ from ...runs.ledger import Ledger
 from ...runs.record import Record
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
+from ...service import secrets_of, without_secrets
 from ..futures import Races
 from .evidence import Watched
 from .settling import Settling
@@ -38,14 +40,15 @@ FIRST_PAUSE = 0.1
 class _Server:
     """A server, its open connection, and the runs trained on it by their record.
 
-    `is_down` from the beginning of an outage until it is settled; `woken` is set when the thread
-    has something to do.
+    `is_down` from the beginning of an outage until it is settled, the last one at `settled_at`, in
+    monotonic seconds; `woken` is set when the thread has something to do.
     """
 
     base_url: str
     trained: dict[Record, Watched] = field(default_factory=dict)
     connection: socket.socket | None = None
     is_down: bool = False
+    settled_at: float = -math.inf
     woken: threading.Event = field(default_factory=threading.Event)
 
 
@@ -56,7 +59,8 @@ class Outages:
     A bare connection to each server on which a run is trained is kept open, without a request. It
     closes when the server's process ends. A proxy that closes idle connections accepts the next
     one at once, and means nothing; where that is refused, the server is down. Polls that fail
-    twice in a row tell it too. When the server answers again, its runs are settled.
+    twice in a row tell it too, and so does a request whose connection failed. When the server
+    answers again, its runs are settled.
 
     Of each run the first batch after its last `kept` saves is kept.
 
@@ -110,13 +114,32 @@ class Outages:
 
         Where requests were answered meanwhile, it is the polls that fail, and not the server.
         """
-        config = record.config
         with self._lock:
-            server = self._servers.get(config.base_url) if isinstance(config, Config) else None
-            if server is None or record not in server.trained or server.is_down:
+            server = self._up_locked(record)
+            if server is None or any(e.answered_at > since for e in server.trained.values()):
                 return
-            if any(each.answered_at > since for each in server.trained.values()):
+        self._begin(server, error)
+
+    def request_failed(self, record: Record, error: BaseException, since: float) -> None:
+        """The connection of a request failed that was submitted at `since`, in monotonic seconds.
+
+        Where that was before an outage was settled, it says nothing of another one.
+        """
+        with self._lock:
+            server = self._up_locked(record)
+            if server is None or since <= server.settled_at:
                 return
+        self._begin(server, without_secrets(error, secrets_of(record.service, record.config)))
+
+    def _up_locked(self, record: Record) -> _Server | None:
+        """The server on which a run is trained, unless it is down."""
+        config = record.config
+        server = self._servers.get(config.base_url) if isinstance(config, Config) else None
+        is_known = server is not None and record in server.trained and not server.is_down
+        return server if is_known else None
+
+    def _begin(self, server: _Server, error: BaseException) -> None:
+        """An outage begins that the open connection did not tell."""
         self._went_down(server, error)
         server.woken.set()
         with self._lock:
@@ -225,7 +248,7 @@ class Outages:
     def _settled(self, server: _Server) -> None:
         """Let the requests and the results of a server's runs go."""
         with self._lock:
-            server.is_down = False
+            server.is_down, server.settled_at = False, self.clock.monotonic()
             trained = list(server.trained.values())
         for watched in trained:
             self.settling.release(watched)
