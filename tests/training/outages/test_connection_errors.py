@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from concurrent.futures import Future
 
 import httpx
@@ -218,6 +219,22 @@ def test_a_save_whose_connection_failed_is_made_again_in_place(bench, listener):
     assert noticed.is_set()
     assert site.service.created == []
     assert {each.step for each in site.run.plan().candidates} == {2, 4, 5}
+
+
+def test_where_no_thread_is_to_be_had_no_request_waits_for_ever(bench, listener, monkeypatch):
+    site, start = Site(bench, listener, Weights()), threading.Thread.start
+
+    def starts(thread):
+        if thread.name == "tinkex-outage":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    with next(site.run.segments(max_wait=0.0)) as segment:
+        met(segment, site.client, refused())
+        train(segment, 1, save="end")
+
+    assert site.client.updates == 1
 
 
 def test_the_key_in_the_request_is_not_told(two, bench, caplog):

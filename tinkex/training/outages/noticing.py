@@ -105,8 +105,12 @@ class Outages:
                     known.hold(in_flight=False)
                 server.trained[record] = known
         if thread is not None:
-            with suppress(RuntimeError):  # no thread is to be had: then only errors tell
+            try:
                 thread.start()
+            except RuntimeError:  # no thread is to be had: what would wait would never be let go
+                with self._lock:
+                    del self._servers[config.base_url]
+                return None
         return known
 
     def poll_failed(self, record: Record, error: BaseException, since: float) -> None:
