@@ -28,7 +28,8 @@ from .signals import Event, Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
 from .training.loop import Loop
-from .training.outages import Outages
+from .training.outages.noticing import Outages
+from .training.outages.settling import Settling
 
 #: How many requests a sweep may have in flight unless told otherwise.
 POLL_WORKERS = 8
@@ -142,14 +143,21 @@ class Parts:
         )
 
     def _outages_for(self, policy: Policy) -> Outages:
-        return Outages(
+        settling = Settling(
             policy,
             runs=self.runs,
             clock=self.clock,
             waits=self.waits,
             races=self.races,
-            sweeper=self.sweeper,
             controller=self.controller,
+        )
+        return Outages(
+            settling,
+            kept=policy.fallback_checkpoints + 1,
+            clock=self.clock,
+            waits=self.waits,
+            races=self.races,
+            sweeper=self.sweeper,
             holds=self.owner.holds,
         )
 

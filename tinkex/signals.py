@@ -37,6 +37,7 @@ __all__ = [
     "Paused",
     "PollError",
     "Resumed",
+    "RolledBack",
     "Started",
     "Subscription",
     "Swept",
@@ -52,6 +53,7 @@ __all__ = [
     "paused",
     "poll_error",
     "resumed",
+    "rolled_back",
     "started",
     "subscribe",
     "swept",
@@ -73,7 +75,7 @@ class Cause(StrEnum):
     UNUSABLE = "unusable"
     #: A request that changes the run's state failed, for a reason that lies with the server.
     ERROR = "error"
-    #: The server was down, and may have come back with an older state of the run.
+    #: The server is back with an older state of the run, or may be: it was down, or says so.
     ROLLED_BACK = "rolled_back"
     #: The training loop was interrupted after it had submitted more than was saved.
     INTERRUPTED = "interrupted"
@@ -229,9 +231,10 @@ class Resumed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolledBack(Event):
-    """Sent when the weights of a run were found to be back at an older state after an outage.
+    """Sent when a run is back at an older state: its weights show it, or the server says so.
 
-    `checkpoint` is that state, `None` the beginning of the run; `evidence` tells what was seen.
+    `checkpoint` is that state; `None` is the beginning of the run, or that the server named none.
+    `evidence` tells what was seen, or is what the server said.
     """
 
     checkpoint: Checkpoint | None

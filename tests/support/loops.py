@@ -13,6 +13,19 @@ class SdkError(Exception):
     __module__ = "tinker._exceptions"
 
 
+class FailedError(SdkError):
+    """As the SDK's errors with a status or a category."""
+
+    __module__ = "tinker._exceptions"
+
+    def __init__(self, text, status_code=None, category=None):
+        super().__init__(text)
+        if status_code is not None:
+            self.status_code = status_code
+        if category is not None:
+            self.category = category
+
+
 class Diary:
     """What a training loop did: `(run, step)` of each step done, and each segment's resume."""
 

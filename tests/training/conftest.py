@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.outages import Listener
 
-from tinkex.training import outages
+from tinkex.training.outages import noticing
 
 
 @pytest.fixture
 def listener(monkeypatch):
-    monkeypatch.setattr(outages, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(noticing, "LOOK_EVERY", 0.01)
     made = Listener()
     yield made
     made.stop()

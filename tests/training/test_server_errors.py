@@ -5,26 +5,13 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import pytest
-from support.loops import Once, SdkError, begin, train
+from support.loops import FailedError, Once, SdkError, begin, train
 from support.world import RUN, weights
 
 from tinkex.errors import RecoveryExhaustedError
 
 #: So rare that in these tests only failures have a run polled.
 NEVER = 100_000.0
-
-
-class FailedError(SdkError):
-    """As the SDK's errors with a status or a category."""
-
-    __module__ = "tinker._exceptions"
-
-    def __init__(self, text, status_code=None, category=None):
-        super().__init__(text)
-        if status_code is not None:
-            self.status_code = status_code
-        if category is not None:
-            self.category = category
 
 
 class ElsewhereError(Exception):

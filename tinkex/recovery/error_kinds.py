@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import socket
+from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ from ..errors import (
     status_of,
 )
 from ..service import is_sdk_error
+from ..types import Checkpoint
 
 #: HTTP statuses that speak of the account, and of a checkpoint that cannot be loaded.
 ACCOUNT_STATUSES = frozenset({401, 402, 403})
@@ -32,9 +36,34 @@ _NETWORK_NAMES = frozenset(
     {"APIConnectionError", "APITimeoutError", "ConnectError", "ReadTimeout", "ConnectTimeout"}
 )
 
+#: Those of them, and more, that say that a connection failed; not that an answer was slow.
+_LOST_NAMES = frozenset(
+    {"APIConnectionError", "ConnectError", "ReadError", "WriteError", "RemoteProtocolError"}
+)
+
+#: What says that our own network is at fault: numbers, and the words of transports without them.
+_OWN_NETWORK_NUMBERS = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH})
+_OWN_NETWORK = re.compile(
+    r"\bdns error\b|\bnetwork is (?:down|unreachable)\b|\bno route to host\b", re.IGNORECASE
+)
+
 #: What servers say where the state of a run is not what its loop believes, beyond doubt.
 _CERTAIN = re.compile(
     r"\bserver restored from checkpoint\b|\bsequence conflict\b|\bpromise expired\b|\bpoisoned\b",
+    re.IGNORECASE,
+)
+
+#: HTTP statuses and words with which they say that a run went back to a checkpoint.
+_ROLLED_BACK_STATUSES = frozenset({409, 410})
+_ROLLED_BACK = re.compile(
+    r"\brestored from (?:\w+ ){0,2}checkpoint\b|\brolled back\b", re.IGNORECASE
+)
+
+#: Which checkpoint: a path, or a name that is quoted or stands where the sentence or a part ends.
+_PATH = re.compile(r"tinker://[^\s'\"`,;()]+")
+_NAMED = re.compile(
+    r"\bcheckpoint\s+(?:(?P<quote>['\"`])(?P<quoted>[^\s'\"`]+)(?P=quote)"
+    r"|(?P<bare>[\w-]+(?:\.[\w-]+)*)\s*(?:[.,;:)'\"}\]](?![\w/])|\(|$))",
     re.IGNORECASE,
 )
 
@@ -111,9 +140,31 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
     return Failure(kind=Kind.CODE)
 
 
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether an error of a request says that its server is gone.
+
+    One that answered is not, and where the name is not found or no way leads to the server, it is
+    our own network. A server with several addresses is gone where one of them refuses.
+    """
+    chain = list(causes(error))
+    is_lost = any(type(each).__name__ in _LOST_NAMES for each in chain)
+    if not is_lost or any(status_of(each) is not None for each in chain):
+        return False
+    is_refused = any(isinstance(each, ConnectionRefusedError) for each in chain)
+    return is_refused or not any(map(_is_own_network, chain))
+
+
+def _is_own_network(error: BaseException) -> bool:
+    number = error.errno if isinstance(error, OSError) else None
+    is_unknown = isinstance(error, socket.gaierror) or number in _OWN_NETWORK_NUMBERS
+    return is_unknown or _OWN_NETWORK.search(str(error)) is not None
+
+
 class Verdict(StrEnum):
     """What an error that a training loop met says of the loop's run."""
 
+    #: The run went back to a checkpoint.
+    ROLLED_BACK = "rolled_back"
     #: The state of the run is not what the loop believes.
     CERTAIN = "certain"
     #: The client of the run is of no more use.
@@ -125,10 +176,39 @@ class Verdict(StrEnum):
     #: Nothing, but the run may have been flagged.
     NOTHING = "nothing"
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether the client of the run is lost, flagged or not."""
+        return self in (Verdict.ROLLED_BACK, Verdict.CERTAIN, Verdict.UNUSABLE)
+
 
 def is_session_over(error: BaseException) -> bool:
     """Whether an error says that a service client or its session can be used no more."""
     return any(_SESSION_OVER.search(str(cause)) for cause in causes(error))
+
+
+def rollback_told(error: BaseException) -> BaseException | None:
+    """The error, or the one of its causes, by which a server says that it rolled a run back."""
+    told = (
+        cause
+        for cause in causes(error)
+        if status_of(cause) in _ROLLED_BACK_STATUSES and _ROLLED_BACK.search(str(cause))
+    )
+    return next(told, None)
+
+
+def checkpoint_named(text: str, run_id: str) -> Checkpoint | None:
+    """The training checkpoint that such a text names; a bare name is one of `run_id`."""
+    path, named = _PATH.search(text), _NAMED.search(text)
+    found = None
+    if path is not None:
+        found = path[0].rstrip(".:")
+    elif named is not None:
+        found = f"tinker://{run_id}/weights/{named['quoted'] or named['bare']}"
+    with suppress(ValueError):
+        checkpoint = Checkpoint.from_path(found or "")
+        return checkpoint if checkpoint.checkpoint_type == "training" else None
+    return None
 
 
 def judge(error: BaseException, run_id: str, *, is_its_own: bool, is_change: bool) -> Verdict:
@@ -142,6 +222,8 @@ def judge(error: BaseException, run_id: str, *, is_its_own: bool, is_change: boo
     texts = [str(cause) for cause in causes(error)]
     names_it = any(run_id in text or run_id.partition(":")[0] in text for text in texts)
     if is_its_own or names_it:
+        if rollback_told(error) is not None:
+            return Verdict.ROLLED_BACK
         if any(map(_CERTAIN.search, texts)):
             return Verdict.CERTAIN
         if any(map(_UNUSABLE.search, texts)):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 
-from ..errors import AlreadyPendingError, MonitorStoppedError
+from ..errors import AlreadyPendingError, MonitorStoppedError, in_words
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
 from ..recovery.controller import Controller
-from ..recovery.error_kinds import Verdict, judge
+from ..recovery.error_kinds import Verdict, checkpoint_named, judge, rollback_told
 from ..runs.changes import ErrorNoted
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from ..service import secrets_of, without_secrets
-from ..signals import Cause
+from ..signals import Cause, RolledBack
 from .futures import Races
 
 #: Seconds between two polls of a run whose training loop has failed.
@@ -57,11 +58,14 @@ class Confirmation:
         Returns true where the run is, or was, recovered. The error is of the generation `run_id`
         and says nothing of its successors. The other arguments are those of `judge`.
         """
-        shown = without_secrets(error, secrets_of(record.service, record.config))
+        secrets = secrets_of(record.service, record.config)
+        shown = without_secrets(error, secrets)
         verdict = judge(error, run_id, is_its_own=is_its_own, is_change=is_change)
         self.runs.apply(record, ErrorNoted(run_id=run_id, error=shown))
         try:
-            self._look(record, run_id, shown, verdict)
+            is_back = verdict is Verdict.ROLLED_BACK
+            proof = self._proof(record, run_id, error, secrets) if is_back else None
+            self._look(record, run_id, shown, verdict, proof)
         finally:
             if not _is_over(record, run_id):
                 self.runs.apply(record, ErrorNoted(run_id=run_id, error=None))
@@ -69,31 +73,53 @@ class Confirmation:
 
     def would_recover(self, verdict: Verdict) -> bool:
         """Whether an error of this verdict leads to a recovery, under the policy."""
-        is_dead = verdict in (Verdict.CERTAIN, Verdict.UNUSABLE)
-        return (self.policy.recover_on == "error" and (is_dead or verdict is Verdict.FAILED)) or (
-            self.policy.recover_on == "unusable" and is_dead
+        is_failure = verdict is Verdict.FAILED
+        return (self.policy.recover_on == "error" and (verdict.is_dead or is_failure)) or (
+            self.policy.recover_on == "unusable" and verdict.is_dead
         )
 
-    def _look(self, record: Record, run_id: str, error: BaseException, verdict: Verdict) -> None:
+    def _proof(
+        self, record: Record, run_id: str, error: BaseException, secrets: Collection[str]
+    ) -> RolledBack:
+        """What the server said of a run that it rolled back."""
+        text = in_words(without_secrets(rollback_told(error) or error, secrets))
+        return RolledBack(
+            run_id=run_id,
+            metadata=record.metadata,
+            time=self.clock.utc(),
+            checkpoint=checkpoint_named(text, run_id),
+            evidence=text,
+        )
+
+    def _look(
+        self,
+        record: Record,
+        run_id: str,
+        error: BaseException,
+        verdict: Verdict,
+        proof: RolledBack | None,
+    ) -> None:
         """Poll the run until it is known what the error means for it."""
+        dead = Cause.UNUSABLE if proof is None else Cause.ROLLED_BACK
 
         def recover(cause: Cause) -> None:
+            about = record, cause, run_id, error, proof
             # Refused where a sweep was quicker, or the run was stopped meanwhile.
             with suppress(AlreadyPendingError, MonitorStoppedError):
-                self.races.undisturbed(self.controller.recover, record, cause, run_id, error)
+                self.races.undisturbed(self.controller.recover, *about)
 
         until = self.clock.monotonic() + self.policy.confirm_within
         recovers = self.would_recover(verdict)
         is_dead = recovers and verdict is not Verdict.FAILED
         is_mistake = verdict is Verdict.MISTAKE
-        if verdict is Verdict.CERTAIN and is_dead:
-            recover(Cause.UNUSABLE)
+        if is_dead and verdict is not Verdict.UNUSABLE:
+            recover(dead)
         while not _is_over(record, run_id):
             self.waits.wait(self.sweeper.poll(record), MISTAKE_WAIT if is_mistake else None)
             if is_mistake or _is_over(record, run_id):
                 return
             if is_dead:
-                recover(Cause.UNUSABLE)
+                recover(dead)
             left = until - self.clock.monotonic()
             if left > 0:
                 self.waits.wait(lambda: _is_over(record, run_id), min(left, LOOK_EVERY))

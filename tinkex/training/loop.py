@@ -29,7 +29,7 @@ from ..signals import Cause
 from ..types import Checkpoint, TinkerPath
 from .confirmation import Confirmation
 from .futures import RacedFuture, Races, Told, is_superseded, nothing
-from .outages import Outages
+from .outages.noticing import Outages
 
 logger = logging.getLogger(__name__)
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ..errors import SegmentSupersededError, causes
-from ..recovery.error_kinds import Verdict, judge
+from ..recovery.error_kinds import Verdict, is_connection_lost, judge
 from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.ledger import Effect, Ledger, Mark
 from ..service import is_sdk_error, saved_path
-from .evidence import Batch, Watched
-from .futures import RacedFuture, Told, nothing, on_loop, standard
+from .futures import RacedFuture, Told, nothing
 from .loop import Loop
+from .outages.evidence import Batch, Watched
+from .outages.turns import Turns
 
 #: How many errors of a segment's requests are remembered, to know them again.
 ERRORS_KEPT = 64
@@ -27,39 +26,32 @@ _WITH_LOGPROBS = ("forward", "forward_async", "forward_backward", "forward_backw
 
 
 class Sent(NamedTuple):
-    """A request that is submitted: its effect, its position, and its batch where that is kept."""
+    """A request that is submitted: its effect, its position, and its batch where that is kept.
+
+    `is_foreign`: its future came from elsewhere, and says nothing of the run's server.
+    """
 
     effect: Effect
     mark: Mark | None = None
     batch: Batch | None = None
-
-
-class _Turn(NamedTuple):
-    """A request that waits: what sends it, the future of what that brings, and until when."""
-
-    outcome: Future[Any]
-    sending: Callable[[], Any]
-    until: float
+    is_foreign: bool = False
 
 
 class Requests:
     """Takes the requests of a segment before they are submitted, and their answers.
 
-    While an outage of the server is not settled they wait, in the order of the calls.
+    Where the run is watched they wait while an outage of its server is not settled.
 
     Threads: every method is safe from any thread; answers come on the threads of the SDK.
     """
 
-    def __init__(self, run: Loop, run_id: str, ledger: Ledger, max_wait: float) -> None:
+    def __init__(self, run: Loop, run_id: str, ledger: Ledger) -> None:
         self._run = run
         self._run_id = run_id
         self._ledger = ledger
-        self._max_wait = max_wait
-        #: The run as it is watched for outages, from when the segment is entered.
-        self.watched: Watched | None = None
-        self._lock = threading.Lock()
-        # Guarded by _lock: the requests that wait, with the future of what sending them brings.
-        self._waiting: deque[_Turn] = deque()
+        # The run as it is watched for outages, from when the segment is entered.
+        self._watched: Watched | None = None
+        self._turns: Turns | None = None
         # What requests raised, with their effect; a deque may be appended to from any thread.
         self._errors: deque[tuple[BaseException, Effect]] = deque(maxlen=ERRORS_KEPT)
         #: The first error that leaves the state of the run unknown: it ends the segment.
@@ -68,6 +60,19 @@ class Requests:
         self.passed_over: BaseException | None = None
         #: Whether the segment was left: then its client trains no more.
         self.is_closed = False
+
+    def watch(self, watched: Watched | None, max_wait: float) -> None:
+        """The segment is entered: from now on requests wait at most `max_wait` seconds."""
+        self._watched = watched
+        if watched is not None:
+            self._turns = Turns(
+                watched,
+                self.check,
+                clock=self._run.clock,
+                waits=self._run.waits,
+                races=self._run.races,
+                max_wait=max_wait,
+            )
 
     def check(self) -> None:
         """Raise a `SegmentSupersededError` where the segment is to be left."""
@@ -81,7 +86,7 @@ class Requests:
         self.check()
         if self.is_closed and effect is not Effect.NONE:
             raise SegmentSupersededError(self._run_id)
-        batch, mark, watched = None, self._ledger.mark(), self.watched
+        batch, mark, watched = None, self._ledger.mark(), self._watched
         if watched is not None and method in _WITH_LOGPROBS:
             batch = watched.keep(mark.updates, args, kwargs)
         if effect.is_change:
@@ -98,87 +103,15 @@ class Requests:
 
         On an event loop a future of what it returns comes at once, where it has to wait.
         """
-        if not self._has_to_wait():
+        if self._turns is None or not self._turns.are_needed():
             return self._sent(effect, method, *args, **kwargs)
-        turn = self._queue(partial(self._sent, effect, method, *args, **kwargs))
-        if _is_on_event_loop():
-            return self._followed(turn)
-        is_over = partial(self._run.is_superseded, self._run_id)
-        try:
-            self._run.waits.wait(lambda: turn.done() or is_over(), None)
-            self.check()
-            return turn.result()
-        finally:
-            turn.cancel()  # of an interrupted loop, too
+        return self._turns.send(partial(self._sent, effect, method, *args, **kwargs))
 
     def send_async(self, method: Callable[[], Coroutine[Any, Any, Any]]) -> Awaitable[Any]:
         """What a coroutine function of the client returns, called when its turn comes."""
-        if not self._has_to_wait():
+        if self._turns is None or not self._turns.are_needed():
             return method()
-        import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
-
-        # Not on the caller's event loop: that may be waiting for a later one.
-        return _result_of(on_loop(self._queue(lambda: asyncio.run(method()))))
-
-    def _has_to_wait(self) -> bool:
-        return self._is_held() or bool(self._waiting)
-
-    def _queue(self, sending: Callable[[], Any]) -> Future[Any]:
-        until = self._run.clock.monotonic() + self._max_wait
-        turn = _Turn(Future(), sending, until)
-        with self._lock:
-            if self.watched is not None:
-                self.watched.are_waiting = True
-            self._waiting.append(turn)
-            is_first = len(self._waiting) == 1
-        if is_first:
-            self._run.races.call(self._take_turns)
-        return turn.outcome
-
-    def _take_turns(self) -> None:
-        """Send what waits, one by one, when the outage is settled."""
-        is_over, is_last = partial(self._run.is_superseded, self._run_id), False
-        while not is_last:
-            outcome, sending, until = self._waiting[0]
-            left = max(0.0, until - self._run.clock.monotonic())
-            settled = self._run.waits.wait(lambda: not self._is_held() or is_over(), left)
-            if outcome.set_running_or_notify_cancel():
-                try:
-                    self.check()
-                    outcome.set_result((sending if settled else self._gave_up)())
-                except BaseException as error:  # its caller gets it
-                    outcome.set_exception(error)
-                self._run.waits.notify()
-            with self._lock:
-                # Not before it is sent: no later one may overtake it.
-                self._waiting.popleft()
-                is_last = not self._waiting
-                if is_last and self.watched is not None:
-                    self.watched.are_waiting = False
-
-    def _gave_up(self) -> NoReturn:
-        raise TimeoutError(f"run {self._run_id}: its server was down for {self._max_wait:g} s")
-
-    def _is_held(self) -> bool:
-        return self.watched is not None and self.watched.is_held
-
-    def _followed(self, turn: Future[Any]) -> Future[Any]:
-        """A future of what the request comes to that is sent when its turn comes."""
-        outcome: Future[Any] = Future()
-        outcome.set_running_or_notify_cancel()
-
-        def take(done: Future[Any]) -> None:
-            if (error := done.exception()) is not None:
-                outcome.set_exception(error)
-            elif not callable(getattr(done.result(), "result", None)):
-                outcome.set_result(done.result())
-            else:
-                answer = done.result()
-                source = standard(answer) or self._run.races.call(answer.result)
-                source.add_done_callback(lambda came: _copy(came, outcome))
-
-        turn.add_done_callback(take)
-        return outcome
+        return self._turns.send_async(method)
 
     def _sent(self, effect: Effect, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client.
@@ -186,11 +119,12 @@ class Requests:
         An interrupt within it may have taken the request's turn in the SDK's order of requests,
         without sending it: then no later one is ever sent, and the client cannot go on in place.
         """
+        since = self._run.clock.monotonic()
         try:
             return method(*args, **kwargs)
         except Exception as error:
             if not isinstance(error, TypeError) or _fits(method, args, kwargs):
-                self.failed(error, effect)
+                self.failed(error, effect, since=since)
             elif effect.is_change:
                 self._ledger.take_back()
             raise
@@ -209,7 +143,8 @@ class Requests:
 
     def race(self, future: Any, sent: Sent, on_result: Told = nothing) -> RacedFuture:
         """Wrap a future; its error is noted, and its result told."""
-        failed = partial(self.failed, effect=sent.effect, mark=sent.mark)
+        since = None if sent.is_foreign else self._run.clock.monotonic()
+        failed = partial(self.failed, effect=sent.effect, mark=sent.mark, since=since)
         raced = self._run.race(self._run_id, future, on_result=on_result, on_error=failed)
         raced.is_change = sent.effect is not Effect.NONE
         return raced
@@ -225,15 +160,24 @@ class Requests:
     def _came(self, sent: Sent, answer: Any) -> None:
         if callable(getattr(answer, "result", None)):
             return  # the answer itself comes later
-        if self.watched is not None:
-            self.watched.answered_at = self._run.clock.monotonic()
+        if self._watched is not None:
+            self._watched.answered_at = self._run.clock.monotonic()
         if sent.effect is Effect.SAVE and sent.mark is not None:
             self._ledger.saved(sent.mark, saved_path(answer))
         if sent.batch is not None:
             sent.batch.answered(answer)
 
-    def failed(self, error: BaseException, effect: Effect, mark: Mark | None = None) -> None:
-        """A request raised an error; `mark` is its position."""
+    def failed(
+        self,
+        error: BaseException,
+        effect: Effect,
+        mark: Mark | None = None,
+        since: float | None = None,
+    ) -> None:
+        """A request raised an error; `mark` is its position.
+
+        `since` is when it was submitted, in monotonic seconds; `None` where it came from elsewhere.
+        """
         self._errors.append((error, effect))
         if effect.is_change and self.spoiled is None:
             verdict = judge(error, self._run_id, is_its_own=True, is_change=True)
@@ -244,6 +188,9 @@ class Requests:
                     self._run.note(Withdrawn(path=path))
             elif verdict is not Verdict.MISTAKE and is_sdk_error(error):
                 self.passed_over = self.passed_over or error
+        outages = self._run.outages
+        if outages is not None and since is not None and is_connection_lost(error):
+            outages.request_failed(self._run.record, error, since)
 
     def effects_of(self, error: BaseException) -> list[Effect]:
         """The effects of the requests that raised the error, or one of its causes."""
@@ -268,30 +215,6 @@ def came_from_superseded(error: BaseException) -> bool:
     while following is not None and not isinstance(following, SegmentSupersededError):
         following = following.__cause__
     return following is not None
-
-
-async def _result_of(future: Awaitable[Any]) -> Any:
-    return await future
-
-
-def _is_on_event_loop() -> bool:
-    import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _copy(source: Future[Any], target: Future[Any]) -> None:
-    """Have a future come to what another has come to."""
-    try:
-        result = source.result()
-    except BaseException as error:  # whatever the request raised is its outcome
-        target.set_exception(error)
-    else:
-        target.set_result(result)
 
 
 def _fits(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -62,8 +62,9 @@ class Segment:
         self._run = run
         self._outlook = outlook
         self._ledger = ledger
+        self._max_wait = max_wait
         self._place = ledger.where()
-        self._requests = Requests(run, outlook.run_id, ledger, max_wait)
+        self._requests = Requests(run, outlook.run_id, ledger)
         self._client = SegmentClient(outlook.client, self._requests)
         #: The first step of this segment.
         self.start_step = start_step
@@ -115,7 +116,7 @@ class Segment:
         """
         self._requests.check()
         if type(future) is not RacedFuture:
-            future = self._requests.wrap(future, Sent(Effect.NONE))
+            future = self._requests.wrap(future, Sent(Effect.NONE, is_foreign=True))
         return future.result(timeout) if type(future) is RacedFuture else future
 
     def save_state(self, name: str, *, step: int, data: Any = None, **options: Any) -> Checkpoint:
@@ -165,9 +166,10 @@ class Segment:
             self._ledger.enter(self)
             self.entered = True
             if self._run.outages is not None:
-                self._requests.watched = self._run.outages.watch(
+                watched = self._run.outages.watch(
                     self._run.record, self._outlook.run_id, self._outlook.client, self._ledger
                 )
+                self._requests.watch(watched, self._max_wait)
         except BaseException:  # an interrupt: no `with` leaves what was not entered
             self._ledger.leave(self)
             raise

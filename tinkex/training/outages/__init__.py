@@ -1,0 +1,1 @@
+"""A server that is down while a run is trained: noticed, waited for, and its runs settled."""

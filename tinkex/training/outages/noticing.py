@@ -1,0 +1,258 @@
+"""Notices that a server was down while a run was trained: the run may be back at an older state."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from requests.utils import get_environ_proxies
+
+from ...config import Config
+from ...errors import ApiConnectionError
+from ...polling.sweeper import Sweeper
+from ...recovery.holds import DOWN, Breaker, Holds
+from ...recovery.incident import Incident
+from ...rest.sockets import connected, cut, has_ended
+from ...runs.ledger import Ledger
+from ...runs.record import Record
+from ...runtime.scheduler import Clock
+from ...runtime.waits import Waits
+from ...service import secrets_of, without_secrets
+from ..futures import Races
+from .evidence import Watched
+from .settling import Settling
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two connections that are opened to look, at the least, and for one to open.
+LOOK_EVERY = 1.0
+
+#: Seconds until a server that is back is polled a second time.
+FIRST_PAUSE = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class _Server:
+    """A server, its open connection, and the runs trained on it by their record.
+
+    `is_down` from the beginning of an outage until it is settled, the last one at `settled_at`, in
+    monotonic seconds; `woken` is set when the thread has something to do.
+    """
+
+    base_url: str
+    trained: dict[Record, Watched] = field(default_factory=dict)
+    connection: socket.socket | None = None
+    is_down: bool = False
+    settled_at: float = -math.inf
+    woken: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(slots=True, eq=False)
+class Outages:
+    """Notices that a server was down, and holds the requests of its runs until that is settled.
+
+    A bare connection to each server on which a run is trained is kept open, without a request. It
+    closes when the server's process ends. A proxy that closes idle connections accepts the next
+    one at once, and means nothing; where that is refused, the server is down. Polls that fail
+    twice in a row tell it too, and so does a request whose connection failed. When the server
+    answers again, its runs are settled.
+
+    Of each run the first batch after its last `kept` saves is kept.
+
+    Threads: every method is safe from any thread; each server has one named `tinkex-outage`.
+    """
+
+    settling: Settling
+    _: KW_ONLY
+    kept: int
+    clock: Clock
+    waits: Waits
+    races: Races
+    sweeper: Sweeper
+    holds: Holds[Incident]
+    # Guarded by _lock: _servers by base URL, with each change of what is in them, and _threads.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _servers: dict[str, _Server] = field(default_factory=dict)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def watch(self, record: Record, run_id: str, client: Any, ledger: Ledger) -> Watched | None:
+        """A generation begins to be trained; it is looked after until the monitor stops."""
+        config = record.config
+        if not isinstance(config, Config):
+            return None
+        thread = None
+        with self._lock:
+            if self.settling.closed.is_set():
+                return None
+            server = self._servers.get(config.base_url)
+            if server is None:
+                server = self._servers[config.base_url] = _Server(config.base_url)
+                thread = threading.Thread(
+                    target=self._look, args=(server,), name="tinkex-outage", daemon=True
+                )
+                self._threads = [each for each in self._threads if each.is_alive()]
+                self._threads.append(thread)
+            known = server.trained.get(record)
+            if known is None or known.ledger is not ledger:
+                known = Watched(record, run_id, ledger, client, self.kept)
+                if server.is_down:
+                    self.races.hold(record)
+                    known.hold(in_flight=False)
+                server.trained[record] = known
+        if thread is not None:
+            try:
+                thread.start()
+            except RuntimeError:  # no thread is to be had: what would wait would never be let go
+                with self._lock:
+                    del self._servers[config.base_url]
+                return None
+        return known
+
+    def poll_failed(self, record: Record, error: BaseException, since: float) -> None:
+        """Polls of a run failed twice in a row, the first at `since`, in monotonic seconds.
+
+        Where requests were answered meanwhile, it is the polls that fail, and not the server.
+        """
+        with self._lock:
+            server = self._up_locked(record)
+            if server is None or any(e.answered_at > since for e in server.trained.values()):
+                return
+        self._begin(server, error)
+
+    def request_failed(self, record: Record, error: BaseException, since: float) -> None:
+        """The connection of a request failed that was submitted at `since`, in monotonic seconds.
+
+        Where that was before an outage was settled, it says nothing of another one.
+        """
+        with self._lock:
+            server = self._up_locked(record)
+            if server is None or since <= server.settled_at:
+                return
+        self._begin(server, without_secrets(error, secrets_of(record.service, record.config)))
+
+    def _up_locked(self, record: Record) -> _Server | None:
+        """The server on which a run is trained, unless it is down."""
+        config = record.config
+        server = self._servers.get(config.base_url) if isinstance(config, Config) else None
+        is_known = server is not None and record in server.trained and not server.is_down
+        return server if is_known else None
+
+    def _begin(self, server: _Server, error: BaseException) -> None:
+        """An outage begins that the open connection did not tell."""
+        self._went_down(server, error)
+        server.woken.set()
+        with self._lock:
+            cut(server.connection)
+
+    def close(self) -> None:
+        """Look no more; let go what is held."""
+        with self._lock:
+            self.settling.closed.set()
+            servers = list(self._servers.values())
+            for server in servers:
+                cut(server.connection)
+                server.woken.set()
+        self.settling.close()
+        for server in servers:
+            self._settled(server)
+        self.waits.notify()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the threads of what is closed, at most `timeout` seconds each."""
+        self.settling.join(timeout)
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def _look(self, server: _Server) -> None:
+        # A connection past a proxy says nothing.
+        is_behind = bool(get_environ_proxies(server.base_url))
+        was_up, last = False, float("-inf")
+        while not self.settling.closed.is_set():
+            connection, is_down = (None, False) if is_behind else connected(server.base_url)
+            try:
+                if is_down and was_up and not server.is_down:
+                    shown = ApiConnectionError(f"{server.base_url}: the server went down")
+                    self._went_down(server, shown)
+                elif server.is_down and not is_down:
+                    self._came_back(server, connection)
+            except Exception:
+                logger.exception("%s: its outage could not be dealt with", server.base_url)
+            was_up = was_up or connection is not None
+            if connection is not None and server.is_down:
+                connection.close()  # it is not settled yet: once more
+                connection = None
+            if connection is not None:
+                self._wait_for_end(server, connection)
+            # The first time that a connection ends it is opened again at once.
+            now = self.clock.monotonic()
+            if is_behind and not self.settling.closed.is_set():
+                server.woken.wait()
+                server.woken.clear()
+            elif connection is None or now - last < LOOK_EVERY:
+                self.settling.closed.wait(LOOK_EVERY)
+            last = now
+
+    def _wait_for_end(self, server: _Server, connection: socket.socket) -> None:
+        """Wait until the connection is closed, by the server, by an outage or by `close`."""
+        with connection, suppress(OSError):
+            with self._lock:
+                server.connection = connection
+                if self.settling.closed.is_set() or server.woken.is_set():
+                    server.woken.clear()
+                    return
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.settimeout(None)
+            while connection.recv(1024):
+                pass
+        with self._lock:
+            server.connection = None
+
+    def _went_down(self, server: _Server, error: BaseException) -> None:
+        """Hold the requests of the server's runs, and the attempts to recover them."""
+        with self._lock:
+            if server.is_down or self.settling.closed.is_set():
+                return
+            server.is_down = True
+            trained = list(server.trained.values())
+        for watched in trained:
+            self.races.hold(watched.record)
+            watched.hold(in_flight=self.races.are_unanswered(watched.record))
+        for config in {each.record.config for each in trained}:
+            self.holds.hold(config, error, reason=DOWN, polls_fail=True, apply=lambda: None)
+        logger.warning(
+            "%s: the server is down, requests of its runs wait: %s", server.base_url, error
+        )
+
+    def _came_back(self, server: _Server, connection: socket.socket | None) -> None:
+        """Poll until the server answers; then settle its runs, and let their requests go."""
+        pause, held = FIRST_PAUSE, list[Watched]()
+        while not self.settling.closed.is_set():
+            with self._lock:
+                held = [each for each in server.trained.values() if each.is_held]
+            silent = [e for e in held if self.holds.breaker(e.record.config) is not Breaker.CLOSED]
+            if not silent:
+                break
+            for config in {each.record.config for each in silent}:
+                self.sweeper.poll(next(e.record for e in silent if e.record.config == config))
+            self.settling.closed.wait(pause)
+            pause = LOOK_EVERY
+        if self.settling.closed.is_set():
+            return
+        self.settling.settle(held, lambda: connection is not None and has_ended(connection))
+        self._settled(server)
+
+    def _settled(self, server: _Server) -> None:
+        """Let the requests and the results of a server's runs go."""
+        with self._lock:
+            server.is_down, server.settled_at = False, self.clock.monotonic()
+            trained = list(server.trained.values())
+        for watched in trained:
+            self.settling.release(watched)
