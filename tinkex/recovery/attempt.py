@@ -16,10 +16,10 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from ..config import Config
+from ..credentials import secrets_of, with_own_key, without_secrets
 from ..errors import (
     AttemptTimeoutError,
     CheckpointMissingError,
-    ConfigError,
     ServiceError,
     TinkexError,
     apart_from_outer,
@@ -29,7 +29,7 @@ from ..errors import (
 from ..policy import Policy, Specific
 from ..ports import RestPort, ServicePort
 from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
-from ..service import credentials_of, model_id_of, secrets_of, without_secrets
+from ..service import model_id_of
 from ..types import Checkpoint, TinkerPath, TrainingRun
 from .error_kinds import Kind, classify, is_session_over
 
@@ -233,18 +233,11 @@ def _candidates(task: AttemptTask) -> tuple[tuple[Candidate, ...], bool]:
 
 def _with_key(task: AttemptTask) -> AttemptTask:
     """The task with a key, found here where its own stayed in another process."""
-    config = task.request.config
-    if not isinstance(config, Config) or config.api_key is not None:
+    request = task.request
+    if not isinstance(request.config, Config):
         return task
-    try:
-        own = credentials_of(task.request.service).config
-    except ConfigError:
-        return task  # a REST module of the caller's own may need none
-    if own.base_url != config.base_url:
-        where = f"{own.base_url!r}, the run lies at {config.base_url!r}"
-        raise ConfigError(f"the key at hand is for {where}")
-    request = replace(task.request, config=replace(config, api_key=own.api_key))
-    return replace(task, request=request)
+    config = with_own_key(request.config, request.service)
+    return replace(task, request=replace(request, config=config))
 
 
 def _successor_metadata(

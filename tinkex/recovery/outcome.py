@@ -8,10 +8,10 @@ from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import Any
 
+from ..credentials import secrets_of, without_secrets
 from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, in_words
 from ..ports import PAGE_SIZE
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
-from ..service import secrets_of, without_secrets
 from ..signals import ClientCreated, Completed, Exhausted, Failed
 from .attempt import RECOVERED_FROM, AttemptReport, RecoveryRequest
 from .error_kinds import Failure, Kind, classify

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 
+from ..credentials import secrets_of, without_secrets
 from ..errors import AlreadyPendingError, MonitorStoppedError
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
@@ -15,7 +16,6 @@ from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from ..service import secrets_of, without_secrets
 from ..signals import Cause
 from .futures import Races
 

@@ -14,6 +14,7 @@ from typing import Any
 from requests.utils import get_environ_proxies
 
 from ..config import Config
+from ..credentials import secrets_of, without_secrets
 from ..errors import AlreadyPendingError, ApiConnectionError, MonitorStoppedError, in_words
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
@@ -28,7 +29,6 @@ from ..runs.run_map import RunMap
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from ..service import secrets_of, without_secrets
 from ..signals import Cause, RolledBack
 from ..types import Checkpoint
 from .evidence import Batch, Finding, Watched
