@@ -25,10 +25,12 @@ MAY_IMPORT = {
     "testing": {"errors", "types"},
     "ports": {"errors", "types", "service"},
     "runtime": {"signals"},
+    "own_services": {"runtime", "service"},
 }
 MAY_IMPORT["arguments"] = MAY_IMPORT["rest"] | {"policy", "rest", "service", "ports"}
 MAY_IMPORT["runs"] = {"errors", "types", "config", "policy", "signals", "runtime"}
-MAY_IMPORT["recovery"] = MAY_IMPORT["arguments"] | MAY_IMPORT["runs"] | {"arguments", "runs"}
+MAY_IMPORT["recovery"] = {"arguments", "own_services", "runs"}
+MAY_IMPORT["recovery"] |= MAY_IMPORT["arguments"] | MAY_IMPORT["runs"]
 MAY_IMPORT["polling"] = MAY_IMPORT["recovery"] | {"recovery"}
 MAY_IMPORT["training"] = MAY_IMPORT["polling"] | {"polling"}
 MAY_IMPORT["parts"] = MAY_IMPORT["training"] | {"training"}

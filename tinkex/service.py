@@ -14,6 +14,7 @@ from .rest.sdk import SdkRest
 __all__ = [
     "SdkRest",
     "check_service_client",
+    "close_service_client",
     "create_rest_client",
     "create_training_client_from_state",
     "create_training_client_from_state_with_optimizer",
@@ -29,6 +30,9 @@ __all__ = [
 
 _FROM_STATE = "create_training_client_from_state"
 _WITH_OPTIMIZER = "create_training_client_from_state_with_optimizer"
+
+#: Seconds that the end of a session is waited for; the SDK itself retries for minutes.
+_CLOSING = 10.0
 
 
 def create_rest_client(service: Any) -> Any:
@@ -101,6 +105,21 @@ def reopen_service_client(service: Any) -> Any:
     kept = {name: own.get(f"_{name}") for name in inspect.signature(kind).parameters}
     kept.update(own.get("_holder_kwargs") or {})
     return kind(**{name: value for name, value in kept.items() if value is not None})
+
+
+def close_service_client(service: Any, status: str) -> None:
+    """End the session of a service client, and wait a while until it has ended.
+
+    `status`, "success", "errored" or "interrupted", is told where its `close()` takes one. The
+    official SDK's has no `close()` before 0.28: such a session ends with its last client. Any
+    error of the service client is raised.
+    """
+    close = getattr(service, "close", None)
+    if not callable(close):
+        return
+    ending = close(status=status) if takes_option(close, "status") else close()
+    if callable(getattr(ending, "result", None)):
+        ending.result(timeout=_CLOSING)
 
 
 def is_service_client(service: Any) -> bool:

@@ -169,3 +169,40 @@ def test_the_id_of_a_client_is_its_model_id():
 def test_a_client_without_an_id_is_an_error_that_says_so(client):
     with pytest.raises(TypeError, match="model_id"):
         services.model_id_of(client)
+
+
+# Closing
+
+
+def closing(close):
+    return type("Service", (), {"close": close})()
+
+
+def test_a_status_is_told_where_close_takes_one():
+    told = []
+
+    services.close_service_client(
+        closing(lambda self, status, detail=None: told.append(status)), "x"
+    )
+    services.close_service_client(closing(lambda self: told.append(None)), "y")
+    services.close_service_client(object(), "z")
+
+    assert told == ["x", None]
+
+
+def test_the_end_of_the_session_is_waited_for_but_not_for_ever():
+    waits = []
+    ending = SimpleNamespace(result=lambda *, timeout: waits.append(timeout))
+
+    services.close_service_client(closing(lambda self, status: ending), "success")
+
+    [seconds] = waits
+    assert 0 < seconds <= 10
+
+
+def test_what_close_raises_comes_through():
+    def close(self):
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        services.close_service_client(closing(close), "errored")

@@ -107,7 +107,8 @@ class AttemptReport:
     """What became of an attempt: `error`, or a client that has loaded `checkpoint`.
 
     `rungs_left` says how many older checkpoints may still be tried, `loading` whether the error
-    came from loading; `run` is the run as the attempt knew it. A pickled report has no
+    came from loading; `run` is the run as the attempt knew it; `opened` are the service clients
+    that are of our making, the last of which made `client`. A pickled report has neither those nor
     `client`, only its run's id.
     """
 
@@ -119,6 +120,7 @@ class AttemptReport:
     successor_id: str | None = None
     with_optimizer: bool = True
     error: BaseException | None = None
+    opened: tuple[Any, ...] = field(default=(), repr=False)
 
     @property
     def has_client(self) -> bool:
@@ -139,7 +141,7 @@ class AttemptReport:
         return cls(error=TypeError(f"the executor's future holds {result!r}, no report"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = _values(self, "client")
+        kept = _values(self, "client", "opened")
         error = self.error
         if error is not None and not isinstance(error, TinkexError):
             # An error of a library may be more than a pickle can hold.
@@ -189,7 +191,9 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
         known["error"] = without_secrets(error, keys)
     finally:
         _current.reset(token)
-    return AttemptReport(**known)
+    given, *opened = used
+    owned = tuple(one for one in opened if task.request.services.owns(given, one))
+    return AttemptReport(**known, opened=owned)
 
 
 def _opened(task: AttemptTask) -> Any:

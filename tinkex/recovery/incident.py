@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from ..config import Config
+from ..own_services import OwnServices
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
 from ..runs.apply import Result
@@ -52,6 +53,7 @@ class Owner:
     rest: RestPort
     services: ServicePort
     holds: Holds[Incident]
+    own_services: OwnServices
     can_pause: bool
     closing: bool = False
 
