@@ -19,15 +19,18 @@ MAY_IMPORT = {
     "config": {"errors"},
     "signals": {"types"},
     "policy": {"errors", "types"},
-    "service": {"errors", "types", "config"},
+    "credentials": {"errors", "config"},
+    "rest": {"errors", "types", "config", "credentials"},
+    "service": {"errors", "credentials", "rest"},
     "testing": {"errors", "types"},
-    "rest": {"errors", "types", "config"},
-    "ports": {"errors", "types", "config", "service"},
+    "ports": {"errors", "types", "service"},
     "runtime": {"signals"},
+    "own_services": {"runtime", "service"},
 }
-MAY_IMPORT["arguments"] = {"errors", "types", "config", "policy", "service", "rest", "ports"}
+MAY_IMPORT["arguments"] = MAY_IMPORT["rest"] | {"policy", "rest", "service", "ports"}
 MAY_IMPORT["runs"] = {"errors", "types", "config", "policy", "signals", "runtime"}
-MAY_IMPORT["recovery"] = MAY_IMPORT["arguments"] | MAY_IMPORT["runs"] | {"arguments", "runs"}
+MAY_IMPORT["recovery"] = {"arguments", "own_services", "runs"}
+MAY_IMPORT["recovery"] |= MAY_IMPORT["arguments"] | MAY_IMPORT["runs"]
 MAY_IMPORT["polling"] = MAY_IMPORT["recovery"] | {"recovery"}
 MAY_IMPORT["training"] = MAY_IMPORT["polling"] | {"polling"}
 MAY_IMPORT["parts"] = MAY_IMPORT["training"] | {"training"}
@@ -208,7 +211,7 @@ def test_what_needs_an_extra_is_imported_where_the_extra_is_meant_or_on_use():
             if packages & EXTRAS and module.part not in {"rehearsal", "cli"}:
                 found.append((module.name, *packages, id(node) in on_use))
 
-    assert found == [("service.py", "tinker", True)]
+    assert found == [("rest/sdk.py", "tinker", True)]
 
 
 def test_nothing_sleeps_or_looks_at_the_clock_on_the_wall():

@@ -8,8 +8,9 @@ from concurrent.futures import Executor
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from . import rest, service
+from . import rest
 from .config import Config
+from .credentials import credentials_of
 from .errors import ConfigError
 from .policy import Policy
 from .ports import RestModule, ServiceModule
@@ -124,7 +125,7 @@ def config_for(
             raise TypeError(f"an account is told by its config, which must be hashable: {config!r}")
         return config
     try:
-        return service.credentials_of(client, fallback).config
+        return credentials_of(client, fallback).config
     except ConfigError:
         if rest_module is rest or isinstance(rest_module, rest.RestClient):
             raise

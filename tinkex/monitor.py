@@ -58,8 +58,8 @@ class Monitor:
     Threads: every method is safe from any thread. `monitor_run`, `stop_monitoring` and
     `status` do no I/O and wait for nothing. Timers fire on `tinkex-monitor`, polls run on
     `tinkex-poll_N`, attempts on `tinkex-recovery_N`, searches for reasons on `tinkex-reason_N`,
-    receivers and callbacks on `tinkex-signals_N`, all of them daemon threads that are made when
-    they are needed.
+    receivers and callbacks on `tinkex-signals_N`, service clients are closed on
+    `tinkex-close_N`, all of them daemon threads that are made when they are needed.
     """
 
     def __init__(
@@ -126,6 +126,10 @@ class Monitor:
         Receivers, callbacks and attempts that are under way get up to `timeout` seconds;
         from one of them it may be called too, and then does not wait for it. What was handed
         in (executor, scheduler) is left open. The second time it is without effect.
+
+        Service clients that recoveries made by calling a class, or by cloning one of the
+        official SDK, are closed where a later generation has taken their run's place: what came
+        of them, sampling clients too, can be used no more. `client` of a run can be trained on.
         """
         if not isinstance(timeout, int | float) or not timeout >= 0:
             raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}")

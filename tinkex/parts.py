@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 
 from . import rest as default_rest
 from . import service as default_services
+from .own_services import OwnServices
 from .policy import Policy
 from .polling.detection import Detection
 from .polling.reasons import Reasons
@@ -115,6 +117,7 @@ class Parts:
             clock=self.clock,
             rest=self.rest,
             services=default_services if module is None else module,
+            own_services=OwnServices(inline=self._is_inline),
             runs_of=self.runs.of_account,
         )
 
@@ -169,7 +172,7 @@ class Parts:
             self._reasons.join,
             self.outages.join,
         )
-        self._close += (self.races.close, self.outages.close)
+        self._close += (self.races.close, self.outages.close, self.owner.own_services.close)
         for pool in pools:
             if pool is not None:
                 self._close.append(partial(pool.shutdown, wait=False))
@@ -191,12 +194,16 @@ class Parts:
 
     def stop(self, timeout: float) -> None:
         """End all that was made or begun here, within `timeout` seconds."""
+        deadline = monotonic() + timeout
         self.owner.closing = True
         self.sweeper.close()
         self._reasons.close()
         grace = min(JOIN_GRACE, timeout / 10)
         close, joins = self._close, self._joins
         self._dispatcher.stop(self.owner, timeout - grace, grace, close=close, joins=joins)
+        # The end of a session is a request, which the end of the process would cut off: what is
+        # left of the time is spent on it.
+        self.owner.own_services.join(max(0.0, deadline - monotonic()))
 
 
 def _makes_threads(scheduler: Scheduler) -> bool:

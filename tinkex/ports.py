@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
 
 from .errors import ApiResponseError, apart_from_outer
-from .service import is_service_client, takes_option
+from .service import (
+    is_service_client,
+    open_service_client,
+    reopen_service_client,
+    takes_option,
+)
 from .types import TrainingRun
 
 #: How many runs are asked for in one page.
@@ -155,6 +161,18 @@ class ServicePort:
         if reopen is not None:
             return reopen(service)
         return service() if callable(service) and not is_service_client(service) else None
+
+    def owns(self, given: Any, made: Any) -> bool:
+        """Whether `made`, which `given` was opened or reopened to, is certainly of our making.
+
+        What a function returns its caller may share, so may what a module with functions of its
+        own opens. What a class makes is ours, and so is the clone of an instance.
+        """
+        for default in (open_service_client, reopen_service_client):
+            if getattr(self.module, default.__name__, default) is not default:
+                return False
+        maker = given.func if isinstance(given, partial) else given
+        return isinstance(maker, type) or (made is not given and is_service_client(given))
 
     def restore(
         self, service: Any, path: str, metadata: Mapping[str, str], *, with_optimizer: bool

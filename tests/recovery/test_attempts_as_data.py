@@ -99,6 +99,15 @@ def test_no_key_travels_with_a_task_or_its_report(environment):
     report.client.held.close()
 
 
+def test_a_report_leaves_its_service_clients_behind(environment):
+    report = run_attempt(task_of())
+    there = pickle.loads(pickle.dumps(report))
+
+    assert [type(each) for each in report.opened] == [elsewhere.Service]
+    assert there.opened == ()
+    report.client.held.close()
+
+
 def test_a_worker_does_not_send_its_key_to_another_server(environment, monkeypatch):
     monkeypatch.setenv("TINKER_BASE_URL", "https://other.invalid")
 

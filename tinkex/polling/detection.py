@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from ..config import Config
+from ..credentials import secrets_of, without_secrets
 from ..errors import ApiResponseError
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Kind, classify
@@ -16,7 +17,6 @@ from ..runs.apply import Row
 from ..runs.changes import PollFailed, Seen
 from ..runs.record import Record
 from ..runs.run_map import RunMap
-from ..service import secrets_of, without_secrets
 from ..types import TrainingRun
 
 #: The statuses of a poll that no server answered: none, or a gateway's.

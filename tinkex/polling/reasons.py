@@ -8,6 +8,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..credentials import secrets_of
 from ..ports import RestPort
 from ..recovery.error_kinds import classify
 from ..rest.transport import spellings
@@ -16,7 +17,6 @@ from ..runs.run_map import RunMap
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from ..service import secrets_of
 from ..signals import Cause, Detected, Event
 
 #: How many searches are under way at a time. Beyond that no reason is asked for: when many runs

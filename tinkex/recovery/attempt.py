@@ -16,10 +16,10 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from ..config import Config
+from ..credentials import secrets_of, with_own_key, without_secrets
 from ..errors import (
     AttemptTimeoutError,
     CheckpointMissingError,
-    ConfigError,
     ServiceError,
     TinkexError,
     apart_from_outer,
@@ -29,7 +29,7 @@ from ..errors import (
 from ..policy import Policy, Specific
 from ..ports import RestPort, ServicePort
 from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
-from ..service import credentials_of, model_id_of, secrets_of, without_secrets
+from ..service import model_id_of
 from ..types import Checkpoint, TinkerPath, TrainingRun
 from .error_kinds import Kind, classify, is_session_over
 
@@ -107,7 +107,8 @@ class AttemptReport:
     """What became of an attempt: `error`, or a client that has loaded `checkpoint`.
 
     `rungs_left` says how many older checkpoints may still be tried, `loading` whether the error
-    came from loading; `run` is the run as the attempt knew it. A pickled report has no
+    came from loading; `run` is the run as the attempt knew it; `opened` are the service clients
+    that are of our making, the last of which made `client`. A pickled report has neither those nor
     `client`, only its run's id.
     """
 
@@ -119,6 +120,7 @@ class AttemptReport:
     successor_id: str | None = None
     with_optimizer: bool = True
     error: BaseException | None = None
+    opened: tuple[Any, ...] = field(default=(), repr=False)
 
     @property
     def has_client(self) -> bool:
@@ -139,7 +141,7 @@ class AttemptReport:
         return cls(error=TypeError(f"the executor's future holds {result!r}, no report"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = _values(self, "client")
+        kept = _values(self, "client", "opened")
         error = self.error
         if error is not None and not isinstance(error, TinkexError):
             # An error of a library may be more than a pickle can hold.
@@ -189,7 +191,9 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
         known["error"] = without_secrets(error, keys)
     finally:
         _current.reset(token)
-    return AttemptReport(**known)
+    given, *opened = used
+    owned = tuple(one for one in opened if task.request.services.owns(given, one))
+    return AttemptReport(**known, opened=owned)
 
 
 def _opened(task: AttemptTask) -> Any:
@@ -233,18 +237,11 @@ def _candidates(task: AttemptTask) -> tuple[tuple[Candidate, ...], bool]:
 
 def _with_key(task: AttemptTask) -> AttemptTask:
     """The task with a key, found here where its own stayed in another process."""
-    config = task.request.config
-    if not isinstance(config, Config) or config.api_key is not None:
+    request = task.request
+    if not isinstance(request.config, Config):
         return task
-    try:
-        own = credentials_of(task.request.service).config
-    except ConfigError:
-        return task  # a REST module of the caller's own may need none
-    if own.base_url != config.base_url:
-        where = f"{own.base_url!r}, the run lies at {config.base_url!r}"
-        raise ConfigError(f"the key at hand is for {where}")
-    request = replace(task.request, config=replace(config, api_key=own.api_key))
-    return replace(task, request=request)
+    config = with_own_key(request.config, request.service)
+    return replace(task, request=replace(request, config=config))
 
 
 def _successor_metadata(

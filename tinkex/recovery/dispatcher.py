@@ -318,6 +318,8 @@ class Dispatcher:
                     tell_left_behind(incident, report.successor_id)
             elif report is not None:
                 tell_orphan(incident, report)
+            if report is not None and not report.has_client:
+                incident.owner.own_services.discard(report.opened, incident.request.run_id)
         finally:
             with self._lock:
                 del self._ending[attempt]

@@ -22,6 +22,7 @@ from ..arguments import (
 )
 from ..config import Config
 from ..errors import RecoveryDisabledError
+from ..own_services import OwnServices
 from ..policy import Policy
 from ..ports import RestModule, RestPort, ServiceModule, ServicePort
 from ..runs.apply import Result, notices_of
@@ -87,6 +88,7 @@ class RecoveryExecutor:
             clock=clock,
             rest=RestPort(default_rest),
             services=default_services,
+            own_services=OwnServices(inline=scheduler is not None),
         )
 
     @classmethod
@@ -160,16 +162,26 @@ class RecoveryExecutor:
     def shutdown(self, wait: bool = True, *, timeout: float = 5.0) -> None:
         """Take no more recoveries and end those that wait; threads of our own are ended.
 
+        Of the service clients that it opened for `recover`, those of runs that it recovered again
+        are closed.
+
         Args:
             wait: Wait for the attempts under way and for what is told of them, up to
                 `timeout`.
             timeout: Seconds. Attempts that are still under way then are abandoned.
         """
         self.dispatcher.close()
-        close = (partial(self._own_pool.shutdown, wait=False, cancel_futures=True),)
-        joins = (self._owner.publisher.join, self.join, self._own_scheduler.close)
+        owner = self._owner
+        end_pool = partial(self._own_pool.shutdown, wait=False, cancel_futures=True)
+        close = (end_pool, owner.own_services.close)
+        joins = (
+            owner.publisher.join,
+            self.join,
+            self._own_scheduler.close,
+            owner.own_services.join,
+        )
         patience, grace = (timeout, JOIN_GRACE) if wait else (0.0, 0.0)
-        self.dispatcher.stop(self._owner, patience, grace, close=close, joins=joins)
+        self.dispatcher.stop(owner, patience, grace, close=close, joins=joins)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of its own pool after `shutdown`, at most `timeout` seconds."""
@@ -183,6 +195,7 @@ class RecoveryExecutor:
         clock: Clock,
         rest: RestPort,
         services: ServiceModule,
+        own_services: OwnServices,
         runs_of: Callable[[Config | None], tuple[str, ...]] | None = None,
     ) -> Owner:
         """Make an owner of incidents; what was handed in here replaces what is given.
@@ -195,6 +208,7 @@ class RecoveryExecutor:
             clock=clock if self._scheduler is None else Clock(self._scheduler),
             rest=rest if self._rest_module is None else RestPort(self._rest_module),
             services=ServicePort(services if self._services is None else self._services),
+            own_services=own_services,
             holds=Holds(clock, publisher, runs_of or (lambda _: ()), self.dispatcher.release),
             can_pause=runs_of is not None,
         )

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .. import rest
 from ..config import Config
+from ..own_services import OwnServices
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
 from ..runs.apply import Result
@@ -62,6 +63,7 @@ class Owner:
     rest: RestPort
     services: ServicePort
     holds: Holds[Incident]
+    own_services: OwnServices
     can_pause: bool
     closing: bool = False
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from ..credentials import secrets_of, without_secrets
 from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, in_words
 from ..ports import PAGE_SIZE
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
-from ..service import secrets_of, without_secrets
 from ..signals import ClientCreated, Completed, Exhausted, Failed
 from .attempt import RECOVERED_FROM, AttemptReport, RecoveryRequest
 from .error_kinds import Failure, Kind, classify
@@ -51,7 +51,7 @@ def conclude(attempt: Attempt, report: AttemptReport, settle: Settle, release: R
         # No run may be left in the middle of an incident that nothing carries on.
         logger.exception("run %s: its attempt could not be dealt with", incident.request.run_id)
         settle(incident)
-        tell_orphan(incident, report)
+        tell_orphan(incident, report, is_shown=True)
         _tell_give_up(attempt, unforeseen)
 
 
@@ -61,14 +61,17 @@ def _recovered(attempt: Attempt, report: AttemptReport) -> None:
         "client": report.client,
         "successor_id": report.successor_id,
     }
+    is_shown = True
     try:
-        attempt.tell(ClientCreated, **made)
+        is_shown = attempt.tell(ClientCreated, **made)
     finally:
         # Also after an interrupt in a receiver that runs on this thread: the client is paid for.
-        _hand_over(attempt, report, made)
+        _hand_over(attempt, report, made, is_shown=is_shown)
 
 
-def _hand_over(attempt: Attempt, report: AttemptReport, made: dict[str, Any]) -> None:
+def _hand_over(
+    attempt: Attempt, report: AttemptReport, made: dict[str, Any], *, is_shown: bool
+) -> None:
     incident = attempt.incident
     completed = attempt.event(Completed, **made, duration=incident.elapsed())
     change = Recovered(
@@ -85,10 +88,16 @@ def _hand_over(attempt: Attempt, report: AttemptReport, made: dict[str, Any]) ->
             incident.future.set_result(completed)
         raise
     if is_taken:
+        incident.owner.own_services.keep(
+            report.opened,
+            report.client,
+            run_id=completed.successor_id,
+            replaced=incident.request.run_id,
+        )
         incident.future.set_result(completed)
     else:
         RECOVERIES.disown(report.client)
-        tell_orphan(incident, report)
+        tell_orphan(incident, report, is_shown=is_shown)
         end_with(incident, stopped(incident))
 
 
@@ -207,9 +216,14 @@ def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
         incident.tell(Orphaned(of=request.run_id, successor_id=orphan))
 
 
-def tell_orphan(incident: Incident, report: AttemptReport) -> None:
-    """Tell of a client that is not waited for any more."""
+def tell_orphan(incident: Incident, report: AttemptReport, *, is_shown: bool = False) -> None:
+    """Tell of a client that is not waited for any more, and end its session.
+
+    Not where it `is_shown`: a receiver may hold it.
+    """
     run_id, orphan = incident.request.run_id, report.successor_id
+    if report.has_client and not is_shown:
+        incident.owner.own_services.discard(report.opened, run_id)
     if orphan is not None:
         given_up = "run %s: an attempt that was given up made run %s after all; nothing uses it"
         logger.warning(given_up, run_id, orphan)

@@ -104,5 +104,6 @@ class _FakeTimer:
         self._scheduler._arm(self, self._interval)
 
     def cancel(self) -> None:
-        """Disarm the timer."""
+        """Disarm the timer, and let go of what it was to call."""
         self.armed = False
+        self.function = lambda: None

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 
+from ..credentials import secrets_of, without_secrets
 from ..errors import AlreadyPendingError, MonitorStoppedError, in_words
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
@@ -16,7 +17,6 @@ from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from ..service import secrets_of, without_secrets
 from ..signals import Cause, RolledBack
 from .futures import Races
 

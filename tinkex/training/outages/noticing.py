@@ -13,6 +13,7 @@ from typing import Any
 from requests.utils import get_environ_proxies
 
 from ...config import Config
+from ...credentials import secrets_of, without_secrets
 from ...errors import ApiConnectionError
 from ...polling.sweeper import Sweeper
 from ...recovery.holds import DOWN, Breaker, Holds
@@ -22,7 +23,6 @@ from ...runs.ledger import Ledger
 from ...runs.record import Record
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
-from ...service import secrets_of, without_secrets
 from ..futures import Races
 from .evidence import Watched
 from .settling import Settling

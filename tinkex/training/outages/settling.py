@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
+from ...credentials import secrets_of, without_secrets
 from ...errors import AlreadyPendingError, ApiConnectionError, MonitorStoppedError, in_words
 from ...policy import Policy
 from ...recovery.controller import Controller
@@ -21,7 +22,6 @@ from ...runs.run_map import RunMap
 from ...runtime.daemon_pool import DaemonPool
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
-from ...service import secrets_of, without_secrets
 from ...signals import Cause, RolledBack
 from ...types import Checkpoint
 from ..futures import Races, is_superseded
