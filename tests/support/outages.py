@@ -48,6 +48,10 @@ class Listener:
         with suppress(OSError):  # it is down already
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self.cut()
+
+    def cut(self):
+        """Close what is open, and go on to accept."""
         for connection in self._open:
             connection.close()
 

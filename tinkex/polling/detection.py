@@ -10,7 +10,7 @@ from ..config import Config
 from ..credentials import secrets_of, without_secrets
 from ..errors import ApiResponseError
 from ..recovery.controller import Controller
-from ..recovery.error_kinds import Kind, classify
+from ..recovery.error_kinds import Kind, classify, is_own_network
 from ..recovery.holds import REFUSED, Holds
 from ..recovery.incident import Incident
 from ..runs.apply import Row
@@ -94,7 +94,8 @@ class Detection:
             self._holds.hold(account, shown, reason=REFUSED, polls_fail=True, apply=apply)
             return
         apply()
-        is_silent = failure.kind is Kind.SERVER and failure.status in _GATEWAY
+        is_gateway = failure.kind is Kind.SERVER and failure.status in _GATEWAY
+        is_silent = is_gateway or is_own_network(shown)
         if before is not None and is_silent and not is_miss:
             self._on_silence(record, shown, before)
         if failure.status == 404:

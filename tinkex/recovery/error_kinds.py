@@ -44,7 +44,8 @@ _LOST_NAMES = frozenset(
 #: What says that our own network is at fault: numbers, and the words of transports without them.
 _OWN_NETWORK_NUMBERS = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH})
 _OWN_NETWORK = re.compile(
-    r"\bdns error\b|\bnetwork is (?:down|unreachable)\b|\bno route to host\b", re.IGNORECASE
+    r"\bgaierror\b|\bdns error\b|\bnetwork is (?:down|unreachable)\b|\bno route to host\b",
+    re.IGNORECASE,
 )
 
 #: What servers say where the state of a run is not what its loop believes, beyond doubt.
@@ -148,13 +149,18 @@ def is_connection_lost(error: BaseException) -> bool:
     """
     chain = list(causes(error))
     is_lost = any(type(each).__name__ in _LOST_NAMES for each in chain)
-    if not is_lost or any(status_of(each) is not None for each in chain):
-        return False
+    is_answered = any(status_of(each) is not None for each in chain)
+    return is_lost and not is_answered and not is_own_network(error)
+
+
+def is_own_network(error: BaseException) -> bool:
+    """Whether an error says that no name or way leads to the server: our own network is gone."""
+    chain = list(causes(error))
     is_refused = any(isinstance(each, ConnectionRefusedError) for each in chain)
-    return is_refused or not any(map(_is_own_network, chain))
+    return not is_refused and any(map(_tells_of_network, chain))
 
 
-def _is_own_network(error: BaseException) -> bool:
+def _tells_of_network(error: BaseException) -> bool:
     number = error.errno if isinstance(error, OSError) else None
     is_unknown = isinstance(error, socket.gaierror) or number in _OWN_NETWORK_NUMBERS
     return is_unknown or _OWN_NETWORK.search(str(error)) is not None

@@ -16,6 +16,7 @@ from ...config import Config
 from ...credentials import secrets_of, without_secrets
 from ...errors import ApiConnectionError
 from ...polling.sweeper import Sweeper
+from ...recovery.error_kinds import is_own_network
 from ...recovery.holds import DOWN, Breaker, Holds
 from ...recovery.incident import Incident
 from ...rest.sockets import connected, cut, has_ended
@@ -41,13 +42,15 @@ class _Server:
     """A server, its open connection, and the runs trained on it by their record.
 
     `is_down` from the beginning of an outage until it is settled, the last one at `settled_at`, in
-    monotonic seconds; `woken` is set when the thread has something to do.
+    monotonic seconds; `is_network`: as far as is known it is our own network that is gone.
+    `woken` is set when the thread has something to do.
     """
 
     base_url: str
     trained: dict[Record, Watched] = field(default_factory=dict)
     connection: socket.socket | None = None
     is_down: bool = False
+    is_network: bool = False
     settled_at: float = -math.inf
     woken: threading.Event = field(default_factory=threading.Event)
 
@@ -60,7 +63,8 @@ class Outages:
     closes when the server's process ends. A proxy that closes idle connections accepts the next
     one at once, and means nothing; where that is refused, the server is down. Polls that fail
     twice in a row tell it too, and so does a request whose connection failed. When the server
-    answers again, its runs are settled.
+    answers again, its runs are settled. Where it is our own network that was gone, nothing is to be
+    settled: requests only wait until it is back.
 
     Of each run the first batch after its last `kept` saves is kept.
 
@@ -144,7 +148,7 @@ class Outages:
 
     def _begin(self, server: _Server, error: BaseException) -> None:
         """An outage begins that the open connection did not tell."""
-        self._went_down(server, error)
+        self._went_down(server, error, is_network=is_own_network(error))
         server.woken.set()
         with self._lock:
             cut(server.connection)
@@ -178,10 +182,15 @@ class Outages:
         while not self.settling.closed.is_set():
             connection, is_down = (None, False) if is_behind else connected(server.base_url)
             try:
-                if is_down and was_up and not server.is_down:
-                    shown = ApiConnectionError(f"{server.base_url}: the server went down")
-                    self._went_down(server, shown)
-                elif server.is_down and not is_down:
+                is_network = connection is None and not is_down and not is_behind
+                if (is_down or is_network) and was_up and not server.is_down:
+                    what = "no way leads to the server" if is_network else "the server went down"
+                    shown = ApiConnectionError(f"{server.base_url}: {what}")
+                    self._went_down(server, shown, is_network=is_network)
+                elif server.is_down and server.is_network and is_down:
+                    server.is_network = False
+                    logger.warning("%s: the server is down as well", server.base_url)
+                elif server.is_down and not is_down and not (server.is_network and is_network):
                     self._came_back(server, connection)
             except Exception:
                 logger.exception("%s: its outage could not be dealt with", server.base_url)
@@ -215,21 +224,20 @@ class Outages:
         with self._lock:
             server.connection = None
 
-    def _went_down(self, server: _Server, error: BaseException) -> None:
+    def _went_down(self, server: _Server, error: BaseException, *, is_network: bool) -> None:
         """Hold the requests of the server's runs, and the attempts to recover them."""
         with self._lock:
             if server.is_down or self.settling.closed.is_set():
                 return
-            server.is_down = True
+            server.is_down, server.is_network = True, is_network
             trained = list(server.trained.values())
         for watched in trained:
             self.races.hold(watched.record)
             watched.hold(in_flight=self.races.are_unanswered(watched.record))
         for config in {each.record.config for each in trained}:
             self.holds.hold(config, error, reason=DOWN, polls_fail=True, apply=lambda: None)
-        logger.warning(
-            "%s: the server is down, requests of its runs wait: %s", server.base_url, error
-        )
+        what = "our own network is gone" if is_network else "the server is down"
+        logger.warning("%s: %s, requests of its runs wait: %s", server.base_url, what, error)
 
     def _came_back(self, server: _Server, connection: socket.socket | None) -> None:
         """Poll until the server answers; then settle its runs, and let their requests go."""
@@ -246,7 +254,14 @@ class Outages:
             pause = LOOK_EVERY
         if self.settling.closed.is_set():
             return
-        self.settling.settle(held, lambda: connection is not None and has_ended(connection))
+
+        def is_gone() -> bool:
+            return connection is not None and has_ended(connection)
+
+        if not server.is_network or is_gone():
+            self.settling.settle(held, is_gone)
+        else:
+            logger.info("%s: our own network is back", server.base_url)
         self._settled(server)
 
     def _settled(self, server: _Server) -> None:
