@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 
 import pytest
 from support.loops import SdkError, begin, train
@@ -311,3 +312,17 @@ def test_a_segment_whose_task_is_cancelled_twice_is_left(bench):
                 break
         else:
             pytest.fail("the segment stayed open")
+
+
+def test_a_loop_that_catches_that_its_segment_is_over_again_and_again_is_warned_of(world, caplog):
+    run, _ = begin(world)
+    with next(run.segments()) as segment:
+        segment.save_state("a", step=0)
+        world.corrupt()
+        world.fake.advance(10)
+        for _ in range(500):
+            with suppress(SegmentSupersededError):
+                submit(segment)
+
+    told = [r for r in caplog.records if "let SegmentSupersededError leave" in r.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"]

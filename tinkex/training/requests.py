@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
@@ -17,6 +18,11 @@ from .futures import RacedFuture, Told, nothing
 from .loop import Loop
 from .outages.evidence import Batch, Watched
 from .outages.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+#: After how many refusals of a segment that is over its loop is warned of.
+REFUSALS = 100
 
 #: How many errors of a segment's requests are remembered, to know them again.
 ERRORS_KEPT = 64
@@ -60,6 +66,7 @@ class Requests:
         self.passed_over: BaseException | None = None
         #: Whether the segment was left: then its client trains no more.
         self.is_closed = False
+        self._refusals = 0
 
     def watch(self, watched: Watched | None, max_wait: float) -> None:
         """The segment is entered: from now on requests wait at most `max_wait` seconds."""
@@ -76,8 +83,13 @@ class Requests:
 
     def check(self) -> None:
         """Raise a `SegmentSupersededError` where the segment is to be left."""
-        if self.spoiled is not None or self._run.is_superseded(self._run_id):
-            raise SegmentSupersededError(self._run_id) from self.spoiled
+        if self.spoiled is None and not self._run.is_superseded(self._run_id):
+            return
+        self._refusals += 1
+        if self._refusals == REFUSALS:
+            advice = "let SegmentSupersededError leave the `with segment:` block"
+            logger.warning("run %s: its loop tries again and again; %s", self._run_id, advice)
+        raise SegmentSupersededError(self._run_id) from self.spoiled
 
     def submit(
         self, effect: Effect, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
