@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .runs.state import Generation, RunState
     from .runs.status import RunStatus, StatusTable
     from .shortcuts import watch
-    from .training.segments import ResumePoint, Segment, Segments
+    from .training.loop import ResumePoint
+    from .training.segments import Segment, Segments
 
 __all__ = [
     "Candidate",
@@ -67,7 +68,7 @@ _LATER = {
     "Plan": "runs.checkpoints",
     "Policy": "policy",
     "RecoveryExecutor": "recovery.executor",
-    "ResumePoint": "training.segments",
+    "ResumePoint": "training.loop",
     "RunState": "runs.state",
     "RunStatus": "runs.status",
     "Segment": "training.segments",

@@ -19,7 +19,6 @@ from .recovery.controller import Controller
 from .recovery.dispatcher import JOIN_GRACE
 from .recovery.executor import RecoveryExecutor
 from .recovery.incident import Owner
-from .runs.ledger import Ledger
 from .runs.record import Record
 from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
@@ -29,6 +28,7 @@ from .runtime.waits import Waits
 from .signals import Event, Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
+from .training.ledger import Ledger
 from .training.loop import Loop
 from .training.outages.noticing import Outages
 from .training.outages.settling import Settling

@@ -12,7 +12,8 @@ import tinker
 from ..errors import TinkexError
 from ..handle import MonitoredRun
 from ..signals import Event
-from ..training.segments import ResumePoint, Segment
+from ..training.loop import ResumePoint
+from ..training.segments import Segment
 from .chart import Panel, draw
 from .stage import Stage
 from .step_log import History, history, largest_difference

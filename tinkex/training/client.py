@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, NoReturn
 
-from ..runs.ledger import effect_of
-from .requests import Requests
+from .ledger import effect_of
+from .requests import Order, Requests
 
 #: Methods that ask, or make something beside the run: they go on when its run is lost.
 _ASIDE = ("get_", "create_", "unload")
@@ -63,13 +63,18 @@ class SegmentClient:
     def _request(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         effect, requests = effect_of(name), self._requests
 
-        if inspect.iscoroutinefunction(method):
+        # A decorator may hide it, as that of what newer versions of the SDK deprecate.
+        if inspect.iscoroutinefunction(inspect.unwrap(method)):
 
-            @wraps(method)
-            async def requested(*args: Any, **kwargs: Any) -> Any:
+            async def begun(order: Order, *args: Any, **kwargs: Any) -> Any:
+                requests.begins(order)
                 sent = requests.submit(effect, name, args, kwargs)
                 answer = requests.send_async(partial(method, *args, **kwargs))
                 return await requests.wrap(answer, sent)
+
+            @wraps(method)
+            def requested(*args: Any, **kwargs: Any) -> Any:
+                return begun(requests.order(effect), *args, **kwargs)
 
             return requested
 

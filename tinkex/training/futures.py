@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
@@ -100,7 +100,8 @@ class Races:
     def of_awaitable(self, awaitable: Awaitable[Any]) -> Future[Any]:
         """A future of what an awaitable comes to, which the calling event loop runs.
 
-        It is a task of its own there: cancelling the caller's does not cancel it.
+        A coroutine is begun at once, as where it is awaited. What is left of it is a task of its
+        own: cancelling the caller's does not cancel it.
         """
         import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
 
@@ -115,7 +116,14 @@ class Races:
             else:
                 done.set_result(ended.result())
 
-        asyncio.ensure_future(awaitable).add_done_callback(came)
+        try:
+            begun = _Begun(awaitable) if asyncio.iscoroutine(awaitable) else awaitable
+        except StopIteration as ended:
+            done.set_result(ended.value)
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            asyncio.ensure_future(begun).add_done_callback(came)
         return done
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
@@ -165,6 +173,27 @@ class Races:
             waiting.discard(raced)
             if not waiting:
                 self._open.pop(record, None)
+
+
+class _Begun:
+    """A coroutine whose first step is made at once; awaited, it goes on from there."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+        self._waits_for = coroutine.send(None)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits_for = self._waits_for
+        while True:
+            step: Callable[[], Any]
+            try:
+                step = partial(self._coroutine.send, (yield waits_for))
+            except BaseException as error:
+                step = partial(self._coroutine.throw, error)
+            try:
+                waits_for = step()
+            except StopIteration as ended:
+                return ended.value
 
 
 def _end_all(futures: list[RacedFuture]) -> None:

@@ -19,7 +19,6 @@ from ..recovery.attempt import make_plan
 from ..recovery.controller import Controller
 from ..runs.changes import Change, Saved
 from ..runs.checkpoints import Cursor
-from ..runs.ledger import Ledger, Place, ledger_of
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
@@ -29,6 +28,7 @@ from ..signals import Cause
 from ..types import Checkpoint, TinkerPath
 from .confirmation import Confirmation
 from .futures import RacedFuture, Races, Told, is_superseded, nothing
+from .ledger import Ledger, Place, ledger_of
 from .outages.noticing import Outages
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,22 @@ class Outlook(NamedTuple):
     source: Checkpoint | None
     cursor: Cursor | None
     with_optimizer: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePoint:
+    """What a segment goes on from.
+
+    `step` is the next step and `data` what was recorded with it; `steps_lost` says how many
+    steps have to be run again (`None`: unknown), `optimizer_restored` whether the optimizer's
+    state came back with the weights.
+    """
+
+    checkpoint: Checkpoint
+    step: int
+    data: Any
+    steps_lost: int | None
+    optimizer_restored: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +157,9 @@ class Loop:
             run_id, client, history = self.record.run_id, self.record.client, self.record.history
             begin = Place(checkpoint=history.source, cursor=history.cursor(history.source))
             known = {None, *history.known}
+            lineage = self.record.run_ids
         # By the run's id too: a caller's own wrapper of a client may be made anew for each loop.
+        before = before or self.ledgers.get(lineage[1] if len(lineage) > 1 else "")
         ledger = self.ledgers.setdefault(run_id, ledger_of(client, before))
         ledger.follow(run_id, begin)
         # Those of another monitor of this process, too.

@@ -8,21 +8,23 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from ..errors import SegmentSupersededError, causes
 from ..recovery.error_kinds import Verdict, is_connection_lost, judge
 from ..runs.changes import SaveBegan, Withdrawn
-from ..runs.ledger import Effect, Ledger, Mark
 from ..service import is_sdk_error, saved_path
 from .futures import RacedFuture, Told, nothing
+from .ledger import Effect, Ledger
 from .loop import Loop
 from .outages.evidence import Batch, Watched
 from .outages.turns import Turns
+from .steps import Mark
 
 logger = logging.getLogger(__name__)
 
 #: After how many refusals of a segment that is over its loop is warned of.
-REFUSALS = 100
+REFUSALS = 20
 
 #: How many errors of a segment's requests are remembered, to know them again.
 ERRORS_KEPT = 64
@@ -41,6 +43,10 @@ class Sent(NamedTuple):
     mark: Mark | None = None
     batch: Batch | None = None
     is_foreign: bool = False
+
+
+class Order:
+    """A coroutine that changes the state of the run, was made, and is not begun yet."""
 
 
 class Requests:
@@ -66,7 +72,12 @@ class Requests:
         self.passed_over: BaseException | None = None
         #: Whether the segment was left: then its client trains no more.
         self.is_closed = False
+        # Whether a request was interrupted in its turn: what is sent behind it may hang.
+        self._is_blocked = False
         self._refusals = 0
+        # Those that are not begun; one whose coroutine is gone never will be. Only touched on the
+        # event loop of the segment.
+        self._orders: WeakSet[Order] = WeakSet()
 
     def watch(self, watched: Watched | None, max_wait: float) -> None:
         """The segment is entered: from now on requests wait at most `max_wait` seconds."""
@@ -83,13 +94,38 @@ class Requests:
 
     def check(self) -> None:
         """Raise a `SegmentSupersededError` where the segment is to be left."""
-        if self.spoiled is None and not self._run.is_superseded(self._run_id):
+        is_over = self._is_blocked or self._run.is_superseded(self._run_id)
+        if self.spoiled is None and not is_over:
             return
         self._refusals += 1
         if self._refusals == REFUSALS:
             advice = "let SegmentSupersededError leave the `with segment:` block"
             logger.warning("run %s: its loop tries again and again; %s", self._run_id, advice)
         raise SegmentSupersededError(self._run_id) from self.spoiled
+
+    def order(self, effect: Effect) -> Order:
+        """A coroutine of this effect is made."""
+        order = Order()
+        if effect.is_change:
+            self._orders.add(order)
+        return order
+
+    def begins(self, order: Order) -> None:
+        """The coroutine is begun."""
+        self._orders.discard(order)
+
+    def not_begun(self) -> int:
+        """How many coroutines that change the state were made and are not begun."""
+        return len(self._orders)
+
+    def warn_of_others(self) -> None:
+        """Tell of a loop that seems to train with another reference to the client."""
+        if self._ledger.steps.are_without_requests(self._ledger.mark()):
+            logger.warning(
+                "run %s: steps went by without a request through segment.client; those of another "
+                "reference to the client are not seen, and lost or made twice after a recovery",
+                self._run_id,
+            )
 
     def submit(
         self, effect: Effect, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -142,6 +178,7 @@ class Requests:
             raise
         except BaseException:  # an interrupt, which may have taken the turn
             self._ledger.submit(self._run_id, Effect.GRADIENT)
+            self._is_blocked = True
             raise
 
     def wrap(self, answer: Any, sent: Sent) -> Any:

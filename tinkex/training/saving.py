@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,12 +14,14 @@ from ..recovery.error_kinds import Verdict, judge
 from ..recovery.retry import delay_of
 from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.checkpoints import Cursor, cursor_of
-from ..runs.ledger import Effect, Ledger, Place
 from ..service import saved_path, takes_option
 from ..types import Checkpoint
 from .futures import RacedFuture
+from .ledger import Effect, Ledger, Place
 from .loop import Loop, Outlook
 from .requests import Requests, Sent
+
+logger = logging.getLogger(__name__)
 
 
 class Saving:
@@ -47,25 +50,36 @@ class Saving:
         self._cursor = cursor
         self._options = options
         self._mark = ledger.mark()
+        self._is_partial = ledger.lacks_gradient(self._mark, cursor.step)
         self._answer: Any = None
+        self._serial = 0
         self._save = outlook.client.save_state
         self._written: Mapping[str, str] | None = None
-        if takes_option(self._save, "user_metadata"):
-            self._written = {**(options.get("user_metadata") or {}), **cursor.to_metadata()}
-            options["user_metadata"] = self._written
 
     def begin(self) -> None:
         """Submit it now, unless it has to wait for another save of its name, or to look first."""
         is_known = self._ledger.place_of(self._path) or self._run.has_seen(self._path)
-        if self._ledger.pending(self._path) is None and not (is_known and self._is_refused):
+        if not self._waits_for() and not (is_known and self._is_refused):
             self._answer = self._sent()
+
+    def begin_behind(self, ahead: int) -> None:
+        """Submit it as what follows the next `ahead` requests, which are submitted by now."""
+        now = self._ledger.mark()
+        if now.submissions != self._mark.submissions + ahead:
+            raise RuntimeError(
+                f"run {self._outlook.run_id}: other requests were submitted before the save "
+                f"{self._name!r} was; await it before them"
+            )
+        self._mark = now
+        self._is_partial = self._ledger.lacks_gradient(now, self._cursor.step)
+        self.begin()
 
     def wait(self) -> Checkpoint:
         """Save, and return the checkpoint.
 
         Raises the last error, or `SegmentSupersededError`.
         """
-        pending = self._ledger.pending(self._path)
+        pending = self._waits_for()
         if self._answer is None and pending is not None:
             # An interrupt may have left it without an answer; a second one would be refused.
             with suppress(Exception):
@@ -78,6 +92,12 @@ class Saving:
                 return self._saved(self._path)
             if known is not None or seen is not None:
                 return self._again(known or Place())
+        if self._answer is None and self._ledger.mark() != self._mark:
+            raise RuntimeError(
+                f"run {self._outlook.run_id}: requests were submitted while the checkpoint "
+                f"{self._name!r} waited for another save of its name; give each save a name of its "
+                "own, or overwrite=True"
+            )
         number = 0
         while True:
             number += 1
@@ -101,8 +121,19 @@ class Saving:
         return self._saved(saved_path(answer.result() if type(answer) is RacedFuture else answer))
 
     def _sent(self) -> Any:
+        if self._is_partial:
+            logger.warning(
+                "run %s: the checkpoint %r is saved between the gradient of an earlier step and "
+                "its optim_step; it does not hold that gradient, so the loop never goes on from it",
+                self._outlook.run_id,
+                self._name,
+            )
+        elif takes_option(self._save, "user_metadata"):
+            given = self._options.get("user_metadata") or {}
+            self._written = {**given, **self._cursor.to_metadata()}
+            self._options["user_metadata"] = self._written
         self._run.note(SaveBegan(path=self._path))
-        self._ledger.save_begins(self._path)
+        self._serial = self._ledger.save_begins(self._path)
         answer = self._requests.send(Effect.SAVE, self._save, self._name, **self._options)
         if not callable(getattr(answer, "result", None)):
             return answer
@@ -118,9 +149,19 @@ class Saving:
             # A request before it failed: its weights are not those of its step.
             self._run.note(Withdrawn(path=path))
             return Checkpoint.from_path(path)
+        if not self._ledger.is_last_save(self._path, self._serial):
+            # Its name is being saved again: nobody knows which of them the server has.
+            return Checkpoint.from_path(path)
+        if self._is_partial:
+            self._ledger.saved(self._mark, path)
+            return Checkpoint.from_path(path)
         saved = self._run.save(path, self._cursor, self._written)
         self._ledger.place(self._mark, Place(checkpoint=saved, cursor=self._cursor))
         return saved
+
+    def _waits_for(self) -> Any:
+        """The unanswered save of the same name that it has to wait for, if there is one."""
+        return None if self._options.get("overwrite") else self._ledger.pending(self._path)
 
     @property
     def _is_refused(self) -> bool:

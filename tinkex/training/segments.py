@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -13,31 +12,15 @@ from typing import Any
 from ..arguments import checked_whole
 from ..errors import ResumePointUnknownError
 from ..runs.changes import LoopBegan
-from ..runs.ledger import Effect, Ledger, Place
 from ..types import Checkpoint
 from .client import SegmentClient
 from .futures import RacedFuture, on_loop
-from .loop import Loop, Outlook
+from .ledger import Effect, Ledger, Place
+from .loop import Loop, Outlook, ResumePoint
 from .requests import Requests, Sent, came_from_superseded, is_all
 from .saving import Saving, checked_cursor
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumePoint:
-    """What a segment goes on from.
-
-    `step` is the next step and `data` what was recorded with it; `steps_lost` says how many
-    steps have to be run again (`None`: unknown), `optimizer_restored` whether the optimizer's
-    state came back with the weights.
-    """
-
-    checkpoint: Checkpoint
-    step: int
-    data: Any
-    steps_lost: int | None
-    optimizer_restored: bool
 
 
 class Segment:
@@ -62,6 +45,7 @@ class Segment:
         self._run = run
         self._outlook = outlook
         self._ledger = ledger
+        self._steps = ledger.steps
         self._max_wait = max_wait
         self._place = ledger.where()
         self._requests = Requests(run, outlook.run_id, ledger)
@@ -74,8 +58,10 @@ class Segment:
         self.resume: ResumePoint | None = None
         self.entered = False
         self.finished = False
-        #: Whether the block ended without an exception although its run is dead.
+        #: Whether the loop has to go on with a next segment.
         self.is_lost = False
+        #: Whether nobody can ask for that: its iterator is gone.
+        self.is_last = False
 
     @property
     def client(self) -> Any:
@@ -96,11 +82,11 @@ class Segment:
             SegmentSupersededError: The run is known to be corrupted or replaced.
         """
         checked_whole("total", total)
-        for step in range(self._ledger.next_step(self.start_step), total):
+        for step in range(self._steps.next_step(self.start_step, self._ledger.mark()), total):
             self._requests.check()
-            self._ledger.hand_out(step)
+            self._steps.hand_out(step, self._ledger.mark())
             yield step
-            self._ledger.pass_step(step)
+            self._steps.pass_step(step)
 
     def result(self, future: Any, timeout: float | None = None) -> Any:
         """Wait for a future of another origin as one of `client` is waited for.
@@ -141,19 +127,31 @@ class Segment:
     def save_state_async(
         self, name: str, *, step: int, data: Any = None, **options: Any
     ) -> Awaitable[Checkpoint]:
-        """Save as `save_state` does, on an event loop: submitted at the call, then awaited."""
-        saving = self._saving(name, step, data, options)
-        saving.begin()
-        return self._awaited(saving)
+        """Save as `save_state` does, on an event loop: submitted at the call, then awaited.
 
-    async def _awaited(self, saving: Saving) -> Checkpoint:
+        Where coroutines of `client` that were made before are not begun yet, it is submitted
+        behind them: when it is begun itself, with nothing else in between.
+
+        Raises:
+            RuntimeError: More was submitted in between.
+        """
+        saving = self._saving(name, step, data, options)
+        ahead = self._requests.not_begun()
+        if not ahead:
+            saving.begin()
+        return self._awaited(saving, ahead)
+
+    async def _awaited(self, saving: Saving, ahead: int) -> Checkpoint:
+        if ahead:
+            saving.begin_behind(ahead)
         checkpoint: Checkpoint = await on_loop(self._run.races.call(saving.wait))
         return checkpoint
 
     def _saving(self, name: str, step: int, data: Any, options: dict[str, Any]) -> Saving:
         cursor = checked_cursor(step, data)
         self._requests.check()
-        self._ledger.check_step(step)
+        self._steps.check(step)
+        self._requests.warn_of_others()
         about = self._run, self._outlook, self._ledger, self._requests
         return Saving(*about, name=name, cursor=cursor, options=options)
 
@@ -164,7 +162,7 @@ class Segment:
             raise RuntimeError("the run was trained since this segment was made; take a new one")
         try:
             self._ledger.enter(self)
-            self.entered = True
+            self.entered, self.is_lost = True, False
             if self._run.outages is not None:
                 watched = self._run.outages.watch(
                     self._run.record, self._outlook.run_id, self._outlook.client, self._ledger
@@ -185,8 +183,9 @@ class Segment:
         superseded = self._run.is_superseded(self._outlook.run_id)
         spoiled, is_servers = self._requests.spoiled, self._requests.is_servers
         self._requests.is_closed = True
+        self._requests.warn_of_others()
         failed = superseded or spoiled is not None or (error is not None and is_servers(error))
-        self._ledger.note_reached(failed=failed)
+        self._steps.note_reached(failed=failed)
         if error is None:
             self._end(superseded=superseded)
             return False
@@ -195,8 +194,12 @@ class Segment:
         if superseded or spoiled is not None:
             if not is_all(error, lambda each: came_from_superseded(each) or is_servers(each)):
                 return False
-            return superseded or self._report(spoiled or error)
-        return is_all(error, is_servers) and self._report(error)
+            self.is_lost = superseded or self._report(spoiled or error)
+        elif is_all(error, is_servers):
+            self.is_lost = self._report(error)
+        if self.is_lost and self.is_last:
+            self.tell_lost()
+        return self.is_lost
 
     async def __aenter__(self) -> Segment:
         return self.__enter__()
@@ -232,6 +235,14 @@ class Segment:
                 "save at the end with segment.save_state(name, step=...)",
                 self._outlook.run_id,
             )
+
+    def tell_lost(self) -> None:
+        """Nobody asks for the next segment."""
+        logger.error(
+            "run %s: the training loop was left while its run is corrupted or replaced; what it "
+            "was trained last is in no checkpoint: go on with segments()",
+            self._outlook.run_id,
+        )
 
     def _report(self, error: BaseException) -> bool:
         """Have the run looked at; true where the loop goes on with a next segment."""
@@ -288,11 +299,10 @@ class Segments:
 
     def __del__(self) -> None:
         current = self.__dict__.get("_current")
-        if current is not None and current.is_lost:
-            logger.error(
-                "the training loop was left while its run is corrupted or replaced; what it was "
-                "trained last is in no checkpoint: go on with segments()"
-            )
+        if current is not None:
+            current.is_last = True
+            if current.is_lost:
+                current.tell_lost()
 
     def _next(self) -> Segment | None:
         before, self._current = self._current, None
@@ -301,6 +311,7 @@ class Segments:
         if before is not None and not before.entered:
             raise RuntimeError("the segment before was not entered; use `with segment:`")
         self._current = self._begin()
+        self._current.is_lost = before is not None and before.is_lost
         return self._current
 
     def _begin(self) -> Segment:
@@ -333,7 +344,7 @@ class Segments:
         about = self._run, outlook, ledger
         segment = Segment(*about, start_step=step, data=data, max_wait=self._max_wait)
         if outlook.source is not None and place.checkpoint is not None:
-            ended_at = ledger.ended_at() if place.checkpoint is outlook.source else step
+            ended_at = ledger.steps.ended_at if place.checkpoint is outlook.source else step
             segment.resume = ResumePoint(
                 checkpoint=place.checkpoint,
                 step=step,

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
-from ...runs.ledger import Ledger, Mark
 from ...runs.record import Record
+from ..ledger import Ledger
+from ..steps import Mark
 
 #: Log-probabilities that differ by less than `SAME`, as a root of the mean square, are the same;
 #: by more than `NEAR` they are others, since the noise of bfloat16 lies below it.

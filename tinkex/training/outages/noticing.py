@@ -20,11 +20,11 @@ from ...recovery.error_kinds import is_own_network
 from ...recovery.holds import DOWN, Breaker, Holds
 from ...recovery.incident import Incident
 from ...rest.sockets import connected, cut, has_ended
-from ...runs.ledger import Ledger
 from ...runs.record import Record
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
 from ..futures import Races
+from ..ledger import Ledger
 from .evidence import Watched
 from .settling import Settling
 

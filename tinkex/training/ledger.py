@@ -7,8 +7,9 @@ import weakref
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from ..runs.checkpoints import Cursor
 from ..types import Checkpoint
-from .checkpoints import Cursor
+from .steps import Mark, Steps
 
 
 class Effect(StrEnum):
@@ -62,15 +63,6 @@ class Place(NamedTuple):
         return None if self.checkpoint is None else self.checkpoint.tinker_path
 
 
-class Mark(NamedTuple):
-    """A position in a run's submissions: how many, how many updates, whether a gradient is left."""
-
-    run_id: str
-    submissions: int = 0
-    updates: int = 0
-    has_gradient: bool = False
-
-
 class Ledger:
     """The submissions through a training client since the newest place that is known.
 
@@ -82,32 +74,27 @@ class Ledger:
 
     def __init__(self, before: Ledger | None = None) -> None:
         self._lock = threading.Lock()
-        # Guarded by _lock: the newest place (`None` after a load) and where it lies in the order
-        # of submissions; the present position, and what it was before the last request; by path
-        # the saves without a cursor, the places with their marks, and the futures of saves; the
-        # position of the first request that failed; the segment that is open; the step handed out
-        # last, the position then, the last step that was passed, and the last within which an
-        # update was submitted, unless steps are handed out ahead (`_is_judged`); the next step as
-        # a save stated it, when the last segment was left, and when the run before ended.
+        # Guarded by _lock, before that of `steps`: the newest place (`None` after a load) and where
+        # it lies in the order of submissions; whether it is of the run before, which had loaded
+        # another state since; the present position, and what it was before the last request, with
+        # the step that was updated; by path the saves without a cursor, the places with their
+        # marks, the futures of saves and how many there were; the position of the first request
+        # that failed; the segment that is open.
         self._place: Place | None = None
         self._place_mark = Mark(run_id="")
         self._now = Mark(run_id="")
         self._saves: dict[str | None, Mark] = {}
         self._places: dict[str | None, Place] = {}
         self._pending: dict[str, Any] = {}
+        self._serials: dict[str, int] = {}
         self._marks: dict[str, Mark] = {}
         self._lost_at: int | None = None
         # Weak: one that is gone without having been left is not open.
         self._segment: weakref.ref[object] | None = None
-        self._handed: int | None = None
-        self._handed_at = 0
-        self._updated: int | None = None
         self._before: tuple[Mark, int | None] = (self._now, None)
-        self._is_judged = True
-        self._stated = 0
-        self._reached: int | None = None
-        self._ended_at = None if before is None else before.reached()
-        self._passed: int | None = None
+        self._is_before_load = before is not None and before.is_loaded()
+        #: The steps of the segments.
+        self.steps: Steps = Steps(None if before is None else before.steps.reached())
 
     def follow(self, run_id: str, place: Place) -> None:
         """Begin with a run that is at `place`; without effect the second time."""
@@ -124,12 +111,14 @@ class Ledger:
             now = self._now
             if now.run_id != run_id:
                 return now
-            self._before = now, self._updated
+            self._before = now, self.steps.updated()
             is_gradient = effect is Effect.GRADIENT
+            if is_gradient and not now.has_gradient:
+                self.steps.begin_gradient()
             updates = now.updates if is_gradient else now.updates + 1
             self._now = now = Mark(run_id, now.submissions + 1, updates, is_gradient)
             if effect is Effect.UPDATE:
-                self._updated = self._handed
+                self.steps.update()
             elif effect is Effect.LOAD:
                 self._place, self._place_mark = None, now
             return now
@@ -137,13 +126,24 @@ class Ledger:
     def take_back(self) -> None:
         """The last request was none: its arguments did not fit. The caller submits no other."""
         with self._lock:
-            self._now, self._updated = self._before
+            self._now, updated = self._before
+            self.steps.take_back(updated)
 
-    def save_begins(self, path: str) -> None:
-        """A checkpoint is being saved under a path: what was known of the path is over."""
+    def save_begins(self, path: str) -> int:
+        """A checkpoint is being saved under a path: what was known of the path is over.
+
+        Returns the number of this save among all under the path.
+        """
         with self._lock:
             self._places.pop(path, None)
             self._saves.pop(path, None)
+            self._serials[path] = number = self._serials.get(path, 0) + 1
+            return number
+
+    def is_last_save(self, path: str, number: int) -> bool:
+        """Whether no save under the path was begun since the one of this number."""
+        with self._lock:
+            return self._serials.get(path, number) == number
 
     def mark(self) -> Mark:
         """The present position."""
@@ -182,7 +182,11 @@ class Ledger:
     def unanswered(self) -> list[str]:
         """The paths of the saves that are not answered yet."""
         with self._lock:
-            return [*self._pending]
+            return [path for path, raced in self._pending.items() if not raced.future().done()]
+
+    def lacks_gradient(self, mark: Mark, step: int) -> bool:
+        """Whether a save at `mark` lacks a gradient that a loop which goes on at `step` needs."""
+        return mark.has_gradient and not self.steps.is_made_again(step)
 
     def place(self, mark: Mark, place: Place) -> None:
         """The loop stated its cursor for the checkpoint that was saved at `mark`."""
@@ -194,6 +198,7 @@ class Ledger:
                 self._pending.pop(place.path, None)
             if mark.run_id == self._now.run_id and is_newer:
                 self._place, self._place_mark = place, mark
+                self._is_before_load = False
 
     def places(self) -> tuple[Place, ...]:
         """The places of the live run, in the order in which they were stated."""
@@ -241,21 +246,20 @@ class Ledger:
     def is_loaded(self) -> bool:
         """Whether another state was loaded since the last place."""
         with self._lock:
-            return self._place is None
+            return self._place is None or self._is_before_load
 
     def _is_at_place_locked(self) -> bool:
         is_there = self._place_mark.submissions == self._now.submissions
         return is_there and self._place is not None and not self._place_mark.has_gradient
 
-    # Segments and their steps
+    # The open segment
 
     def enter(self, segment: object) -> None:
         """Open a segment; `RuntimeError` where another one is open."""
         with self._lock:
             self._check_free_locked()
             self._segment = weakref.ref(segment)
-            self._handed = self._updated = self._passed = None
-            self._is_judged, self._stated = True, 0
+            self.steps.enter(self._now)
 
     def check_free(self) -> None:
         """Raise a `RuntimeError` where a segment is open."""
@@ -282,53 +286,6 @@ class Ledger:
 
     def _open_locked(self) -> object | None:
         return None if self._segment is None else self._segment()
-
-    def note_reached(self, *, failed: bool) -> None:
-        """Note how far the loop is; `failed`: its last step did, and the server is why."""
-        with self._lock:
-            if self._handed is not None and self._is_judged:
-                reached = self._handed + (self._updated == self._handed and not failed)
-                self._reached = max(reached, self._stated)
-
-    def hand_out(self, step: int) -> None:
-        """The loop is given a step."""
-        with self._lock:
-            is_ahead = self._handed is not None and self._handed_at == self._now.submissions
-            self._is_judged = self._is_judged and not is_ahead
-            self._handed, self._handed_at = step, self._now.submissions
-
-    def pass_step(self, step: int) -> None:
-        """The loop asked for what follows a step."""
-        with self._lock:
-            self._passed = step
-
-    def next_step(self, first: int) -> int:
-        """The step to hand out next; one that was left by `break` before anything, once more."""
-        with self._lock:
-            if self._handed is None:
-                return first
-            is_done = self._passed == self._handed or self._handed_at != self._now.submissions
-            return self._handed + is_done
-
-    def reached(self) -> int | None:
-        """The next step when the last segment was left, or when the run before ended."""
-        with self._lock:
-            return self._ended_at if self._reached is None else self._reached
-
-    def check_step(self, step: int) -> None:
-        """Raise a `ValueError` where `step` was trained, so that it cannot be the next one."""
-        with self._lock:
-            if self._is_judged and self._updated is not None and step <= self._updated:
-                raise ValueError(
-                    f"step={step} cannot be the next step: an optim_step was submitted after step "
-                    f"{self._updated} was begun; give step={self._updated + 1}"
-                )
-            self._stated = step
-
-    def ended_at(self) -> int | None:
-        """The next step of the loop when the run before the live one ended, where known."""
-        with self._lock:
-            return self._ended_at
 
 
 _lock = threading.Lock()
