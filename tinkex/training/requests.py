@@ -192,7 +192,7 @@ class Requests:
         """
         self._errors.append((error, effect))
         if effect.is_change and self.spoiled is None:
-            verdict = judge(error, self._run_id, is_its_own=True, is_change=True)
+            verdict = judge(error, self._run_id, (effect,))
             if self._run.confirmation.would_recover(verdict):
                 self.spoiled = error
                 lost = (mark or self._ledger.mark()).submissions

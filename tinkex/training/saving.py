@@ -138,7 +138,7 @@ class Saving:
 
     def _may_try_again(self, error: Exception, number: int) -> bool:
         run_id, policy = self._outlook.run_id, self._run.confirmation.policy
-        verdict = judge(error, run_id, is_its_own=True, is_change=True)
+        verdict = judge(error, run_id, (Effect.SAVE,))
         # What was submitted meanwhile, by another thread, must not get into this checkpoint.
         is_same = self._ledger.mark() == self._mark
         return verdict is Verdict.FAILED and is_same and number < policy.max_attempts

@@ -236,12 +236,7 @@ class Segment:
     def _report(self, error: BaseException) -> bool:
         """Have the run looked at; true where the loop goes on with a next segment."""
         effects = self._requests.effects_of(error)
-        is_change = any(each.is_change or each is Effect.SAVE for each in effects)
-        # What came from elsewhere, through `result`, has no effect on this run.
-        is_its_own = any(each is not Effect.NONE for each in effects)
-        return self._run.report(
-            self._outlook.run_id, error, is_its_own=is_its_own, is_change=is_change
-        )
+        return self._run.report(self._outlook.run_id, error, effects)
 
 
 class Segments:
