@@ -9,6 +9,7 @@ from typing import Any
 from .parts import Parts
 from .recovery.attempt import make_plan
 from .runs.checkpoints import Plan
+from .runs.effects import Effect
 from .runs.record import Record
 from .runs.state import Generation, RunState
 from .runs.status import RunStatus
@@ -150,9 +151,7 @@ class MonitoredRun:
             Whether a recovery was begun.
         """
         record = self._record
-        return self._parts.confirmation.report(
-            record, error, record.run_id, is_its_own=True, is_change=True
-        )
+        return self._parts.confirmation.report(record, error, record.run_id, (Effect.UPDATE,))
 
     def plan(self) -> Plan:
         """Tell what a recovery would do now, by the code that would do it.

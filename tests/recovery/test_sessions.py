@@ -148,3 +148,39 @@ def test_a_successor_that_saved_nothing_goes_back_to_what_it_was_made_from(world
     assert run.state == "healthy"
     assert world.service.created == [(path, True)]
     assert run.lineage[-1].step == 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error code: 404 - {'detail': 'Checkpoint 000010 of session 3f0c not found'}",
+        "Error code: 404 - {'detail': 'Session 3f0c: checkpoint 000010 not found'}",
+        "Error code: 404 - {'detail': 'Sampling session 3f0c not found'}",
+        "Error code: 404 - {'detail': 'the session log is closed'}",
+    ],
+)
+def test_a_checkpoint_that_is_gone_is_no_session_that_is_over(world, text):
+    class Broken(FakeServiceClient):
+        def create_training_client_from_state_with_optimizer(self, path, user_metadata=None):
+            if path == weights("000010"):
+                raise OverError(text)
+            return super().create_training_client_from_state_with_optimizer(path, user_metadata)
+
+    service = Broken()
+    run = world.monitor(max_attempts=1).monitor_run(RUN, service)
+
+    corrupt(world, "000005", "000010")
+
+    assert run.state == "healthy"
+    assert service.created == [(weights("000005"), True)]
+
+
+def test_an_account_that_is_refused_is_no_session_that_is_over(world):
+    service = Official()
+    service.fail(OverError("Error code: 401 - {'detail': 'Session has expired'}"))
+    world.monitor().monitor_run(RUN, service)
+
+    corrupt(world)
+
+    assert Official.made == 1
+    assert world.events.one("paused")

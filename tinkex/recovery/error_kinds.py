@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from ..errors import (
     patience,
     status_of,
 )
+from ..runs.effects import Effect
 from ..service import is_sdk_error
 from ..types import Checkpoint
 
@@ -50,8 +52,7 @@ _OWN_NETWORK = re.compile(
 
 #: What servers say where the state of a run is not what its loop believes, beyond doubt.
 _CERTAIN = re.compile(
-    r"\bserver restored from checkpoint\b|\bsequence conflict\b|\bpromise expired\b|\bpoisoned\b",
-    re.IGNORECASE,
+    r"\bserver restored from checkpoint\b|\bsequence conflict\b|\bpromise expired\b", re.IGNORECASE
 )
 
 #: HTTP statuses and words with which they say that a run went back to a checkpoint.
@@ -68,20 +69,23 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 
-#: What they say where the client of a run cannot be trained any more, flagged or not.
-_UNUSABLE = re.compile(
-    r"\b(adapter|model|run|client|session)\b[^\n]{0,120}?"
-    r"\b(not found|does not exist|no longer active|has finished|expired|terminated|closed)\b"
-    r"|\b(unknown|invalid|no such) (adapter|model|run|session)"
-    r"|\b(not loaded|unloaded|corrupted)\b",
-    re.IGNORECASE,
-)
+#: Where a sentence begins, and what a sentence without an id may go on with: the SDK's own words.
+_BEGINS = r"(?:^(?:\W{0,3}\d{3}\W{1,3})?|[:;.!-]\s+|(?<!\w)[\"'`({\[])(?:(?:the|this|your)\s+)?"
+_NEVER = "(?!)"
+_ENDS = r"(?=\s*(?:$|[.;!'\"`)}\]]|and\b|for self\.|(?:\(|with )status\b))"
 
-#: What they say where the session of a service client is over.
-_SESSION_OVER = re.compile(
-    r"\b(session|service ?client)\b[^\n]{0,120}?"
-    r"\b(not found|finished|expired|terminated|closed|poisoned|no longer active)\b",
-    re.IGNORECASE,
+#: What such a sentence speaks of; that of a load may mean a run that is none of ours.
+_CLIENT = r"(?:(?:lora|training|service)\s?)?(?:adapter|model|run|session|client)"
+_CLIENT_ALONE = r"(?:(?:training|service)\s?)?(?:session|client)"
+_SERVICE = r"(?:session|service\s?client)"
+
+#: The id of any session.
+_ANY_ID = r"(?=[\w:-]*\d)[\w:-]++"
+
+#: And what it says: that it can be used no more.
+_IS_DEAD = (
+    r"(?:(?:is|was|has(?:\s+been)?)\s+)?(?:(?:not|no longer) (?:found|loaded|active)|does not exist"
+    r"|finished|expired|terminated|closed|unloaded|corrupted|(?P<poisoned>poisoned))\b"
 )
 
 #: HTTP statuses of a caller's own mistake: the same request is refused for ever.
@@ -189,8 +193,27 @@ class Verdict(StrEnum):
 
 
 def is_session_over(error: BaseException) -> bool:
-    """Whether an error says that a service client or its session can be used no more."""
-    return any(_SESSION_OVER.search(str(cause)) for cause in causes(error))
+    """Whether an error says that a service client or its session can be used no more.
+
+    That of a refused account does not: it may be the session of a login.
+    """
+    over = _death(_SERVICE, _ANY_ID, unnamed=_ENDS)
+    is_told = any(over.search(str(cause)) for cause in causes(error))
+    return is_told and classify(error).kind not in (Kind.ACCOUNT, Kind.PATIENCE)
+
+
+def _death(subject: str, identity: str, *, unnamed: str) -> re.Pattern[str]:
+    """What matches a sentence that says that its subject, by name or unnamed, can be used no more.
+
+    The subject begins the sentence, and its id alone may stand before the verb: else something of
+    it is meant, such as a checkpoint. What follows an `unnamed` one must match that.
+    """
+    named = rf"(?:(?:\s+with)?[\s_]id)?[\s:=]*[\"'`(\[]*{identity}[\"'`)\]]*"
+    return re.compile(
+        rf"{_BEGINS}(?:(?:unknown|invalid|no such)\s+{subject}{named}"
+        rf"|{subject}(?P<named>{named})?\s+{_IS_DEAD}(?(named)|(?:\s*:{named}|{unnamed})))",
+        re.IGNORECASE | re.MULTILINE,
+    )
 
 
 def rollback_told(error: BaseException) -> BaseException | None:
@@ -217,29 +240,46 @@ def checkpoint_named(text: str, run_id: str) -> Checkpoint | None:
     return None
 
 
-def judge(error: BaseException, run_id: str, *, is_its_own: bool, is_change: bool) -> Verdict:
+def judge(error: BaseException, run_id: str, effects: Collection[Effect]) -> Verdict:
     """Judge an error of the server that a training loop met.
 
-    `is_its_own`: it came through the run's client for certain; then it need not name the run.
-    `is_change`: it is of a request that changes the run's state, or saves it.
+    `effects` are those of the run's requests that raised it, none where it came from elsewhere:
+    then it must name the run. That of a load may speak of the run whose state was to be loaded.
 
-    So say real servers: TuFT `422 Adapter RUN_ID not found`, SkyRL `400 ... not loaded`.
+    A sentence that says that this run is dead goes before status and category: real servers send
+    `422 Adapter RUN_ID not found` and `400 ... not loaded` as if the request were at fault.
     """
     texts = [str(cause) for cause in causes(error)]
-    names_it = any(run_id in text or run_id.partition(":")[0] in text for text in texts)
-    if is_its_own or names_it:
+    failure = classify(error)
+    is_its_own = any(effect is not Effect.NONE for effect in effects)
+    # The id of the run or of its session; not within another id, nor in a path.
+    ids = "|".join(map(re.escape, (run_id, run_id.partition(":")[0])))
+    its = rf"(?<![\w:/-])(?:{ids})(?![\w/-]|:\w)"
+    if is_its_own or any(re.search(its, text) for text in texts):
         if rollback_told(error) is not None:
             return Verdict.ROLLED_BACK
         if any(map(_CERTAIN.search, texts)):
             return Verdict.CERTAIN
-        if any(map(_UNUSABLE.search, texts)):
-            return Verdict.UNUSABLE
-    failure = classify(error)
+    if failure.kind not in (Kind.ACCOUNT, Kind.PATIENCE):
+        deaths = [_death(_CLIENT, its, unnamed=_NEVER)]
+        if is_its_own:
+            unnamed = _CLIENT_ALONE if Effect.LOAD in effects else _CLIENT
+            # A run's id may tell that of its session.
+            session = its if ":" in run_id else _ANY_ID
+            deaths += [
+                _death(unnamed, its, unnamed=_ENDS),
+                _death(_SERVICE, session, unnamed=_ENDS),
+            ]
+        found = [death.search(text) for death in deaths for text in texts]
+        told = [each for each in found if each is not None]
+        if told:
+            is_poisoned = any(each["poisoned"] for each in told)
+            return Verdict.CERTAIN if is_poisoned else Verdict.UNUSABLE
     if failure.kind is Kind.REQUEST and (failure.status is None or failure.status in _MISTAKES):
         return Verdict.MISTAKE
     is_servers = failure.kind in (Kind.SERVER, Kind.CODE) or failure.status == 503
     is_failure = is_servers and is_sdk_error(error)
-    return Verdict.FAILED if is_failure and is_its_own and is_change else Verdict.NOTHING
+    return Verdict.FAILED if is_failure and is_its_own else Verdict.NOTHING
 
 
 def _kind_of_status(status: int, loading: bool) -> Kind:

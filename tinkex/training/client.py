@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, NoReturn
 
-from .ledger import effect_of
+from ..runs.effects import effect_of
 from .requests import Order, Requests
 
 #: Methods that ask, or make something beside the run: they go on when its run is lost.

@@ -13,6 +13,7 @@ from ..polling.sweeper import Sweeper
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Verdict, checkpoint_named, judge, rollback_told
 from ..runs.changes import ErrorNoted
+from ..runs.effects import Effect
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runtime.scheduler import Clock
@@ -49,18 +50,16 @@ class Confirmation:
         record: Record,
         error: BaseException,
         run_id: str,
-        *,
-        is_its_own: bool,
-        is_change: bool,
+        effects: Collection[Effect],
     ) -> bool:
         """Look at a run whose training loop met an error of the server.
 
         Returns true where the run is, or was, recovered. The error is of the generation `run_id`
-        and says nothing of its successors. The other arguments are those of `judge`.
+        and says nothing of its successors. `effects` is that of `judge`.
         """
         secrets = secrets_of(record.service, record.config)
         shown = without_secrets(error, secrets)
-        verdict = judge(error, run_id, is_its_own=is_its_own, is_change=is_change)
+        verdict = judge(error, run_id, effects)
         self.runs.apply(record, ErrorNoted(run_id=run_id, error=shown))
         try:
             is_back = verdict is Verdict.ROLLED_BACK

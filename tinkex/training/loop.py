@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from ..recovery.attempt import make_plan
 from ..recovery.controller import Controller
 from ..runs.changes import Change, Saved
 from ..runs.checkpoints import Cursor
+from ..runs.effects import Effect
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
@@ -168,13 +169,9 @@ class Loop:
                 self.note(Saved(checkpoint=place.checkpoint, cursor=place.cursor))
         return ledger
 
-    def report(
-        self, run_id: str, error: BaseException, *, is_its_own: bool, is_change: bool
-    ) -> bool:
+    def report(self, run_id: str, error: BaseException, effects: Collection[Effect]) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
-        begun = self.confirmation.report(
-            self.record, error, run_id, is_its_own=is_its_own, is_change=is_change
-        )
+        begun = self.confirmation.report(self.record, error, run_id, effects)
         return begun or self.record.state is RunState.EXHAUSTED
 
     def has_seen(self, path: str) -> bool:

@@ -13,9 +13,10 @@ from weakref import WeakSet
 from ..errors import SegmentSupersededError, causes
 from ..recovery.error_kinds import Verdict, is_connection_lost, judge
 from ..runs.changes import SaveBegan, Withdrawn
+from ..runs.effects import Effect
 from ..service import is_sdk_error, saved_path
 from .futures import RacedFuture, Told, nothing
-from .ledger import Effect, Ledger
+from .ledger import Ledger
 from .loop import Loop
 from .outages.evidence import Batch, Watched
 from .outages.turns import Turns
@@ -229,7 +230,7 @@ class Requests:
         """
         self._errors.append((error, effect))
         if effect.is_change and self.spoiled is None:
-            verdict = judge(error, self._run_id, is_its_own=True, is_change=True)
+            verdict = judge(error, self._run_id, (effect,))
             if self._run.confirmation.would_recover(verdict):
                 self.spoiled = error
                 lost = (mark or self._ledger.mark()).submissions

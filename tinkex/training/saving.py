@@ -14,10 +14,11 @@ from ..recovery.error_kinds import Verdict, judge
 from ..recovery.retry import delay_of
 from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.checkpoints import Cursor, cursor_of
+from ..runs.effects import Effect
 from ..service import saved_path, takes_option
 from ..types import Checkpoint
 from .futures import RacedFuture
-from .ledger import Effect, Ledger, Place
+from .ledger import Ledger, Place
 from .loop import Loop, Outlook
 from .requests import Requests, Sent
 
@@ -179,7 +180,7 @@ class Saving:
 
     def _may_try_again(self, error: Exception, number: int) -> bool:
         run_id, policy = self._outlook.run_id, self._run.confirmation.policy
-        verdict = judge(error, run_id, is_its_own=True, is_change=True)
+        verdict = judge(error, run_id, (Effect.SAVE,))
         # What was submitted meanwhile, by another thread, must not get into this checkpoint.
         is_same = self._ledger.mark() == self._mark
         return verdict is Verdict.FAILED and is_same and number < policy.max_attempts

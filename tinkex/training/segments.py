@@ -12,10 +12,11 @@ from typing import Any
 from ..arguments import checked_whole
 from ..errors import ResumePointUnknownError
 from ..runs.changes import LoopBegan
+from ..runs.effects import Effect
 from ..types import Checkpoint
 from .client import SegmentClient
 from .futures import RacedFuture, on_loop
-from .ledger import Effect, Ledger, Place
+from .ledger import Ledger, Place
 from .loop import Loop, Outlook, ResumePoint
 from .requests import Requests, Sent, came_from_superseded, is_all
 from .saving import Saving, checked_cursor
@@ -129,15 +130,14 @@ class Segment:
     ) -> Awaitable[Checkpoint]:
         """Save as `save_state` does, on an event loop: submitted at the call, then awaited.
 
-        Where coroutines of `client` that were made before are not begun yet, it is submitted
-        behind them: when it is begun itself, with nothing else in between.
+        Behind coroutines of `client` that were made before and are not begun yet it is submitted
+        when it is begun itself, with nothing else in between.
 
         Raises:
             RuntimeError: More was submitted in between.
         """
         saving = self._saving(name, step, data, options)
-        ahead = self._requests.not_begun()
-        if not ahead:
+        if not (ahead := self._requests.not_begun()):
             saving.begin()
         return self._awaited(saving, ahead)
 
@@ -247,12 +247,7 @@ class Segment:
     def _report(self, error: BaseException) -> bool:
         """Have the run looked at; true where the loop goes on with a next segment."""
         effects = self._requests.effects_of(error)
-        is_change = any(each.is_change or each is Effect.SAVE for each in effects)
-        # What came from elsewhere, through `result`, has no effect on this run.
-        is_its_own = any(each is not Effect.NONE for each in effects)
-        return self._run.report(
-            self._outlook.run_id, error, is_its_own=is_its_own, is_change=is_change
-        )
+        return self._run.report(self._outlook.run_id, error, effects)
 
 
 class Segments:

@@ -148,10 +148,12 @@ class Outages:
 
     def _begin(self, server: _Server, error: BaseException) -> None:
         """An outage begins that the open connection did not tell."""
-        self._went_down(server, error, is_network=is_own_network(error))
+        is_network = is_own_network(error)
+        self._went_down(server, error, is_network=is_network)
         server.woken.set()
-        with self._lock:
-            cut(server.connection)
+        if not is_network:  # else the connection may outlive it, and show that the server did too
+            with self._lock:
+                cut(server.connection)
 
     def close(self) -> None:
         """Look no more; let go what is held."""
@@ -192,14 +194,14 @@ class Outages:
                     logger.warning("%s: the server is down as well", server.base_url)
                 elif server.is_down and not is_down and not (server.is_network and is_network):
                     self._came_back(server, connection)
+                was_up = was_up or connection is not None
+                if connection is not None and server.is_down:
+                    connection.close()  # it is not settled yet: once more
+                    connection = None
+                if connection is not None:
+                    self._wait_for_end(server, connection)
             except Exception:
                 logger.exception("%s: its outage could not be dealt with", server.base_url)
-            was_up = was_up or connection is not None
-            if connection is not None and server.is_down:
-                connection.close()  # it is not settled yet: once more
-                connection = None
-            if connection is not None:
-                self._wait_for_end(server, connection)
             # The first time that a connection ends it is opened again at once.
             now = self.clock.monotonic()
             if is_behind and not self.settling.closed.is_set():
@@ -218,11 +220,21 @@ class Outages:
                     server.woken.clear()
                     return
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.settimeout(None)
-            while connection.recv(1024):
+            while not self._is_over(server, connection):
                 pass
         with self._lock:
             server.connection = None
+            server.is_network = False  # it did not outlive that: the server may not have either
+
+    def _is_over(self, server: _Server, connection: socket.socket) -> bool:
+        """Wait a little; whether the connection was closed meanwhile."""
+        connection.settimeout(LOOK_EVERY)
+        try:
+            return not connection.recv(1024)
+        except TimeoutError:
+            if server.is_down:
+                self._came_back(server, connection)
+            return False
 
     def _went_down(self, server: _Server, error: BaseException, *, is_network: bool) -> None:
         """Hold the requests of the server's runs, and the attempts to recover them."""

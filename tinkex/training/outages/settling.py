@@ -16,6 +16,7 @@ from ...errors import AlreadyPendingError, ApiConnectionError, MonitorStoppedErr
 from ...policy import Policy
 from ...recovery.controller import Controller
 from ...runs.changes import Withdrawn
+from ...runs.effects import Effect
 from ...runs.record import Record
 from ...runs.run_map import RunMap
 from ...runtime.daemon_pool import DaemonPool
@@ -24,7 +25,6 @@ from ...runtime.waits import Waits
 from ...signals import Cause, RolledBack
 from ...types import Checkpoint
 from ..futures import Races, is_superseded
-from ..ledger import Effect
 from .evidence import Batch, Finding, Watched
 
 logger = logging.getLogger(__name__)
