@@ -15,7 +15,16 @@ from ..errors import (
 )
 from ..policy import Policy
 from ..runs.apply import Result
-from ..runs.changes import AttemptFailed, Change, Flagged, GaveUp, Recovered, Requested, Stopped
+from ..runs.changes import (
+    AttemptFailed,
+    Change,
+    Dropped,
+    Flagged,
+    GaveUp,
+    Recovered,
+    Requested,
+    Stopped,
+)
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
@@ -25,7 +34,7 @@ from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
 from .holds import REFUSED
-from .incident import Adopted, Dropped, Owner
+from .incident import Adopted, Owner
 
 
 class Controller:
@@ -137,12 +146,13 @@ class Controller:
 
     # What an incident tells, and what ends it
 
-    def _take(self, record: Record, change: Change | Dropped | Adopted) -> Result:
+    def _take(self, record: Record, change: Change | Adopted) -> Result:
         """Apply a change of an incident; `None` where its result is not wanted any more."""
         if isinstance(change, Dropped):
-            if record.run_id == change.run_id and record.state.is_pending:
+            taken = self._runs.apply(record, change)
+            if taken is not None:
                 self._begin(record, record.run_id, None)
-            return None
+            return taken
         if isinstance(change, Adopted):
             # It says nothing of whether the account works now.
             return self._runs.apply(record, change.recovered)

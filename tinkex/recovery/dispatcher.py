@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
 from ..signals import Started
 from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
-from .incident import RECOVERIES, Attempt, Dropped, Incident, Listener, Owner
+from .incident import RECOVERIES, Attempt, Incident, Listener, Owner
 from .outcome import adopt, conclude, end_with, stopped, tell_left_behind, tell_orphan
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,6 @@ class Dispatcher:
                 return
             self._settle_locked(incident)
             RECOVERIES.leave(incident)
-            joined, incident.listeners[1:] = incident.listeners[1:], []
             if attempt is not None:
                 self._abandon_locked(attempt)
         for timer in (incident.timer, attempt.timer if attempt else None):
@@ -178,8 +177,7 @@ class Dispatcher:
         end_with(incident, stopped(incident))
         if attempt is not None and attempt.job is not None:
             attempt.job.cancel()
-        for listener in joined:
-            listener(Dropped(run_id=incident.request.run_id))
+        incident.drop_joined()
         self._pump()
 
     # Queries

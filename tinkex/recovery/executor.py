@@ -36,7 +36,7 @@ from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
 from .dispatcher import HUNG_AT_MOST, JOIN_GRACE, Dispatcher, workers_of
 from .holds import Holds
-from .incident import Adopted, Dropped, Owner
+from .incident import Adopted, Owner
 
 
 class RecoveryExecutor:
@@ -151,7 +151,7 @@ class RecoveryExecutor:
         listener = partial(self._publish, run_id, checked)
         return self.dispatcher.begin(request, checked_metadata(metadata), owner, listener).future
 
-    def _publish(self, run_id: str, policy: Policy, change: Change | Dropped | Adopted) -> Result:
+    def _publish(self, run_id: str, policy: Policy, change: Change | Adopted) -> Result:
         if not isinstance(change, RecoveryChange):
             return None
         notices = notices_of(change, policy)
