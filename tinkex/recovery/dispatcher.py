@@ -140,7 +140,7 @@ class Dispatcher:
         leaves time for the others.
         """
         owner.closing = True
-        self._cancel_all(owner, only_waiting=True)
+        owner.undisturbed(lambda: self._cancel_all(owner, only_waiting=True))
         try:
             if patience is None or patience > 0:
                 owner.waits.wait(lambda: self._is_quiet(owner), patience)
@@ -148,7 +148,7 @@ class Dispatcher:
             logger.exception("the scheduler's wait failed; stopping without it")
         finally:
             owner.publisher.close()
-            self._cancel_all(owner)
+            owner.undisturbed(lambda: self._cancel_all(owner))
             for step in close:
                 step()
             for join in joins:
@@ -205,15 +205,14 @@ class Dispatcher:
             if self._pumping:
                 return
             self._pumping = True
-        attempt: Attempt | None = None
         try:
             while (attempt := self._next()) is not None:
                 self._launch(attempt)
         except BaseException as error:
             with self._lock:
                 self._pumping = False
-                has_slot = attempt in self._running
-            if attempt is not None and has_slot:
+                unlaunched = [attempt for attempt in self._running if attempt.job is None]
+            for attempt in unlaunched:
                 # An interrupt of the caller, or no timer: the attempt was not submitted.
                 self._ended(attempt, AttemptReport(error=error))
             raise
@@ -320,7 +319,7 @@ class Dispatcher:
                 incident.owner.own_services.discard(report.opened, incident.request.run_id)
         finally:
             with self._lock:
-                del self._ending[attempt]
+                self._ending.pop(attempt, None)
             if incident.settled:
                 RECOVERIES.leave(incident)
             incident.owner.waits.notify()

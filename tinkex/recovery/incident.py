@@ -20,6 +20,7 @@ from ..runs.apply import Result
 from ..runs.changes import AttemptStep, Change, Dropped, GaveUp, Recovered
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
+from ..runtime.undisturbed import undisturbed
 from ..runtime.waits import Waits
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
 from ..types import Checkpoint
@@ -28,6 +29,8 @@ from .holds import Holds
 from .retry import Tally
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: The events of an attempt.
 E = TypeVar(
@@ -50,8 +53,9 @@ Listener = Callable[[Change | Adopted], Result]
 class Owner:
     """Who begins incidents, a monitor or an executor that is asked directly, and its tools.
 
-    `can_pause`: polls tell when an account works again, so incidents may wait for it.
-    `closing` is set when the owner stops: nothing new is begun for it.
+    `can_pause`: polls tell when an account works again, so incidents may wait for it. `is_inline`:
+    no thread is made, since a scheduler was handed in. `closing` is set when the owner stops:
+    nothing new is begun for it.
     """
 
     publisher: Publisher
@@ -62,7 +66,12 @@ class Owner:
     holds: Holds[Incident]
     own_services: OwnServices
     can_pause: bool
+    is_inline: bool
     closing: bool = False
+
+    def undisturbed(self, function: Callable[[], T]) -> T:
+        """Call a function so that an interrupt of the caller cannot leave it half done."""
+        return function() if self.is_inline else undisturbed(function)
 
 
 class Incident:
