@@ -8,6 +8,7 @@ import pytest
 from support.world import RUN, ManualExecutor, weights
 
 from tinkex import RecoveryExecutor, signals
+from tinkex.errors import MonitorStoppedError
 from tinkex.testing import FakeRest, FakeScheduler, FakeServiceClient
 
 pytestmark = pytest.mark.usefixtures("no_environment")
@@ -193,6 +194,36 @@ def test_who_shared_a_recovery_that_gave_up_goes_on_with_its_own_service_client(
     assert [trio.names_of(number).count("exhausted") for number in (1, 2)] == [0, 0]
     assert trio.names_of(1)[-1] == trio.names_of(2)[-1] == "completed"
     assert [number for number, _, __ in trio.told] == [1, 2]
+
+
+@pytest.mark.parametrize("how", ["gives up", "stops"])
+def test_the_future_of_a_shared_recovery_tells_what_became_of_ones_own_run(world, how):
+    world.corrupt()
+    trio = Pair(world, rests=(None,) * 3, max_attempts=1)
+    futures = [run.recover() for run in trio.runs]
+    trio.runs[2].stop()
+    if how == "gives up":
+        world.service.fail(RuntimeError("no capacity"))
+    else:
+        trio.monitors[0].stop()
+
+    trio.run_jobs()
+
+    assert futures[0].exception(0)
+    assert futures[1].result(0).client is trio.runs[1].client
+    assert isinstance(futures[2].exception(0), MonitorStoppedError)
+
+
+def test_the_future_of_a_shared_recovery_that_no_run_takes_ends(world):
+    world.corrupt()
+    pair = Pair(world)
+    futures = [run.recover() for run in pair.runs]
+    pair.pools[0].begin_next()
+    world.rest.list_checkpoints = lambda *_: [run.stop() for run in pair.runs] and []
+
+    pair.pools[0].finish_next()
+
+    assert [type(future.exception(0)) for future in futures] == [MonitorStoppedError] * 2
 
 
 def test_each_that_shared_a_recovery_gives_up_once_where_no_service_client_is_sound(world):

@@ -93,6 +93,7 @@ def _hand_over(
         RECOVERIES.disown(report.client)
         tell_orphan(incident, report, is_shown=is_shown)
         end_with(incident, stopped(incident))
+        incident.drop_joined()
 
 
 def _keep(incident: Incident, report: AttemptReport, completed: Completed) -> None:
