@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from .parts import Parts
@@ -85,10 +86,8 @@ class MonitoredRun:
             AlreadyPendingError: A recovery is under way.
             MonitorStoppedError: The run is not monitored any more.
         """
-        begun: Future[Completed] = self._parts.races.undisturbed(
-            self._parts.controller.recover, self._record
-        )
-        return begun
+        parts = self._parts
+        return parts.owner.undisturbed(partial(parts.controller.recover, self._record))
 
     def stop(self) -> None:
         """Stop monitoring the run."""

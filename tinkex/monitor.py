@@ -100,9 +100,11 @@ class Monitor:
         self._runs = self._parts.runs
         self._sweep_timer = SweepTimer(self._parts.clock, self.policy.poll_interval, self._sweep)
         self._lock = threading.Lock()
-        # Guarded by _lock: _started and _stopping, where the monitor is in its life.
+        # Guarded by _lock: _started and _stopping, where the monitor is in its life; _stop, which
+        # call stops it or has stopped it.
         self._started = False
         self._stopping = False
+        self._stop: object | None = None
 
     # Life
 
@@ -125,7 +127,8 @@ class Monitor:
 
         Receivers, callbacks and attempts that are under way get up to `timeout` seconds;
         from one of them it may be called too, and then does not wait for it. What was handed
-        in (executor, scheduler) is left open. The second time it is without effect.
+        in (executor, scheduler) is left open. The second time it is without effect, unless an
+        interrupt ended the first.
 
         Service clients that recoveries made by calling a class, or by cloning one of the
         official SDK, are closed where a later generation has taken their run's place: what came
@@ -133,12 +136,19 @@ class Monitor:
         """
         if not isinstance(timeout, int | float) or not timeout >= 0:
             raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}")
-        with self._lock:
-            if self._stopping:
-                return
-            self._stopping = True
-        self._sweep_timer.stop()
-        self._parts.stop(timeout)
+        this = object()
+        try:
+            with self._lock:
+                self._stopping = True
+                self._stop = self._stop or this
+                is_first = self._stop is this
+            if is_first:
+                self._sweep_timer.stop()
+                self._parts.stop(timeout)
+        except BaseException:
+            with self._lock:
+                self._stop = None if self._stop is this else self._stop
+            raise
 
     @property
     def is_stopped(self) -> bool:

@@ -9,7 +9,6 @@ from time import monotonic
 
 from . import rest as default_rest
 from . import service as default_services
-from .own_services import OwnServices
 from .policy import Policy
 from .polling.detection import Detection
 from .polling.reasons import Reasons
@@ -117,7 +116,7 @@ class Parts:
             clock=self.clock,
             rest=self.rest,
             services=default_services if module is None else module,
-            own_services=OwnServices(inline=self._is_inline),
+            is_inline=self._is_inline,
             runs_of=self.runs.of_account,
         )
 

@@ -12,7 +12,7 @@ from support.recorder import PATIENCE
 from support.world import OTHER, RUN
 
 from tinkex import Policy, RecoveryExecutor, signals
-from tinkex.testing import FakeServiceClient
+from tinkex.testing import FakeServiceClient, FakeTrainingClient
 
 
 def test_commands_stay_quick_while_polls_attempts_and_receivers_hang(bench):
@@ -217,3 +217,22 @@ class Fast:
 
     def now(self):
         return monotonic() * self.FACTOR
+
+
+class Hangs:
+    """A future of no standard kind, whose result does not come before the gate is opened."""
+
+    def __init__(self, gate):
+        self.result = lambda: gate.wait(3 * PATIENCE)
+
+
+def test_a_recovery_can_be_asked_for_while_many_futures_of_the_client_hang(bench):
+    bench.server.corrupt(RUN)
+    client, gate = FakeTrainingClient(RUN), bench.gate()
+    client.optim_step = lambda *_: Hangs(gate)
+    run = bench.monitor(started=False).monitor_run(RUN, FakeServiceClient(), client=client)
+    with ThreadPoolExecutor(1) as pool, next(run.segments()) as segment:
+        for _ in range(100):
+            segment.client.optim_step()
+        begun = pool.submit(run.recover).result(PATIENCE)
+        begun.result(PATIENCE)

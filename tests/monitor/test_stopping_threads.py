@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from time import monotonic
 
 import pytest
-from support.real_threads import HEALTHY, Server, wait_until
+from support.interrupts import interrupted_at
+from support.real_threads import HEALTHY, QUICK, Server, wait_until
 from support.recorder import PATIENCE
 from support.world import OTHER, RUN
 
@@ -237,6 +240,34 @@ def test_what_waits_for_a_run_is_woken_by_stop(bench):
 
     assert isinstance(waited.exception(timeout=PATIENCE), MonitorStoppedError)
     waiting.shutdown()
+
+
+# Interrupts
+
+
+def test_a_stop_that_was_interrupted_anywhere_can_be_made_again(bench):
+    policy = replace(QUICK, backoff=60.0, max_backoff=60.0)
+    for place in itertools.count():
+        service = FakeServiceClient()
+        service.fail(RuntimeError("no capacity"))
+        monitor = bench.monitor(policy, rest_module=Server())
+        run = monitor.monitor_run(f"run{place}:train:0", service)
+        monitor.monitor_run(OTHER, service)
+        future = run.recover()
+        bench.told.wait_for("failed", run.run_id)
+
+        was_interrupted = interrupted_at(place, monitor.stop)
+        assert monitor.is_stopped or place < 3
+        monitor.stop()
+
+        assert monitor.is_stopped
+        assert run.state == "stopped"
+        assert future.done()
+        assert bench.threads() == set(), place
+        if not was_interrupted:
+            break
+
+    assert place > 20
 
 
 # Threads as such

@@ -7,28 +7,36 @@ import gc
 import pytest
 from support.world import RUN, ManualExecutor, weights
 
-from tinkex import RecoveryExecutor
-from tinkex.testing import FakeRest, FakeServiceClient
+from tinkex import RecoveryExecutor, signals
+from tinkex.errors import MonitorStoppedError
+from tinkex.testing import FakeRest, FakeScheduler, FakeServiceClient
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 
 
 class Pair:
-    """Two monitors that poll the same run, each with an executor whose jobs the test runs."""
+    """Two or more monitors that poll one run, each with an executor whose jobs the test runs."""
 
-    def __init__(self, world, *, rests=(None, None), **policy):
+    def __init__(self, world, *, rests=(None, None), services=None, schedulers=None, **policy):
         self.world, self.told = world, []
-        self.pools = [ManualExecutor(), ManualExecutor()]
+        self.pools = [ManualExecutor() for _ in rests]
         self.monitors = [
             world.monitor(
                 pool,
-                options={"rest_module": rest or world.rest},
+                options={"rest_module": rest or world.rest, "scheduler": scheduler},
                 on_recovery=self._callback(number),
                 **policy,
             )
-            for number, (pool, rest) in enumerate(zip(self.pools, rests, strict=True))
+            for number, (pool, rest, scheduler) in enumerate(
+                zip(self.pools, rests, schedulers or [world.fake] * len(rests), strict=True)
+            )
         ]
-        self.runs = [each.monitor_run(RUN, world.service, client="first") for each in self.monitors]
+        self.runs = [
+            each.monitor_run(RUN, service, client="first")
+            for each, service in zip(
+                self.monitors, services or [world.service] * len(rests), strict=True
+            )
+        ]
 
     def _callback(self, number):
         return lambda old, new, _: self.told.append((number, old, new))
@@ -130,6 +138,148 @@ def test_who_shared_a_recovery_goes_on_alone_when_the_other_monitor_stops(world)
 
     assert [run.state for run in pair.runs] == ["stopped", "healthy"]
     assert pair.runs[1].client in world.service.clients
+
+
+@pytest.mark.parametrize("how", ["stop", "stop_monitoring"])
+def test_all_that_shared_a_recovery_go_on_when_its_owner_ends_it_in_its_backoff(world, how):
+    world.corrupt()
+    trio = Pair(world, rests=(None,) * 3)
+    world.service.fail(ConnectionResetError())
+    world.fake.advance(10)
+    trio.run_jobs()
+    assert [run.state for run in trio.runs] == ["waiting"] * 3
+
+    end = trio.monitors[0].stop if how == "stop" else trio.runs[0].stop
+    end()
+    begun = [run.status() for run in trio.runs[1:]]
+    trio.run_jobs()
+
+    (client,) = world.service.clients
+    assert [(each.state, each.next_attempt) for each in begun] == [("recovering", None)] * 2
+    assert [run.state for run in trio.runs] == ["stopped", "healthy", "healthy"]
+    assert [run.client for run in trio.runs[1:]] == [client] * 2
+    assert trio.names_of(2)[-3:] == ["checkpoint_selected", "client_created", "completed"]
+
+
+def test_a_failure_that_comes_after_the_owner_stopped_is_told_to_nobody_else(world):
+    world.corrupt()
+    pair = Pair(world)
+    world.service.fail(ConnectionResetError())
+    world.fake.advance(10)
+
+    def stop(sender, *, event):
+        sender.stop()
+
+    with signals.subscribe(stop, "failed", sender=pair.monitors[0]):
+        pair.run_jobs()
+
+    assert pair.runs[1].client in world.service.clients
+    assert "failed" not in pair.names_of(1)
+    assert pair.names_of(1)[-2:] == ["client_created", "completed"]
+
+
+def test_who_shared_a_recovery_that_gave_up_goes_on_with_its_own_service_client(world):
+    world.corrupt()
+    broken, sound = FakeServiceClient(), FakeServiceClient()
+    broken.fail(RuntimeError("no capacity"), 9)
+    trio = Pair(world, rests=(None,) * 3, services=(broken, sound, sound), max_attempts=1)
+    world.fake.advance(10)
+
+    trio.run_jobs()
+
+    (client,) = sound.clients
+    assert [run.state for run in trio.runs] == ["exhausted", "healthy", "healthy"]
+    assert [run.client for run in trio.runs] == ["first", client, client]
+    assert trio.names_of(0)[-1] == "exhausted"
+    assert [trio.names_of(number).count("exhausted") for number in (1, 2)] == [0, 0]
+    assert trio.names_of(1)[-1] == trio.names_of(2)[-1] == "completed"
+    assert [number for number, _, __ in trio.told] == [1, 2]
+
+
+@pytest.mark.parametrize("how", ["gives up", "stops"])
+def test_the_future_of_a_shared_recovery_tells_what_became_of_ones_own_run(world, how):
+    world.corrupt()
+    trio = Pair(world, rests=(None,) * 3, max_attempts=1)
+    futures = [run.recover() for run in trio.runs]
+    trio.runs[2].stop()
+    if how == "gives up":
+        world.service.fail(RuntimeError("no capacity"))
+    else:
+        trio.monitors[0].stop()
+
+    trio.run_jobs()
+
+    assert futures[0].exception(0)
+    assert futures[1].result(0).client is trio.runs[1].client
+    assert isinstance(futures[2].exception(0), MonitorStoppedError)
+
+
+def test_the_future_of_a_shared_recovery_that_no_run_takes_ends(world):
+    world.corrupt()
+    pair = Pair(world)
+    futures = [run.recover() for run in pair.runs]
+    pair.pools[0].begin_next()
+    world.rest.list_checkpoints = lambda *_: [run.stop() for run in pair.runs] and []
+
+    pair.pools[0].finish_next()
+
+    assert [type(future.exception(0)) for future in futures] == [MonitorStoppedError] * 2
+
+
+def test_each_that_shared_a_recovery_gives_up_once_where_no_service_client_is_sound(world):
+    world.corrupt()
+    trio = Pair(world, rests=(None,) * 3, max_attempts=1)
+    world.service.fail(RuntimeError("no capacity"), 3)
+    world.fake.advance(10)
+
+    trio.run_jobs()
+
+    assert [run.state for run in trio.runs] == ["exhausted"] * 3
+    assert [trio.names_of(number).count("exhausted") for number in range(3)] == [1] * 3
+    assert world.service.clients == []
+
+
+class Breaks(FakeScheduler):
+    """A scheduler whose clock can stop to work."""
+
+    is_broken = False
+
+    def now(self):
+        if self.is_broken:
+            raise OSError("no clock")
+        return super().now()
+
+
+def test_a_monitor_whose_parts_fail_takes_the_client_from_no_other(world, caplog):
+    world.corrupt()
+    breaks = Breaks()
+    trio = Pair(world, rests=(None,) * 3, schedulers=(world.fake, breaks, world.fake))
+    world.fake.advance(10)
+    breaks.advance(10)
+    breaks.is_broken = True
+
+    trio.run_jobs()
+
+    (client,) = world.service.clients
+    assert [run.client for run in trio.runs] == [client, "first", client]
+    assert "no clock" in caplog.text
+
+
+def test_an_interrupt_in_one_monitors_receiver_takes_the_client_from_no_other(world):
+    world.corrupt()
+    trio = Pair(world, rests=(None,) * 3)
+    world.fake.advance(10)
+    receiver = signals.subscribe(_interrupt, "completed", sender=trio.monitors[0])
+    with receiver, pytest.raises(KeyboardInterrupt):
+        trio.run_jobs()
+
+    (client,) = world.service.clients
+    assert [run.client for run in trio.runs] == [client] * 3
+    assert [run.state for run in trio.runs] == ["healthy"] * 3
+
+
+def _interrupt(sender, *, event):
+    raise KeyboardInterrupt
 
 
 def test_runs_of_one_id_at_two_servers_are_recovered_each(world):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import monotonic
 
-from support.real_threads import path_of, wait_until
+from support.interrupts import interrupted_at
+from support.real_threads import QUICK, path_of, wait_until
 from support.recorder import PATIENCE
 from support.world import OTHER, RUN
 
@@ -17,7 +20,7 @@ from tinkex.errors import (
     AttemptTimeoutError,
     MonitorStoppedError,
 )
-from tinkex.testing import FakeServiceClient
+from tinkex.testing import FakeServiceClient, InlineExecutor
 
 # The executor
 
@@ -204,3 +207,53 @@ def test_shutting_an_executor_down_abandons_an_attempt_that_hangs(bench):
     assert took < 2.0
     assert isinstance(future.exception(timeout=0), MonitorStoppedError)
     assert bench.threads() == service.threads
+
+
+# Interrupts of the caller
+
+
+def test_an_interrupt_anywhere_in_recover_holds_up_no_other_recovery(bench):
+    service = FakeServiceClient()
+    for place in itertools.count():
+        executor = RecoveryExecutor(rest_module=bench.server)
+        recover = partial(executor.recover, f"run{place}:train:0", service, QUICK)
+
+        was_interrupted = interrupted_at(place, recover)
+        executor.recover(OTHER, service, QUICK).result(timeout=PATIENCE)
+        executor.shutdown()
+        if not was_interrupted:
+            break
+
+    assert place > 20
+
+
+def test_an_interrupt_before_an_attempt_takes_no_slot_where_there_are_no_threads(world):
+    world.corrupt(OTHER)
+    for place in itertools.count():
+        run_id = f"run{place}:train:0"
+        executor = RecoveryExecutor(InlineExecutor(), rest_module=world.rest, scheduler=world.fake)
+
+        interrupted_at(place, partial(executor.recover, run_id, world.service, QUICK))
+        if world.events.of("started", run_id):
+            break
+        assert executor.recover(OTHER, world.service, QUICK).done()
+        executor.shutdown()
+
+    assert place > 20
+
+
+def test_a_recovery_begins_where_no_thread_can_be_had_for_it(bench, monkeypatch):
+    service = bench.service()
+    service.gate.set()
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "tinkex-call":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    executor = RecoveryExecutor(rest_module=bench.server)
+
+    assert executor.recover(RUN, service, QUICK).result(timeout=PATIENCE)
+    executor.shutdown()

@@ -96,10 +96,9 @@ def test_a_run_is_polled_or_pending_or_at_an_end_and_never_two_of_them(state):
 
 
 def test_a_run_backs_off_only_between_attempts():
-    """The only way to wait is from an attempt, the only way to success is through the next."""
+    """The only way to wait is from an attempt, to success also from one that others have made."""
     assert {state for state in RunState if RunState.WAITING in targets(state)} == {"recovering"}
-    assert RunState.RECOVERING in targets(RunState.WAITING)
-    assert RunState.HEALTHY not in targets(RunState.WAITING)
+    assert {RunState.RECOVERING, RunState.HEALTHY} <= targets(RunState.WAITING)
     assert RunState.HEALTHY in targets(RunState.RECOVERING)
 
 

@@ -15,7 +15,16 @@ from ..errors import (
 )
 from ..policy import Policy
 from ..runs.apply import Result
-from ..runs.changes import AttemptFailed, Change, Flagged, GaveUp, Recovered, Requested, Stopped
+from ..runs.changes import (
+    AttemptFailed,
+    Change,
+    Dropped,
+    Flagged,
+    GaveUp,
+    Recovered,
+    Requested,
+    Stopped,
+)
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
@@ -25,7 +34,7 @@ from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
 from .holds import REFUSED
-from .incident import Adopted, Dropped, Owner
+from .incident import Adopted, Owner
 
 
 class Controller:
@@ -74,19 +83,25 @@ class Controller:
 
     def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> Future[Completed]:
         request, metadata, owner = self._request(record, run), record.metadata, self._owner
+        shared: Future[Completed] = Future()
+        shared.set_running_or_notify_cancel()
         try:
             self._check_budget(record, run_id)
-            listener = partial(self._take, record)
-            return self._dispatcher.begin(request, metadata, owner, listener, joining=True).future
+            listener = partial(self._take, record, shared)
+            incident = self._dispatcher.begin(request, metadata, owner, listener, joining=True)
         except TinkexError as error:
-            refused: Future[Completed] = Future()
-            refused.set_exception(error)
+            shared.set_exception(error)
             if owner.closing:
-                return refused  # the run is not given up, but stopped with its monitor
+                return shared  # the run is not given up, but stopped with its monitor
             now = owner.clock.utc()
             event = Exhausted(run_id=run_id, metadata=metadata, time=now, attempt=0, error=error)
             self._runs.apply(record, GaveUp(run_id=run_id, event=event))
-            return refused
+            return shared
+        if incident.owner is owner:
+            return incident.future
+        # Where it fails its owner, this run is told to go on alone.
+        incident.future.add_done_callback(partial(_pass_on, shared, errors=False))
+        return shared
 
     def is_budget_spent(self, record: Record) -> bool:
         """Whether one more incident of the run would be refused."""
@@ -137,12 +152,19 @@ class Controller:
 
     # What an incident tells, and what ends it
 
-    def _take(self, record: Record, change: Change | Dropped | Adopted) -> Result:
-        """Apply a change of an incident; `None` where its result is not wanted any more."""
+    def _take(self, record: Record, shared: Future[Completed], change: Change | Adopted) -> Result:
+        """Apply a change of an incident; `None` where its result is not wanted any more.
+
+        `shared` is the future of an incident that the run has joined.
+        """
         if isinstance(change, Dropped):
-            if record.run_id == change.run_id and record.state.is_pending:
-                self._begin(record, record.run_id, None)
-            return None
+            taken = self._runs.apply(record, change)
+            if taken is not None:
+                own = self._begin(record, record.run_id, None)
+                own.add_done_callback(partial(_pass_on, shared, errors=True))
+            else:
+                shared.set_exception(MonitorStoppedError(f"run {change.run_id!r} was stopped"))
+            return taken
         if isinstance(change, Adopted):
             # It says nothing of whether the account works now.
             return self._runs.apply(record, change.recovered)
@@ -163,3 +185,11 @@ class Controller:
         """Stop a run for good; what an attempt under way brings is not adopted."""
         if self._runs.apply(record, Stopped()) is not None and record.is_dead:
             self._dispatcher.cancel_run(record.run_id, self._owner)
+
+
+def _pass_on(to: Future[Completed], ended: Future[Completed], *, errors: bool) -> None:
+    error = ended.exception()
+    if error is None:
+        to.set_result(ended.result())
+    elif errors:
+        to.set_exception(error)

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
 from ..signals import Started
 from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
-from .incident import RECOVERIES, Attempt, Dropped, Incident, Listener, Owner
+from .incident import RECOVERIES, Attempt, Incident, Listener, Owner
 from .outcome import adopt, conclude, end_with, stopped, tell_left_behind, tell_orphan
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Dispatcher:
         leaves time for the others.
         """
         owner.closing = True
-        self._cancel_all(owner, only_waiting=True)
+        owner.undisturbed(lambda: self._cancel_all(owner, only_waiting=True))
         try:
             if patience is None or patience > 0:
                 owner.waits.wait(lambda: self._is_quiet(owner), patience)
@@ -148,7 +148,7 @@ class Dispatcher:
             logger.exception("the scheduler's wait failed; stopping without it")
         finally:
             owner.publisher.close()
-            self._cancel_all(owner)
+            owner.undisturbed(lambda: self._cancel_all(owner))
             for step in close:
                 step()
             for join in joins:
@@ -169,7 +169,6 @@ class Dispatcher:
                 return
             self._settle_locked(incident)
             RECOVERIES.leave(incident)
-            joined, incident.listeners[1:] = incident.listeners[1:], []
             if attempt is not None:
                 self._abandon_locked(attempt)
         for timer in (incident.timer, attempt.timer if attempt else None):
@@ -178,8 +177,7 @@ class Dispatcher:
         end_with(incident, stopped(incident))
         if attempt is not None and attempt.job is not None:
             attempt.job.cancel()
-        for listener in joined:
-            listener(Dropped(run_id=incident.request.run_id))
+        incident.drop_joined()
         self._pump()
 
     # Queries
@@ -207,15 +205,14 @@ class Dispatcher:
             if self._pumping:
                 return
             self._pumping = True
-        attempt: Attempt | None = None
         try:
             while (attempt := self._next()) is not None:
                 self._launch(attempt)
         except BaseException as error:
             with self._lock:
                 self._pumping = False
-                has_slot = attempt in self._running
-            if attempt is not None and has_slot:
+                unlaunched = [attempt for attempt in self._running if attempt.job is None]
+            for attempt in unlaunched:
                 # An interrupt of the caller, or no timer: the attempt was not submitted.
                 self._ended(attempt, AttemptReport(error=error))
             raise
@@ -322,7 +319,7 @@ class Dispatcher:
                 incident.owner.own_services.discard(report.opened, incident.request.run_id)
         finally:
             with self._lock:
-                del self._ending[attempt]
+                self._ending.pop(attempt, None)
             if incident.settled:
                 RECOVERIES.leave(incident)
             incident.owner.waits.notify()

@@ -36,7 +36,7 @@ from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
 from .dispatcher import HUNG_AT_MOST, JOIN_GRACE, Dispatcher, workers_of
 from .holds import Holds
-from .incident import Adopted, Dropped, Owner
+from .incident import Adopted, Owner
 
 
 class RecoveryExecutor:
@@ -54,7 +54,8 @@ class RecoveryExecutor:
         scheduler: Waits out backoffs; `None`: the monitor's, else a daemon thread of its own.
 
     Threads: every method is safe from any thread. An attempt runs on the pool; no worker
-    sleeps through a backoff.
+    sleeps through a backoff. An interrupt of `recover` on the main thread leaves nothing half
+    begun, unless a `scheduler` was given: then no thread is made, and its run may stay pending.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class RecoveryExecutor:
             clock=clock,
             rest=RestPort(default_rest),
             services=default_services,
-            own_services=OwnServices(inline=scheduler is not None),
+            is_inline=scheduler is not None,
         )
 
     @classmethod
@@ -149,9 +150,10 @@ class RecoveryExecutor:
             known=() if last_checkpoint is None else (as_checkpoint(last_checkpoint),),
         )
         listener = partial(self._publish, run_id, checked)
-        return self.dispatcher.begin(request, checked_metadata(metadata), owner, listener).future
+        begin = partial(self.dispatcher.begin, request, checked_metadata(metadata), owner, listener)
+        return owner.undisturbed(begin).future
 
-    def _publish(self, run_id: str, policy: Policy, change: Change | Dropped | Adopted) -> Result:
+    def _publish(self, run_id: str, policy: Policy, change: Change | Adopted) -> Result:
         if not isinstance(change, RecoveryChange):
             return None
         notices = notices_of(change, policy)
@@ -195,11 +197,12 @@ class RecoveryExecutor:
         clock: Clock,
         rest: RestPort,
         services: ServiceModule,
-        own_services: OwnServices,
+        is_inline: bool,
         runs_of: Callable[[Config | None], tuple[str, ...]] | None = None,
     ) -> Owner:
         """Make an owner of incidents; what was handed in here replaces what is given.
 
+        `is_inline`: no thread is made for it, since a scheduler was handed in.
         `runs_of` gives an account's runs; without it no poll tells when an account works again.
         """
         return Owner(
@@ -208,7 +211,8 @@ class RecoveryExecutor:
             clock=clock if self._scheduler is None else Clock(self._scheduler),
             rest=rest if self._rest_module is None else RestPort(self._rest_module),
             services=ServicePort(services if self._services is None else self._services),
-            own_services=own_services,
+            own_services=OwnServices(inline=is_inline),
             holds=Holds(clock, publisher, runs_of or (lambda _: ()), self.dispatcher.release),
             can_pause=runs_of is not None,
+            is_inline=is_inline,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,9 +17,10 @@ from ..own_services import OwnServices
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
 from ..runs.apply import Result
-from ..runs.changes import AttemptStep, Change, Recovered
+from ..runs.changes import AttemptStep, Change, Dropped, GaveUp, Recovered
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
+from ..runtime.undisturbed import undisturbed
 from ..runtime.waits import Waits
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
 from ..types import Checkpoint
@@ -26,16 +28,14 @@ from .attempt import AttemptReport, AttemptTask, RecoveryRequest
 from .holds import Holds
 from .retry import Tally
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 #: The events of an attempt.
 E = TypeVar(
     "E", bound=Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
 )
-
-
-class Dropped(NamedTuple):
-    """The owner of the incident ended it. Only told to those that joined it."""
-
-    run_id: str
 
 
 class Adopted(NamedTuple):
@@ -46,15 +46,16 @@ class Adopted(NamedTuple):
 
 #: Takes a change of an incident, publishes what it gives rise to, and returns that; `None` where
 #: the change is refused.
-Listener = Callable[[Change | Dropped | Adopted], Result]
+Listener = Callable[[Change | Adopted], Result]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Owner:
     """Who begins incidents, a monitor or an executor that is asked directly, and its tools.
 
-    `can_pause`: polls tell when an account works again, so incidents may wait for it.
-    `closing` is set when the owner stops: nothing new is begun for it.
+    `can_pause`: polls tell when an account works again, so incidents may wait for it. `is_inline`:
+    no thread is made, since a scheduler was handed in. `closing` is set when the owner stops:
+    nothing new is begun for it.
     """
 
     publisher: Publisher
@@ -65,7 +66,12 @@ class Owner:
     holds: Holds[Incident]
     own_services: OwnServices
     can_pause: bool
+    is_inline: bool
     closing: bool = False
+
+    def undisturbed(self, function: Callable[[], T]) -> T:
+        """Call a function so that an interrupt of the caller cannot leave it half done."""
+        return function() if self.is_inline else undisturbed(function)
 
 
 class Incident:
@@ -117,12 +123,36 @@ class Incident:
         return self.owner.clock.monotonic() - self.began
 
     def tell(self, change: Change | Adopted) -> Result:
-        """Tell a change to the owner and to those that joined.
+        """Tell a change to the owner and to those that joined; `GaveUp` only to the owner.
 
         Returns what follows from it for the first that takes it, `None` where all refuse it.
+        Raises the error of one that fails only where none takes it, and after all were told; an
+        interrupt is always raised.
         """
-        answers = [listener(change) for listener in tuple(self.listeners)]
-        return next((answer for answer in answers if answer is not None), None)
+        told = self.listeners[:1] if isinstance(change, GaveUp) else tuple(self.listeners)
+        # Telling one may drop the others, which then have incidents of their own.
+        return self._tell_each((each for each in told if each in self.listeners), change)
+
+    def drop_joined(self) -> None:
+        """Have those that joined go on alone. The incident is settled, so no other joins it."""
+        joined, self.listeners[1:] = self.listeners[1:], []
+        with suppress(Exception):  # which is logged
+            self._tell_each(joined, Dropped(run_id=self.request.run_id))
+
+    def _tell_each(self, listeners: Iterable[Listener], change: Change | Adopted) -> Result:
+        answers: list[Result] = []
+        errors: list[BaseException] = []
+        for listener in listeners:
+            try:
+                answers.append(listener(change))
+            except BaseException as error:
+                logger.exception("run %s: one that it is told to failed", self.request.run_id)
+                errors.append(error)
+        taken = next((answer for answer in answers if answer is not None), None)
+        for each in errors:
+            if taken is None or not isinstance(each, Exception):
+                raise each
+        return taken
 
     def key(self) -> Hashable:
         """The server and the run."""

@@ -85,20 +85,22 @@ def _hand_over(
         is_taken = incident.tell(change) is not None
     except BaseException as error:
         if not isinstance(error, Exception):  # an interrupt in a receiver: it was applied
-            incident.future.set_result(completed)
+            _keep(incident, report, completed)
         raise
     if is_taken:
-        incident.owner.own_services.keep(
-            report.opened,
-            report.client,
-            run_id=completed.successor_id,
-            replaced=incident.request.run_id,
-        )
-        incident.future.set_result(completed)
+        _keep(incident, report, completed)
     else:
         RECOVERIES.disown(report.client)
         tell_orphan(incident, report, is_shown=is_shown)
         end_with(incident, stopped(incident))
+        incident.drop_joined()
+
+
+def _keep(incident: Incident, report: AttemptReport, completed: Completed) -> None:
+    replaced = incident.request.run_id
+    own = incident.owner.own_services
+    own.keep(report.opened, report.client, run_id=completed.successor_id, replaced=replaced)
+    incident.future.set_result(completed)
 
 
 def adopt(incident: Incident, recovered: Recovered) -> None:
@@ -150,6 +152,7 @@ def _failed(attempt: Attempt, report: AttemptReport, settle: Settle) -> float | 
 
 
 def _tell_give_up(attempt: Attempt, error: BaseException) -> None:
+    """Tell the owner. Those that joined have means of their own, with which they go on."""
     incident = attempt.incident
     change = GaveUp(
         run_id=incident.request.run_id,
@@ -157,8 +160,11 @@ def _tell_give_up(attempt: Attempt, error: BaseException) -> None:
         failed=attempt.event(Failed, error=error, retry_in=None),
         history=tuple(incident.history),
     )
-    incident.tell(change)
-    end_with(incident, error)
+    try:
+        incident.tell(change)
+    finally:
+        end_with(incident, error)
+        incident.drop_joined()
 
 
 def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> Decision:

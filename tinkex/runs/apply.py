@@ -71,8 +71,7 @@ def apply_rows(rows: Iterable[Row], now: datetime, warn_before: datetime) -> lis
         if saved is NEWS:
             news.append(row)
         else:
-            record.saved = saved
-            record.last_poll = now
+            record.saved, record.last_poll = saved, now
     return news
 
 
@@ -80,8 +79,7 @@ def apply_rows(rows: Iterable[Row], now: datetime, warn_before: datetime) -> lis
 
 
 def _seen(record: Record, change: changes.Seen, moment: Moment) -> Result:
-    record.last_poll = moment.utc
-    record.saved = change.run.last_checkpoint or record.saved
+    record.last_poll, record.saved = moment.utc, change.run.last_checkpoint or record.saved
     if record.state is not RunState.HEALTHY:
         _move(record, RunState.HEALTHY)
         _forget_polls(record)
@@ -104,9 +102,8 @@ def _warning(record: Record, moment: Moment) -> tuple[Notice, ...]:
 
 
 def _flagged(record: Record, change: changes.Flagged, moment: Moment) -> Result:
-    run = change.run
-    record.last_poll, record.saved = moment.utc, run.last_checkpoint or record.saved
-    return _begin_incident(record, moment, Cause.CORRUPTED, run)
+    record.last_poll, record.saved = moment.utc, change.run.last_checkpoint or record.saved
+    return _begin_incident(record, moment, Cause.CORRUPTED, change.run)
 
 
 def _poll_failed(record: Record, change: changes.PollFailed, moment: Moment) -> Result:
@@ -184,6 +181,12 @@ def _gave_up(record: Record, change: changes.GaveUp, moment: Moment) -> Result:
     return _step(record, change, moment, RunState.EXHAUSTED)
 
 
+def _dropped(record: Record, _: changes.Dropped, __: Moment) -> Result:
+    record.next_attempt = None
+    _move(record, RunState.RECOVERING)
+    return ()
+
+
 def _step(
     record: Record, change: changes.RecoveryChange, moment: Moment, after: RunState
 ) -> tuple[Notice, ...]:
@@ -198,8 +201,7 @@ def notices_of(
     """The events of a recovery's step in their order, with the callbacks that follow them."""
     found: list[Notice] = [change.event]
     if isinstance(change, changes.GaveUp):
-        if change.failed is not None:
-            found.insert(0, change.failed)
+        found[:0] = [change.failed] if change.failed is not None else []
         if policy.on_failure is not None:
             found.append(Call(policy.on_failure, (change.event.run_id, change.event.error)))
     elif isinstance(change, changes.Recovered) and policy.on_recovery is not None:
@@ -226,16 +228,14 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
     history.cause = history.error = None
     record.run_id, record.client = event.successor_id, event.client
     record.generation += 1
-    record.started_at = moment.utc
-    record.saved = event.checkpoint
+    record.started_at, record.saved = moment.utc, event.checkpoint
     record.error, record.attempts, record.warned_at = None, (), None
     return notices
 
 
 def _orphaned(record: Record, change: changes.Orphaned, _: Moment) -> Result:
-    history = _history(record)
-    known = dict.fromkeys((*history.orphans.get(change.of, ()), change.successor_id))
-    history.orphans[change.of] = tuple(known)
+    orphans = _history(record).orphans
+    orphans[change.of] = tuple(dict.fromkeys((*orphans.get(change.of, ()), change.successor_id)))
     return ()
 
 
@@ -306,6 +306,7 @@ APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
     changes.AttemptFailed: _attempt_failed,
     changes.GaveUp: _gave_up,
     changes.Recovered: _recovered,
+    changes.Dropped: _dropped,
     changes.Orphaned: _orphaned,
     changes.Updated: _updated,
     changes.Stopped: _stopped,
@@ -322,8 +323,7 @@ APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
 
 def _history(record: Record) -> History:
     """The record's history, begun at the first need."""
-    if record.own_history is None:
-        record.own_history = History()
+    record.own_history = record.own_history or History()
     return record.own_history
 
 

@@ -106,9 +106,17 @@ class Recovered(NamedTuple):
     run_id: str | None = None
 
 
-#: A step of an incident; the run refuses it where it has none.
+class Dropped(NamedTuple):
+    """The owner of an incident that the run joined has ended it; the run begins one of its own."""
+
+    run_id: str | None = None
+
+
+#: A step of an incident.
 RecoveryChange = AttemptStep | AttemptFailed | GaveUp | Recovered
-STEPS = frozenset(get_args(RecoveryChange))
+
+#: What a run without an open incident refuses.
+STEPS = frozenset({*get_args(RecoveryChange), Dropped})
 
 
 class Orphaned(NamedTuple):
@@ -184,6 +192,7 @@ class Saved(NamedTuple):
 Change = (
     Polled
     | RecoveryChange
+    | Dropped
     | Requested
     | Orphaned
     | Updated

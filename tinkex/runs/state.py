@@ -22,7 +22,8 @@ class RunState(StrEnum):
     MISSING = "missing"
     #: An attempt is under way or about to begin. Left with its end.
     RECOVERING = "recovering"
-    #: Backing off, or waiting for the account. Left when the next attempt begins.
+    #: Backing off, or waiting for the account. Left when the next attempt begins, or when one
+    #: ends well that began for other monitors before this one joined them.
     WAITING = "waiting"
     #: No attempt is left. Not polled; left by `run.recover()` or `monitor_run`.
     EXHAUSTED = "exhausted"
@@ -49,7 +50,9 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     RunState.RECOVERING: frozenset(
         {RunState.HEALTHY, RunState.WAITING, RunState.EXHAUSTED, RunState.STOPPED}
     ),
-    RunState.WAITING: frozenset({RunState.RECOVERING, RunState.EXHAUSTED, RunState.STOPPED}),
+    RunState.WAITING: frozenset(
+        {RunState.HEALTHY, RunState.RECOVERING, RunState.EXHAUSTED, RunState.STOPPED}
+    ),
     RunState.EXHAUSTED: frozenset({RunState.HEALTHY, RunState.RECOVERING, RunState.STOPPED}),
     RunState.STOPPED: frozenset(),
 }
