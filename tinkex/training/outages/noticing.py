@@ -232,7 +232,7 @@ class Outages:
         try:
             return not connection.recv(1024)
         except TimeoutError:
-            if server.is_down:
+            if server.is_down and server.is_network:  # else it is about to be cut
                 self._came_back(server, connection)
             return False
 
