@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 #: What is logged of a run when an outage is settled.
 _WAS_DOWN = "run %s: its server was down; %s: %s"
 
-#: How many runs are looked at together; more than will ever hang, since a hung look stays one.
+#: How many runs are looked at together; many, since a look that hangs keeps its thread.
 LOOKS_AT_ONCE = 64
 
 
