@@ -295,7 +295,10 @@ class ResumePointUnknownError(RecoveryError):
 
 
 class MonitorStoppedError(RecoveryError):
-    """Raised when a monitor is used after it was stopped."""
+    """Raised when a monitor is used after it was stopped.
+
+    Also by the requests of a segment whose run was stopped while its server was down.
+    """
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

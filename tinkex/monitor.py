@@ -212,7 +212,8 @@ class Monitor:
     def stop_monitoring(self, run: str | MonitoredRun) -> None:
         """Stop monitoring a run, by its handle or any id of its lineage; unknown ids are fine.
 
-        What an attempt under way brings is not adopted.
+        What an attempt under way brings is not adopted. Its loop may train on, unprotected; not
+        while its server is down: then its requests raise `MonitorStoppedError`, as with `stop`.
         """
         run_id = run.run_id if isinstance(run, MonitoredRun) else run
         record = self._runs.find(run_id)

@@ -76,7 +76,7 @@ class Parts:
         )
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self.races = Races(self.waits, results)
-        self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self.races.moved)
+        self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self._moved)
         self._close.append(self.runs.close)
         # The most seconds that the poll of one run may take, its retries included.
         bound = min(20.0, max(5.0, policy.poll_interval))
@@ -108,6 +108,10 @@ class Parts:
 
     def _poll_failed(self, record: Record, error: BaseException, since: float) -> None:
         self.outages.poll_failed(record, error, since)
+
+    def _moved(self, record: Record) -> None:
+        self.outages.moved(record)
+        self.races.moved(record)
 
     def _owner_for(self, executor: RecoveryExecutor, module: ServiceModule | None) -> Owner:
         return executor.owner_for(
@@ -171,7 +175,7 @@ class Parts:
             self._reasons.join,
             self.outages.join,
         )
-        self._close += (self.races.close, self.outages.close, self.owner.own_services.close)
+        self._close += (self.races.close, self.owner.own_services.close)
         for pool in pools:
             if pool is not None:
                 self._close.append(partial(pool.shutdown, wait=False))
@@ -194,6 +198,8 @@ class Parts:
     def stop(self, timeout: float) -> None:
         """End all that was made or begun here, within `timeout` seconds."""
         deadline = monotonic() + timeout
+        # First of all: what is held must not be let go because nothing is recovered any more.
+        self.outages.close()
         self.owner.closing = True
         self.sweeper.close()
         self._reasons.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
@@ -143,6 +144,22 @@ class Weights(FakeTrainingClient):
     def _output(self):
         tensor = SimpleNamespace(data=[-0.1 * self.updates, -0.5])
         return SimpleNamespace(loss_fn_outputs=[{"logprobs": tensor}])
+
+
+class SlowSaves(Weights):
+    """A client whose saves are answered when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.answer, self.is_saving = None, threading.Event()
+
+    def save_state(self, name, user_metadata=None):
+        done = super().save_state(name, user_metadata)
+        if name != "late":
+            return done
+        self.answer, self.answered = Future(), done
+        self.is_saving.set()
+        return self.answer
 
 
 def train(segment, steps, *, save=None):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SegmentSupersededError
+from ..errors import MonitorStoppedError, SegmentSupersededError
 from ..runs.record import Record
 from ..runs.state import RunState
 from ..runtime.daemon_pool import DaemonPool
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 #: Is told what a request came to.
 Told = Callable[[Any], object]
 
+#: A future that is to end, and the error with which it ends.
+_Ended = tuple["RacedFuture", Exception]
+
 
 def nothing(_: Any) -> None:
     """Where nothing is to be told."""
@@ -34,6 +37,14 @@ def is_superseded(record: Record, run_id: str) -> bool:
     state = record.state
     is_dead = state.is_pending or state is RunState.EXHAUSTED or record.is_dead
     return is_dead or record.run_id != run_id
+
+
+def stopped_in_outage(run_id: str) -> MonitorStoppedError:
+    """The error of what waits when a run is stopped in an outage, and of all later requests."""
+    return MonitorStoppedError(
+        f"run {run_id}: its monitoring was stopped while its server was down, so it is not known "
+        "whether its weights are what they were; restore its last checkpoint"
+    )
 
 
 class Races:
@@ -66,24 +77,34 @@ class Races:
             self._open.setdefault(record, set()).add(raced)
         # Not before it is registered: it may be done already.
         source.add_done_callback(lambda done: self._came(record, raced, done))
-        if is_superseded(record, run_id):
-            raced.end(SegmentSupersededError(run_id))
+        _end_all(self._over(record, (raced,)))
         return raced
 
     def hold(self, record: Record) -> None:
         """Hold back the results of a run, until `release`; errors come at once."""
         with self._lock:
             self._held.setdefault(record, [])
+        self.moved(record)  # it may have been stopped just now
 
-    def release(self, record: Record) -> None:
-        """Let the results of a run come, unless it is superseded: then they count for nothing."""
+    def release(self, record: Record) -> bool:
+        """Let the results of a run come; not those of a run that `is_unknown`: then `False`.
+
+        Where the run is superseded they count for nothing.
+        """
         with self._lock:
+            if self.is_unknown(record):
+                return False
             held = self._held.pop(record, [])
         for raced, source in held:
             if is_superseded(record, raced.run_id):
                 self._forget(record, raced)
             else:
                 self._came(record, raced, source)
+        return True
+
+    def is_unknown(self, record: Record) -> bool:
+        """Whether a run was stopped while it was held: what became of its weights is not known."""
+        return record in self._held and record.state is RunState.STOPPED
 
     def are_unanswered(self, record: Record) -> bool:
         """Whether a request that changes or saves the run's state has no answer yet."""
@@ -143,15 +164,22 @@ class Races:
         if record not in self._open:
             return  # and what is begun from here on looks at the state itself
         with self._lock:
-            over = [r for r in self._open.get(record, ()) if is_superseded(record, r.run_id)]
+            over = self._over(record, self._open.get(record, ()))
         if over:
             self.call(partial(_end_all, over))
 
     def close(self) -> None:
         """End the futures of runs that get no client any more: the monitor has stopped."""
         with self._lock:
-            listed = list(self._open.items())
-        _end_all([r for record, each in listed for r in each if is_superseded(record, r.run_id)])
+            over = [each for item in self._open.items() for each in self._over(*item)]
+        _end_all(over)
+
+    def _over(self, record: Record, futures: Iterable[RacedFuture]) -> list[_Ended]:
+        """Those of a run's futures that are to end now, and with which error."""
+        if self.is_unknown(record):
+            return [(each, stopped_in_outage(each.run_id)) for each in futures]
+        over = (each for each in futures if is_superseded(record, each.run_id))
+        return [(each, SegmentSupersededError(each.run_id)) for each in over]
 
     def _came(self, record: Record, raced: RacedFuture, source: Future[Any]) -> None:
         if record in self._held and self._is_held_back(record, raced, source):
@@ -196,10 +224,10 @@ class _Begun:
                 return ended.value
 
 
-def _end_all(futures: list[RacedFuture]) -> None:
-    for each in futures:
+def _end_all(ended: list[_Ended]) -> None:
+    for each, error in ended:
         with suppress(BaseException):  # of a callback: the others must end too
-            each.end(SegmentSupersededError(each.run_id))
+            each.end(error)
 
 
 class RacedFuture:

@@ -15,7 +15,7 @@ from ..recovery.error_kinds import Verdict, is_connection_lost, judge
 from ..runs.changes import SaveBegan, Withdrawn
 from ..runs.effects import Effect
 from ..service import is_sdk_error, saved_path
-from .futures import RacedFuture, Told, nothing
+from .futures import RacedFuture, Told, nothing, stopped_in_outage
 from .ledger import Ledger
 from .loop import Loop
 from .outages.evidence import Batch, Watched
@@ -94,7 +94,13 @@ class Requests:
             )
 
     def check(self) -> None:
-        """Raise a `SegmentSupersededError` where the segment is to be left."""
+        """Raise where the segment is to be left.
+
+        A `MonitorStoppedError` where its run was stopped in an outage, else a
+        `SegmentSupersededError`.
+        """
+        if self._run.races.is_unknown(self._run.record):
+            raise stopped_in_outage(self._run_id)
         is_over = self._is_blocked or self._run.is_superseded(self._run_id)
         if self.spoiled is None and not is_over:
             return

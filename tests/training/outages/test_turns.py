@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from support.outages import Site, Weights, heard, saved_and_trained, train
+from support.outages import Site, SlowSaves, Weights, heard, saved_and_trained, train
 from support.recorder import PATIENCE
 from support.world import weights
 
@@ -100,16 +100,6 @@ def test_a_request_waits_no_longer_than_the_loop_allows(bench, listener):
     assert site.client.updates == 1
 
 
-def test_stopping_the_monitor_lets_the_requests_go(bench, listener, elsewhere):
-    site = Site(bench, listener, Weights())
-
-    with next(site.run.segments()) as segment:
-        site.go_down()
-        waiting = elsewhere.submit(segment.client.optim_step)
-        site.monitor.stop()
-        waiting.result(PATIENCE)
-
-
 @pytest.mark.parametrize("is_back", [True, False])
 def test_a_result_that_comes_in_an_outage_is_not_believed_before_it_is_settled(
     bench, listener, is_back
@@ -132,22 +122,6 @@ def test_a_result_that_comes_in_an_outage_is_not_believed_before_it_is_settled(
         else:
             assert answer.result(PATIENCE) == "of an older state"
             segment.save_state("end", step=5)
-
-
-class SlowSaves(Weights):
-    """A client whose saves are answered when it is told to."""
-
-    def __init__(self):
-        super().__init__()
-        self.answer, self.is_saving = None, threading.Event()
-
-    def save_state(self, name, user_metadata=None):
-        done = super().save_state(name, user_metadata)
-        if name != "late":
-            return done
-        self.answer, self.answered = Future(), done
-        self.is_saving.set()
-        return self.answer
 
 
 def saved_late(site, segment, elsewhere):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
@@ -65,6 +66,8 @@ class Watched:
     kept: int
     _: KW_ONLY
     is_held: bool = False
+    #: The last look at its weights: where it is not done it hangs.
+    look: Future[Finding] | None = None
     #: Whether requests that had to wait are not all sent yet.
     are_waiting: bool = False
     #: When a request was answered last, in monotonic seconds.
@@ -92,6 +95,10 @@ class Watched:
         self.in_flight = in_flight or self.are_waiting
         if not self.are_waiting:  # else some that are counted were never sent
             self.mark = self.ledger.mark()
+
+    def has_something_to_lose(self) -> bool:
+        """Whether anything was submitted before the outage that changes the weights."""
+        return bool(self.mark.updates or self.mark.has_gradient)
 
     def examine(self, source: str, answer: Callable[[Batch], Any]) -> Finding:
         """Compare the weights with those of `source`, the beginning, and of the last saves.

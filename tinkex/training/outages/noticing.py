@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -20,7 +21,9 @@ from ...recovery.error_kinds import is_own_network
 from ...recovery.holds import DOWN, Breaker, Holds
 from ...recovery.incident import Incident
 from ...rest.sockets import connected, cut, has_ended
+from ...runs.effects import Effect
 from ...runs.record import Record
+from ...runs.state import RunState
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
 from ..futures import Races
@@ -66,7 +69,8 @@ class Outages:
     answers again, its runs are settled. Where it is our own network that was gone, nothing is to be
     settled: requests only wait until it is back.
 
-    Of each run the first batch after its last `kept` saves is kept.
+    Of each run the first batch after its last `kept` saves is kept. A run that is stopped while
+    it is held stays held.
 
     Threads: every method is safe from any thread; each server has one named `tinkex-outage`.
     """
@@ -155,18 +159,30 @@ class Outages:
             with self._lock:
                 cut(server.connection)
 
+    def moved(self, record: Record) -> None:
+        """A run's state is another one: where it was stopped, it is not looked after any more."""
+        if record.state is not RunState.STOPPED or not self._servers:
+            return
+        with self._lock:
+            found = [each.trained.pop(record, None) for each in self._servers.values()]
+        self._give_up(each for each in found if each is not None)
+
     def close(self) -> None:
-        """Look no more; let go what is held."""
+        """Look no more: the monitor is about to stop, and what is held is held until it has."""
         with self._lock:
             self.settling.closed.set()
-            servers = list(self._servers.values())
-            for server in servers:
+            trained = [each for s in self._servers.values() for each in s.trained.values()]
+            for server in self._servers.values():
                 cut(server.connection)
                 server.woken.set()
         self.settling.close()
-        for server in servers:
-            self._settled(server)
-        self.waits.notify()
+        self._give_up(trained)
+
+    def _give_up(self, stopped: Iterable[Watched]) -> None:
+        """Have the next loop, of another monitor, go back to its save where that is needed."""
+        for each in stopped:
+            if each.is_held and each.has_something_to_lose():
+                each.ledger.submit(each.run_id, Effect.GRADIENT)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of what is closed, at most `timeout` seconds each."""
@@ -201,7 +217,8 @@ class Outages:
                 if connection is not None:
                     self._wait_for_end(server, connection)
             except Exception:
-                logger.exception("%s: its outage could not be dealt with", server.base_url)
+                if not self.settling.closed.is_set():
+                    logger.exception("%s: its outage could not be dealt with", server.base_url)
             # The first time that a connection ends it is opened again at once.
             now = self.clock.monotonic()
             if is_behind and not self.settling.closed.is_set():
@@ -279,6 +296,8 @@ class Outages:
     def _settled(self, server: _Server) -> None:
         """Let the requests and the results of a server's runs go."""
         with self._lock:
+            if self.settling.closed.is_set():
+                return
             server.is_down, server.settled_at = False, self.clock.monotonic()
             trained = list(server.trained.values())
         for watched in trained:

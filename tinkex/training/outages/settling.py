@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 #: What is logged of a run when an outage is settled.
 _WAS_DOWN = "run %s: its server was down; %s: %s"
 
-#: How many runs are looked at together.
-LOOKS_AT_ONCE = 8
+#: How many runs are looked at together; many, since a look that hangs keeps its thread.
+LOOKS_AT_ONCE = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -58,38 +58,60 @@ class Settling:
 
     def settle(self, held: Iterable[Watched], is_gone: Callable[[], bool]) -> None:
         """Look at the runs of a server that is back; `is_gone` tells whether it went again."""
-        looks = [(each, self._pool.submit(partial(self._examined, each))) for each in held]
+        found = self._looked(held)
+        # Asked once, after all looks: an outage during one of them is one for all runs.
+        was_gone_again = is_gone()
+        for watched, finding in found.items():
+            is_void = finding.is_fine and was_gone_again
+            again = Finding("it was gone again while the weights were looked at")
+            self._follow(watched, again if is_void else finding)
+
+    def _looked(self, held: Iterable[Watched]) -> dict[Watched, Finding]:
+        """What the looks say, when all are done or late; what is proved is followed at once."""
+        looks: dict[Watched, Future[Finding]] = {}
+        found: dict[Watched, Finding] = {}
+        for each in held:
+            if each.look is not None and not each.look.done():
+                found[each] = Finding("an earlier look at it hangs")
+                continue
+            looks[each] = each.look = self._pool.submit(partial(self._examined, each))
+            each.look.add_done_callback(lambda _: self.waits.notify())
         until = self.clock.monotonic() + self.policy.confirm_within
-        for watched, look in looks:
-            look.add_done_callback(lambda _: self.waits.notify())
-            self._wait_for(look, max(0.0, until - self.clock.monotonic()))
-            late = Finding(f"it could not be seen within {self.policy.confirm_within:g} s")
-            found = look.result() if look.done() else late
-            if found.is_fine and is_gone():
-                found = Finding("it was gone again while the weights were looked at")
-            self._follow(watched, found)
+        while looks and self._wait_for_one(looks.values(), until) and not self.closed.is_set():
+            for watched in [each for each, look in looks.items() if look.done()]:
+                found[watched] = looks.pop(watched).result()
+                if found[watched].back_at is not None:
+                    self._follow(watched, found.pop(watched))
+        late = Finding(f"it could not be seen within {self.policy.confirm_within:g} s")
+        for watched, look in looks.items():
+            look.cancel()  # one that did not begin must not begin later
+            found[watched] = late
+        return found
 
     def release(self, watched: Watched) -> None:
-        """Let the requests and the results of a run go."""
-        watched.is_held = False
-        self.races.release(watched.record)
+        """Let the requests and the results of a run go, unless it was stopped meanwhile."""
+        if self.races.release(watched.record):
+            watched.is_held = False
         self.waits.notify()
 
     def close(self) -> None:
         """Begin no look any more."""
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of what is closed, at most `timeout` seconds."""
         self._pool.join(timeout)
 
-    def _wait_for(self, look: Future[Finding], timeout: float) -> None:
-        self.waits.wait(lambda: look.done() or self.closed.is_set(), timeout)
+    def _wait_for_one(self, looks: Collection[Future[Finding]], until: float) -> bool:
+        def is_one_done() -> bool:
+            return self.closed.is_set() or any(look.done() for look in looks)
+
+        return self.waits.wait(is_one_done, max(0.0, until - self.clock.monotonic()))
 
     def _examined(self, watched: Watched) -> Finding:
         """What the weights of a run say; on a thread where foreign code may run."""
-        record, mark = watched.record, watched.mark
-        if is_superseded(record, watched.run_id) or not (mark.updates or mark.has_gradient):
+        record = watched.record
+        if is_superseded(record, watched.run_id) or not watched.has_something_to_lose():
             return Finding("there is nothing to lose", is_fine=True)
         source = record.history.source
 
@@ -112,7 +134,8 @@ class Settling:
     def _follow(self, watched: Watched, found: Finding) -> None:
         """Do what the weights of a run say."""
         record, run_id = watched.record, watched.run_id
-        if self.closed.is_set() or is_superseded(record, run_id):
+        is_stopped = self.closed.is_set() or self.races.is_unknown(record)
+        if is_stopped or is_superseded(record, run_id):
             return
         left = None if found.is_fine or found.back_at is not None else self._left(record)
         if found.is_fine or left is not None:

@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from ...runtime.scheduler import Clock
@@ -47,7 +46,6 @@ class Turns:
         self._waits = waits
         self._races = races
         self._max_wait = max_wait
-        self._is_over = partial(is_superseded, watched.record, watched.run_id)
         self._lock = threading.Lock()
         # Guarded by _lock: each change of the requests that wait, and of `are_waiting` with them.
         self._waiting: deque[_Turn] = deque()
@@ -77,6 +75,10 @@ class Turns:
 
         # Not on the caller's event loop: that may be waiting for a later one.
         return _result_of(on_loop(self._queue(lambda: asyncio.run(method()))))
+
+    def _is_over(self) -> bool:
+        record = self._watched.record
+        return is_superseded(record, self._watched.run_id) or self._races.is_unknown(record)
 
     def _queue(self, sending: Callable[[], Any]) -> Future[Any]:
         turn = _Turn(Future(), sending, self._clock.monotonic() + self._max_wait)
