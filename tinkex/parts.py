@@ -35,8 +35,9 @@ from .training.outages.settling import Settling
 #: How many requests a sweep may have in flight unless told otherwise.
 POLL_WORKERS = 8
 
-#: How many futures of an SDK without standard ones may be waited for at the same time.
-RESULTS_AT_ONCE = 64
+#: How many calls that wait may be under way at the same time: loops that wait for a recovery, saves
+#: on event loops, futures of an SDK without standard ones. A thread is made when it is needed.
+RESULTS_AT_ONCE = 1024
 
 
 class Parts:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from functools import wraps
 
 import pytest
+from support.recorder import PATIENCE
 from support.world import RUN, weights
 
 from tinkex.errors import ApiStatusError
@@ -188,3 +189,29 @@ def test_a_rolling_name_is_saved_in_its_turn_while_the_save_before_is_unanswered
 def test_a_save_that_had_to_wait_for_another_is_refused_where_the_state_has_moved_on(bench):
     with pytest.raises(ApiStatusError, match="taken by step 1; give another"):
         rolling(bench, overwrite=False)
+
+
+def test_many_loops_that_wait_for_their_recovery_hold_up_no_other(bench):
+    """Each of them waits on a thread of ours."""
+    hung, waiting = bench.service(), [f"waits:train:{number}" for number in range(80)]
+    monitor = bench.monitor()
+    runs = [monitor.monitor_run(each, hung, client=FakeTrainingClient(each)) for each in waiting]
+    client = Plain(RUN)
+    healthy = monitor.monitor_run(RUN, FakeServiceClient(), client=client)
+    bench.server.corrupt(*waiting)
+    for each in waiting:
+        bench.told.wait_for("detected", each)
+
+    async def main():
+        loops = [asyncio.ensure_future(anext(aiter(run.segments()))) for run in runs]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            async with await anext(aiter(healthy.segments())) as segment:
+                await segment.save_state_async("a", step=0)
+        for each in loops:
+            each.cancel()
+
+    asyncio.run(main())
+
+    assert ("save_state", "a") in client.calls
+    monitor.stop(0.0)
