@@ -176,7 +176,7 @@ class Parts:
             self._reasons.join,
             self.outages.join,
         )
-        self._close += (self.races.close, self.owner.own_services.close)
+        self._close += (self.races.close, self.controller.close, self.owner.own_services.close)
         for pool in pools:
             if pool is not None:
                 self._close.append(partial(pool.shutdown, wait=False))

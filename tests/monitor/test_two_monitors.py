@@ -330,3 +330,20 @@ def test_monitors_on_threads_pay_for_each_of_many_runs_once(bench):
     for monitor, executor in zip(monitors, executors, strict=True):
         monitor.stop()
         executor.shutdown()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["the monitor", "its run"])
+def test_the_future_of_one_that_shares_a_recovery_ends_when_it_stops(world, whole):
+    world.corrupt()
+    pair = Pair(world)
+    pair.runs[0].recover()
+    shared = pair.runs[1].recover()
+
+    if whole:
+        pair.monitors[1].stop(0.0)
+    else:
+        pair.runs[1].stop()
+
+    assert isinstance(shared.exception(0), MonitorStoppedError)
+    pair.run_jobs()
+    assert pair.runs[0].state == "healthy"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import Future
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -34,7 +37,7 @@ from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
 from .holds import REFUSED
-from .incident import Adopted, Owner
+from .incident import Adopted, Owner, base_url_of
 
 
 class Controller:
@@ -50,6 +53,13 @@ class Controller:
         self._runs = runs
         self._dispatcher = dispatcher
         self._owner = owner
+        self._lock = threading.Lock()
+        # Guarded by _lock: the futures of the incidents that runs have joined last.
+        self._joined: dict[Record, Future[Completed]] = {}
+
+    def server_of(self, record: Record) -> str | None:
+        """The base URL of a run's server, where it is known for certain."""
+        return base_url_of(self._owner.rest, record.config)
 
     # What begins an incident
 
@@ -99,6 +109,8 @@ class Controller:
             return shared
         if incident.owner is owner:
             return incident.future
+        with self._lock:
+            self._joined[record] = shared
         # Where it fails its owner, this run is told to go on alone.
         incident.future.add_done_callback(partial(_pass_on, shared, errors=False))
         return shared
@@ -163,7 +175,7 @@ class Controller:
                 own = self._begin(record, record.run_id, None)
                 own.add_done_callback(partial(_pass_on, shared, errors=True))
             else:
-                shared.set_exception(MonitorStoppedError(f"run {change.run_id!r} was stopped"))
+                _end(shared, record)
             return taken
         if isinstance(change, Adopted):
             # It says nothing of whether the account works now.
@@ -185,11 +197,29 @@ class Controller:
         """Stop a run for good; what an attempt under way brings is not adopted."""
         if self._runs.apply(record, Stopped()) is not None and record.is_dead:
             self._dispatcher.cancel_run(record.run_id, self._owner)
+            self._end_joined([record])
+
+    def close(self) -> None:
+        """The runs are stopped with their monitor: what they have joined ends for them."""
+        self._end_joined(list(self._joined))
+
+    def _end_joined(self, records: Iterable[Record]) -> None:
+        with self._lock:
+            found = [(each, self._joined.pop(each, None)) for each in records]
+        for record, shared in found:
+            if shared is not None:
+                _end(shared, record)
+
+
+def _end(shared: Future[Completed], record: Record) -> None:
+    with suppress(InvalidStateError):
+        shared.set_exception(MonitorStoppedError(f"run {record.run_id!r} was stopped"))
 
 
 def _pass_on(to: Future[Completed], ended: Future[Completed], *, errors: bool) -> None:
     error = ended.exception()
-    if error is None:
-        to.set_result(ended.result())
-    elif errors:
-        to.set_exception(error)
+    with suppress(InvalidStateError):  # its run was stopped meanwhile
+        if error is None:
+            to.set_result(ended.result())
+        elif errors:
+            to.set_exception(error)

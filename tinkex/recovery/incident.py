@@ -156,10 +156,15 @@ class Incident:
 
     def key(self) -> Hashable:
         """The server and the run."""
-        module: object = self.request.rest.module
-        is_ours = module is rest or isinstance(module, rest.RestClient)
-        server = self.account.base_url if is_ours and self.account is not None else id(module)
-        return server, self.request.run_id
+        port = self.request.rest
+        return base_url_of(port, self.account) or id(port.module), self.request.run_id
+
+
+def base_url_of(port: RestPort, account: Config | None) -> str | None:
+    """What tells servers apart; `None` where a caller's own module may ask any."""
+    module: object = port.module
+    is_ours = module is rest or isinstance(module, rest.RestClient)
+    return account.base_url if is_ours and account is not None else None
 
 
 class Recoveries:

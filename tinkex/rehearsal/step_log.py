@@ -15,7 +15,9 @@ def history(server: RehearsalServer, run_id: str) -> History:
     An earlier run's steps count up to the checkpoint that the later one was made from.
     """
     run, steps = server.run(run_id), server.steps(run_id)
-    while run.created_from is not None:
+    seen = set[str]()
+    while run.created_from is not None and run.run_id not in seen:
+        seen.add(run.run_id)  # one may have loaded a checkpoint of its own
         end, source = run.start_step, TinkerPath.parse(run.created_from).run_id
         run = server.run(source)
         steps = (*(each for each in server.steps(source) if each.step < end), *steps)

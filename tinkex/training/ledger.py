@@ -193,8 +193,21 @@ class Ledger:
                 mark = self._place_mark
             elif mark is None and run_id == self._now.run_id and not self._now.submissions:
                 mark = self._now
-        if mark is not None:
+        if mark is not None and not self.is_lost(mark):
             self.place(mark, place)
+
+    def is_behind_lost(self, path: str) -> bool:
+        """Whether a request failed that the last save under a path should have held."""
+        with self._lock:
+            mark = self._saves.get(path, self._now)
+        return self.is_lost(mark)
+
+    def update_refused(self, mark: Mark) -> None:
+        """The server refused an update: the gradient is still there, unless another took it."""
+        with self._lock:
+            if (mark.run_id, mark.updates) == (self._now.run_id, self._now.updates):
+                self._now = self._now._replace(has_gradient=True)
+                self.steps.begin_gradient(is_known=False)
 
     # Where the loop stands
 
@@ -255,15 +268,32 @@ class Ledger:
 
 _lock = threading.Lock()
 # Guarded by _lock: the ledger of each training client of this process, as long as the client
-# lives; and those of clients to which there can be no weak reference.
+# lives; those of clients to which there can be no weak reference; and the newest by server and
+# run, since a caller may wrap a client anew for each loop.
 _ledgers: weakref.WeakKeyDictionary[Any, Ledger] = weakref.WeakKeyDictionary()
 _kept: dict[int, tuple[Any, Ledger]] = {}
+_by_run: dict[tuple[str, str], Ledger] = {}
+
+#: How many ledgers are kept by server and run.
+KEPT_BY_RUN = 4096
 
 
-def ledger_of(client: Any, before: Ledger | None = None) -> Ledger:
-    """The ledger of a client, for all monitors of this process; `before`: of the run before."""
+def ledger_of(
+    client: Any, before: Ledger | None = None, server: str | None = None, run_id: str = ""
+) -> Ledger:
+    """The ledger of a client, for all monitors of this process; `before`: of the run before.
+
+    Where the `server` is known, it is that of the run too.
+    """
     with _lock:
+        made = _by_run.pop((server, run_id), None) if server is not None else None
+        made = Ledger(before) if made is None else made
         try:
-            return _ledgers.setdefault(client, Ledger(before))
+            ledger = _ledgers.setdefault(client, made)
         except TypeError:
-            return _kept.setdefault(id(client), (client, Ledger(before)))[1]
+            ledger = _kept.setdefault(id(client), (client, made))[1]
+        if server is not None:
+            _by_run[server, run_id] = ledger
+            if len(_by_run) > KEPT_BY_RUN:
+                del _by_run[next(iter(_by_run))]
+        return ledger

@@ -17,7 +17,7 @@ from ..errors import (
 )
 from ..recovery.attempt import make_plan
 from ..recovery.controller import Controller
-from ..runs.changes import Change, Saved
+from ..runs.changes import Change, Saved, Withdrawn
 from ..runs.checkpoints import Cursor
 from ..runs.effects import Effect
 from ..runs.record import Record
@@ -161,7 +161,8 @@ class Loop:
             lineage = self.record.run_ids
         # By the run's id too: a caller's own wrapper of a client may be made anew for each loop.
         before = before or self.ledgers.get(lineage[1] if len(lineage) > 1 else "")
-        ledger = self.ledgers.setdefault(run_id, ledger_of(client, before))
+        found = ledger_of(client, before, self.controller.server_of(self.record), run_id)
+        ledger = self.ledgers.setdefault(run_id, found)
         ledger.follow(run_id, begin)
         # Those of another monitor of this process, too.
         for place in ledger.places():
@@ -219,9 +220,14 @@ class Loop:
         is_source = source is not None and source.tinker_path == path
         if parsed.run_id not in lineage and not is_source:
             raise ValueError(f"{path!r} is not of this lineage: {', '.join(lineage)}")
+        ledger = None if self.record.client is None else self.ledger()
+        if ledger is not None and ledger.is_behind_lost(path):
+            # A request before it failed: its weights are not those of its step.
+            self.note(Withdrawn(path=path))
+            return Checkpoint.from_path(path)
         saved = self.save(path, cursor)
-        if self.record.client is not None:
-            self.ledger().recorded(Place(checkpoint=saved, cursor=cursor), parsed.run_id)
+        if ledger is not None:
+            ledger.recorded(Place(checkpoint=saved, cursor=cursor), parsed.run_id)
         return saved
 
 

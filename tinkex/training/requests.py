@@ -125,6 +125,14 @@ class Requests:
         """How many coroutines that change the state were made and are not begun."""
         return len(self._orders)
 
+    def check_begun(self) -> None:
+        """Raise a `RuntimeError` where there are some: a save would overtake them."""
+        if self._orders:
+            raise RuntimeError(
+                f"run {self._run_id}: coroutines of segment.client were made and are not begun; "
+                "await them before a save that is to hold what they submit"
+            )
+
     def warn_of_others(self) -> None:
         """Tell of a loop that seems to train with another reference to the client."""
         if self._ledger.steps.are_without_requests(self._ledger.mark()):
@@ -244,6 +252,8 @@ class Requests:
                     self._run.note(Withdrawn(path=path))
             elif verdict is not Verdict.MISTAKE and is_sdk_error(error):
                 self.passed_over = self.passed_over or error
+            elif verdict is Verdict.MISTAKE and effect is Effect.UPDATE and mark is not None:
+                self._ledger.update_refused(mark)
         outages = self._run.outages
         if outages is not None and since is not None and is_connection_lost(error):
             outages.request_failed(self._run.record, error, since)

@@ -66,6 +66,7 @@ class Saving:
     def begin_behind(self, ahead: int) -> None:
         """Submit it as what follows the next `ahead` requests, which are submitted by now."""
         now = self._ledger.mark()
+        self._requests.check_begun()
         if now.submissions != self._mark.submissions + ahead:
             raise RuntimeError(
                 f"run {self._outlook.run_id}: other requests were submitted before the save "
@@ -111,10 +112,15 @@ class Saving:
                     return self._saved(self._path)
                 if not self._may_try_again(error, number):
                     raise
+                failed = error
                 policy, run_id = self._run.confirmation.policy, self._outlook.run_id
                 delay = delay_of(policy, number, error, seed=run_id)
             self._run.pause(run_id, delay)
             self._requests.check()
+            if self._is_same(self._listed()):
+                return self._saved(self._path)  # only its answer was lost
+            if self._ledger.mark() != self._mark:
+                raise failed
 
     def _once(self) -> Checkpoint:
         answer = self._sent() if self._answer is None else self._answer

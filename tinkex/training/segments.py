@@ -123,6 +123,7 @@ class Segment:
             ValueError: An `optim_step` was submitted within that step already.
             Exception: What the client raises.
         """
+        self._requests.check_begun()
         return self._saving(name, step, data, options).wait()
 
     def save_state_async(
@@ -210,10 +211,10 @@ class Segment:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        # A second cancellation must not keep it from its end.
         ended = self._run.races.call(partial(self.__exit__, kind, error, traceback))
         import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
 
-        # A second cancellation must not keep it from its end.
         return bool(await asyncio.shield(on_loop(ended)))
 
     def _end(self, *, superseded: bool) -> None:
@@ -313,11 +314,10 @@ class Segments:
         """Begin where the run is, or at a checkpoint if it is further than the loop said."""
         while True:
             outlook = self._run.outlook(self._max_wait)
-            before, self._ledger = self._ledger, self._run.ledger(self._ledger)
-            ledger = self._ledger
+            self._ledger = ledger = self._run.ledger(self._ledger)
             ledger.check_free()
             # A state that was loaded and not saved since is lost with the run it was loaded into.
-            if ledger.is_loaded() or (before is not None and before.is_loaded()):
+            if ledger.is_loaded():
                 raise ResumePointUnknownError(outlook.run_id, None, is_loaded=True)
             place = ledger.where()
             if place is not None:

@@ -60,10 +60,10 @@ class Steps:
         with self._lock:
             self._passed = step
 
-    def begin_gradient(self) -> None:
-        """A gradient is submitted, the first since an update."""
+    def begin_gradient(self, *, is_known: bool = True) -> None:
+        """A gradient is left, the first since an update; whether its step is known."""
         with self._lock:
-            self._gradient_of = self._handed if self._is_judged else None
+            self._gradient_of = self._handed if self._is_judged and is_known else None
 
     def is_made_again(self, step: int) -> bool:
         """Whether a loop that goes on at `step` makes the gradient again that is left."""

@@ -8,6 +8,7 @@ import socket
 import pytest
 from support.outages import Site, Weights, heard, saved_and_trained, train
 from support.recorder import PATIENCE
+from support.world import weights
 
 from tinkex.errors import ApiConnectionError
 from tinkex.training.outages import noticing
@@ -50,24 +51,32 @@ def test_polls_that_meet_no_network_hold_requests_and_prove_nothing(bench, liste
     assert site.run.state == "healthy"
 
 
-def test_a_connection_that_meets_no_network_holds_requests_too(bench, listener, monkeypatch):
+@pytest.mark.parametrize("updates", [5, 4], ids=["nothing lost", "rolled back"])
+def test_a_connection_that_ended_before_the_way_was_lost_is_looked_into(
+    bench, listener, monkeypatch, updates
+):
+    """As where a machine boots: it ends its connections, and then no way leads to it."""
     site, real, is_lost = Site(bench, listener, Weights()), noticing.connected, [False]
     monkeypatch.setattr(
         noticing, "connected", lambda url: (None, False) if is_lost[0] else real(url)
     )
+    segments = site.run.segments(max_wait=PATIENCE)
 
-    with next(site.run.segments(max_wait=PATIENCE)) as segment:
+    with next(segments) as segment:
         saved_and_trained(segment)
         listener.wait_for_connections()
         with heard(BEGINS) as noticed:
             is_lost[0] = True
             listener.cut()
             assert noticed.wait(PATIENCE)
+        site.client.updates = updates
         is_lost[0] = False
         train(segment, 1)
         segment.save_state("end", step=6)
 
-    assert site.service.created == []
+    if updates == 4:
+        assert next(segments).start_step == 4
+    assert [path for path, _ in site.service.created] == ([] if updates == 5 else [weights("at-4")])
 
 
 def test_a_server_that_is_refused_after_the_network_is_back_was_down(bench, listener):

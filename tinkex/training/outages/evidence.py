@@ -84,7 +84,8 @@ class Watched:
             return None
         # A list is copied: the caller may fill it with the next batch.
         copied = tuple(list(each) if isinstance(each, list) else each for each in args)
-        batch = self.batches[updates] = Batch(copied, dict(kwargs))
+        named = {k: list(each) if isinstance(each, list) else each for k, each in kwargs.items()}
+        batch = self.batches[updates] = Batch(copied, named)
         for old in sorted(self.batches)[1 : -self.kept]:
             del self.batches[old]
         return batch

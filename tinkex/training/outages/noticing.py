@@ -200,15 +200,12 @@ class Outages:
         while not self.settling.closed.is_set():
             connection, is_down = (None, False) if is_behind else connected(server.base_url)
             try:
-                is_network = connection is None and not is_down and not is_behind
-                if (is_down or is_network) and was_up and not server.is_down:
-                    what = "no way leads to the server" if is_network else "the server went down"
-                    shown = ApiConnectionError(f"{server.base_url}: {what}")
-                    self._went_down(server, shown, is_network=is_network)
-                elif server.is_down and server.is_network and is_down:
-                    server.is_network = False
-                    logger.warning("%s: the server is down as well", server.base_url)
-                elif server.is_down and not is_down and not (server.is_network and is_network):
+                is_gone = connection is None and not is_behind
+                if is_gone and was_up and not server.is_down:
+                    # Its end is what the server did, whatever became of the way to it since.
+                    shown = ApiConnectionError(f"{server.base_url}: the server went down")
+                    self._went_down(server, shown, is_network=False)
+                elif server.is_down and not is_down:
                     self._came_back(server, connection)
                 was_up = was_up or connection is not None
                 if connection is not None and server.is_down:
