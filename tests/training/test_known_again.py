@@ -168,13 +168,24 @@ def test_a_save_behind_coroutines_that_are_not_begun_is_refused(bench):
     assert [name for method, name in client.calls if method == "save_state"] == ["b"]
 
 
-def test_a_gradient_outlives_an_update_that_was_refused(world, caplog):
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("error", [FailedError("bad rate", 422), ValueError("bad rate")], ids=repr)
+def test_a_gradient_outlives_an_update_that_was_refused(world, caplog, at_once, error):
     run, client = begin(world)
+
+    def refused(params=None):
+        if at_once:
+            raise error
+        answer = Future()
+        answer.set_exception(error)
+        return answer
+
+    client.optim_step = refused
     with next(run.segments()) as segment:
         segment.save_state("a", step=0)
         segment.client.forward_backward("batch")
-        client.fail(FailedError("bad learning rate", 422))
-        segment.client.optim_step().exception()
+        with pytest.raises(type(error)):
+            segment.client.optim_step().result()
         segment.save_state("b", step=1)
 
     assert [c.checkpoint.tinker_path for c in run.plan().candidates] == [weights("a")]

@@ -250,10 +250,11 @@ class Requests:
                 lost = (mark or self._ledger.mark()).submissions
                 for path in self._ledger.withdraw(lost):
                     self._run.note(Withdrawn(path=path))
-            elif verdict is not Verdict.MISTAKE and is_sdk_error(error):
-                self.passed_over = self.passed_over or error
-            elif verdict is Verdict.MISTAKE and effect is Effect.UPDATE and mark is not None:
-                self._ledger.update_refused(mark)
+            else:
+                if effect is Effect.UPDATE:
+                    self._ledger.update_refused(mark or self._ledger.mark())
+                if verdict is not Verdict.MISTAKE and is_sdk_error(error):
+                    self.passed_over = self.passed_over or error
         outages = self._run.outages
         if outages is not None and since is not None and is_connection_lost(error):
             outages.request_failed(self._run.record, error, since)
