@@ -1,4 +1,4 @@
-"""Completes `detected` with the server's reason, asked for when the event is delivered."""
+"""Asks the server why a run was flagged, when the event that tells of it is sent."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Changes of a run as frozen values: what polls, recoveries, loops and callers bring about.
 
-A change holds all that happened, so that a record of changes needs nothing else. The steps of a
-recovery are the events that they are published as, with what beside them is kept.
+A change holds all that happened but the moment, which is applied with it; what a list says of
+healthy runs without news is none. The steps of a recovery are the events that they are published
+as, with what beside them is kept.
 
 `run_id` is the generation that a change is about, `None` whichever is live; one that is not live
 any more refuses it.

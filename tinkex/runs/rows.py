@@ -1,4 +1,4 @@
-"""A quick look at rows of the list of runs: healthy ones without news make no object."""
+"""Tells whether a row of a list of runs brings news of its run, without parsing the row."""
 
 from __future__ import annotations
 

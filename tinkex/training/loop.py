@@ -1,4 +1,4 @@
-"""What a handle and its segments use of a run: waits, steps, saved checkpoints."""
+"""A run as its training loop uses it: waits for a client, notes saves, reports errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Watched`: a run that is trained, and what tells whether its server rolled it back."""
+"""Compares the weights of a run with those of its saves, after its server was down."""
 
 from __future__ import annotations
 
