@@ -15,6 +15,7 @@ from support.world import RUN, weights
 
 import tinkex
 from tinkex import Policy
+from tinkex.errors import ResumePointUnknownError
 from tinkex.rehearsal.stage import Stage
 from tinkex.rehearsal.step_log import history
 from tinkex.testing import FakeServiceClient, FakeTrainingClient
@@ -201,3 +202,40 @@ def test_the_log_of_a_run_that_loaded_its_own_checkpoint_ends():
         client.load_state(client.save_state("a").result().path).result()
 
         assert history(stage.server, client.model_id) == ()
+
+
+@pytest.mark.parametrize("by", ["nobody", "other means"])
+@pytest.mark.parametrize("is_polled", [False, True])
+def test_a_rolling_name_that_other_means_saved_again_has_no_step(world, by, is_polled):
+    """The server tells it by the time of the checkpoint, where it carries no metadata."""
+    moments = iter(f"2026-11-28T10:00:0{second}Z" for second in range(9))
+
+    class Client(FakeTrainingClient):
+        def save_state(self, name, overwrite=False, user_metadata=None):
+            listed = {"tinker_path": weights(name), "size_bytes": 5, "time": next(moments)}
+            self.listed = {"checkpoints": [listed], "last_checkpoint": listed}
+            world.rest.set_run(RUN, **self.listed)
+            return super().save_state(name, user_metadata)
+
+    world.rest.set_run(RUN)
+    client = Client(RUN)
+    run = world.monitor().monitor_run(RUN, world.service, client=client)
+    with next(run.segments()) as segment:
+        segment.save_state("latest", step=0, overwrite=True)
+        submit(segment)
+        segment.save_state("latest", step=1, overwrite=True)
+        submit(segment)
+    if by == "other means":
+        client.save_state("latest", overwrite=True)
+    if is_polled:
+        world.fake.advance(10)
+
+    expected = [1] if by == "nobody" else [None]
+    assert [each.step for each in run.plan().candidates] == expected
+    if by == "other means":
+        with pytest.raises(ResumePointUnknownError):
+            next(run.segments())
+        world.rest.set_run(RUN, corrupted=True, **client.listed)
+        world.fake.advance(20)
+        with pytest.raises(ResumePointUnknownError):
+            next(run.segments())

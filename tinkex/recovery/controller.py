@@ -145,7 +145,8 @@ class Controller:
                 config=record.config,
                 run=run,
                 run_ids=record.run_ids,
-                known=record.known_checkpoints(),
+                # As they were saved first, then as polls saw them: the later word counts.
+                known=(*record.history.known.values(), *record.known_checkpoints()),
                 recorded=dict(record.history.cursors),
                 broken=record.history.broken,
                 has_resume_step=record.history.has_resume_step,

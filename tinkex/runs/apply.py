@@ -14,7 +14,7 @@ from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
 from ..types import TrainingRun
 from . import changes
 from .changes import Change
-from .checkpoints import newest_checkpoint, unprotected_since
+from .checkpoints import newest_checkpoint, saved_again, unprotected_since
 from .record import History, Record
 from .rows import NEWS, quiet_row
 from .state import RunState, check_transition
@@ -222,14 +222,14 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
     )
     history.past = (*history.past, ended)
     history.broken |= change.broken
-    history.source = event.checkpoint
-    history.with_optimizer = change.with_optimizer
+    history.source, history.with_optimizer = event.checkpoint, change.with_optimizer
+    for path in saved_again((*history.known.values(), event.checkpoint)):
+        history.cursors.pop(path, None)
     history.known[event.checkpoint.tinker_path] = event.checkpoint
     history.cause = history.error = None
-    record.run_id, record.client = event.successor_id, event.client
-    record.generation += 1
-    record.started_at, record.saved = moment.utc, event.checkpoint
-    record.error, record.attempts, record.warned_at = None, (), None
+    record.run_id, record.generation = event.successor_id, record.generation + 1
+    record.client, record.saved = event.client, event.checkpoint
+    record.started_at, record.error, record.attempts, record.warned_at = moment.utc, None, (), None
     return notices
 
 

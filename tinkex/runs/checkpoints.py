@@ -94,7 +94,9 @@ def plan_recovery(
     up by this incident already. Without `has_resume_step` a checkpoint without a step is left out
     where an older one has one.
     """
-    known = by_path(checkpoints)
+    checkpoints = list(checkpoints)
+    known, again = by_path(checkpoints), saved_again(checkpoints)
+    recorded = {path: cursor for path, cursor in recorded.items() if path not in again}
     strategy = policy.checkpoint_strategy
     if isinstance(strategy, Specific):
         wanted = known.get(strategy.path) or Checkpoint.from_path(strategy.path)
@@ -122,6 +124,18 @@ def plan_recovery(
         expires_at = checkpoint.expires_at
         candidates.append(Candidate(checkpoint=checkpoint, step=step, expires_at=expires_at))
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
+
+
+def saved_again(checkpoints: Iterable[Checkpoint]) -> set[str]:
+    """The paths that other means saved again: the server has another time and no step for them."""
+    written: dict[str, datetime | None] = {}
+    again = set()
+    for each in checkpoints:
+        if STEP_KEY in (each.user_metadata or {}):
+            written[each.tinker_path] = each.time
+        elif each.time and written.get(each.tinker_path) not in (None, each.time):
+            again.add(each.tinker_path)
+    return again
 
 
 def by_path(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:

@@ -6,13 +6,14 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..arguments import checked_whole
 from ..errors import ApiStatusError, SegmentSupersededError, status_of
 from ..recovery.error_kinds import Verdict, judge
 from ..recovery.retry import delay_of
-from ..runs.changes import SaveBegan, Withdrawn
+from ..runs.changes import SaveBegan, Saved, Withdrawn
 from ..runs.checkpoints import Cursor, cursor_of
 from ..runs.effects import Effect
 from ..service import saved_path, takes_option
@@ -125,7 +126,14 @@ class Saving:
     def _once(self) -> Checkpoint:
         answer = self._sent() if self._answer is None else self._answer
         self._answer = None
-        return self._saved(saved_path(answer.result() if type(answer) is RacedFuture else answer))
+        result = answer.result() if type(answer) is RacedFuture else answer
+        saved = self._saved(saved_path(result))
+        listed = self._listed() if self._options.get("overwrite") else None
+        if listed is not None and self._ledger.place_of(self._path) is not None:
+            # By its time it is known again, should other means save the name once more.
+            timed = replace(saved, time=listed.time)
+            self._run.note(Saved(checkpoint=timed, cursor=self._cursor))
+        return saved
 
     def _sent(self) -> Any:
         if self._is_partial:
