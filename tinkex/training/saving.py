@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..arguments import checked_whole
@@ -128,12 +129,17 @@ class Saving:
         self._answer = None
         result = answer.result() if type(answer) is RacedFuture else answer
         saved = self._saved(saved_path(result))
-        listed = self._listed() if self._options.get("overwrite") else None
-        if listed is not None and self._ledger.place_of(self._path) is not None:
-            # By its time it is known again, should other means save the name once more.
+        if self._options.get("overwrite"):
+            self._run.races.call(partial(self._note_time, saved))  # the list may be slow
+        return saved
+
+    def _note_time(self, saved: Checkpoint) -> None:
+        """Note the server's time of the checkpoint: other means may save its name once more."""
+        listed, place = self._listed(), self._ledger.place_of(self._path)
+        is_last = self._ledger.is_last_save(self._path, self._serial)
+        if listed is not None and is_last and place is not None:
             timed = replace(saved, time=listed.time)
             self._run.note(Saved(checkpoint=timed, cursor=self._cursor))
-        return saved
 
     def _sent(self) -> Any:
         if self._is_partial:
