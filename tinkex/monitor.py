@@ -145,7 +145,7 @@ class Monitor:
             if is_first:
                 self._sweep_timer.stop()
                 self._parts.stop(timeout)
-        except BaseException:
+        except BaseException:  # an interrupt: the next call does the work
             with self._lock:
                 self._stop = None if self._stop is this else self._stop
             raise

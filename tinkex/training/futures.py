@@ -216,7 +216,7 @@ class _Begun:
             step: Callable[[], Any]
             try:
                 step = partial(self._coroutine.send, (yield waits_for))
-            except BaseException as error:
+            except BaseException as error:  # it is raised where the coroutine waits
                 step = partial(self._coroutine.throw, error)
             try:
                 waits_for = step()
