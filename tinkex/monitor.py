@@ -22,6 +22,7 @@ from .handle import MonitoredRun
 from .parts import Parts
 from .policy import Policy
 from .polling.sweep_timer import SweepTimer
+from .polling.sweeper import STRAGGLER
 from .ports import RestModule, ServiceModule
 from .recovery.executor import RecoveryExecutor
 from .runs.status import RunStatus, StatusTable
@@ -233,6 +234,8 @@ class Monitor:
         sweeper = self._parts.sweeper
         if not sweeper.is_own_thread():
             self._parts.waits.wait(lambda: not sweeper.is_sweeping, None)
+            # No sweep waits for accounts that hang; but their answers may come.
+            self._parts.waits.wait(lambda: sweeper.is_at_rest, STRAGGLER)
 
     # Queries
 
