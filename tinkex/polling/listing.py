@@ -71,11 +71,13 @@ class AccountView:
         enough = [size for size in PAGE_SIZES if size >= runs]
         return min([self.page_size, *enough])
 
-    def ask_for_less(self, limit: int) -> bool:
+    def ask_for_less(self, limit: int, error: BaseException) -> bool:
         """Make pages smaller, where `limit` rows were too many; whether there is a smaller size."""
         smaller = [size for size in PAGE_SIZES if size < limit]
         if smaller:
-            self.page_size = min(self.page_size, smaller[0])
+            # To find out that a page takes too long takes long itself.
+            size = smaller[-1] if isinstance(error, ApiTimeoutError) else smaller[0]
+            self.page_size = min(self.page_size, size)
         return bool(smaller)
 
 
@@ -170,20 +172,17 @@ class Listing:
             view.depth = self._deepest
 
     def failed(self, asked: tuple[int, int], error: BaseException, now: float) -> None:
-        """A page could not be had: no more of them, unless a smaller one may be.
+        """A page could not be had: no more of them, unless with fewer rows one may be.
 
         Where the error speaks of the whole account and no page came, none of its runs is asked for.
         """
         offset, limit = asked
         self._open -= 1
-        is_refused = refuses_listing(error)
-        if (is_refused or isinstance(error, ApiTimeoutError)) and _may_be_of_size(error):
-            is_smaller = self.view.ask_for_less(limit)
-            if is_refused and is_smaller:
-                self._ask_again(offset, limit)
-                return
+        if _may_be_of_size(error) and self.view.ask_for_less(limit, error):
+            self._ask_again(offset, limit)
+            return
         self._is_over = True
-        if is_refused:
+        if refuses_listing(error):
             self.view.refused_until = now + LEARN_EVERY
         elif is_of_account(error) and self._landed == 0:
             self.error = error
@@ -222,4 +221,6 @@ def is_of_account(error: BaseException) -> bool:
 
 
 def _may_be_of_size(error: BaseException) -> bool:
-    return not isinstance(error, ApiStatusError) or error.status in _SIZE_REFUSALS
+    if isinstance(error, ApiStatusError):
+        return error.status in _SIZE_REFUSALS
+    return isinstance(error, ApiResponseError | ApiTimeoutError)
