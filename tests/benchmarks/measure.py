@@ -205,6 +205,14 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
             interval=1.0,
             samples=plan.samples,
         ),
+        "detection_beside_silence": probed(
+            "detection",
+            {"runs": small, "latency": slow},
+            runs=small,
+            interval=1.0,
+            samples=plan.samples,
+            silent=120,
+        ),
         "calls_in_sweep": probed(
             "calls",
             {"runs": large + 1, "latency": slow},
