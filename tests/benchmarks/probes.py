@@ -71,7 +71,7 @@ def detection(url, *, runs, interval, samples, silent=0):
 def _silent_neighbour(monitor, runs):
     """Have runs monitored on a server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as silent:
-        service = Service("http://127.0.0.1:%d" % silent.getsockname()[1])
+        service = Service(f"http://127.0.0.1:{silent.getsockname()[1]}")
         for index in range(runs):
             monitor.monitor_run(f"silent-{index}:train:0", service)
         yield

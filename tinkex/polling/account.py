@@ -13,7 +13,7 @@ from .listing import AccountView, Listing
 MANY = 100
 
 #: How many requests an account may have in flight while one of them is late.
-AT_MOST = 32
+MOST_OF_ACCOUNT = 32
 
 
 @dataclass(slots=True, eq=False)

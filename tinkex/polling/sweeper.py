@@ -213,6 +213,8 @@ class Sweeper:
         sweep = self._sweep
         if sweep is not None:
             self._end_if_done(sweep)
+        if request.is_late and self._pool is not None:
+            self._work()  # its account may have more in flight again
         if self._sweep is None or (isinstance(request, Poll) and request.is_single):
             self._notify()
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..config import Config
 from ..errors import patience
 from ..runs.record import Record
-from .account import AT_MOST, Account, Page, Poll
+from .account import MOST_OF_ACCOUNT, Account, Page, Poll
 from .sweep import Sweep
 
 #: With so many late requests none is begun for an account that hangs.
@@ -76,7 +76,7 @@ class Turns:
             if not (account.is_hanging or account.is_done):
                 sweep.waits_for.add(account)
             hung = sum(each.is_over for each in account.in_flight)
-            was_stuck, account.is_stuck = account.is_stuck, hung >= AT_MOST
+            was_stuck, account.is_stuck = account.is_stuck, hung >= MOST_OF_ACCOUNT
             if account.is_stuck:
                 found.append(Stuck(hung, due, is_new=not was_stuck))
         return found
@@ -118,7 +118,7 @@ class Turns:
     def _may_begin(self, account: Account) -> bool:
         if not self._workers or not account.is_hanging:
             return True
-        if self._late >= LATE_AT_MOST or len(account.in_flight) >= AT_MOST:
+        if self._late >= LATE_AT_MOST or len(account.in_flight) >= MOST_OF_ACCOUNT:
             return False
         fresh = sum(each.account.is_hanging and not each.is_late for each in self.in_flight)
         return fresh < max(1, self._workers // 2)
