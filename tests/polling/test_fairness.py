@@ -51,10 +51,10 @@ class Hanging(Site):
         with self._changed:
             assert self._changed.wait_for(lambda: self.asked[key] >= count, PATIENCE), self.asked
 
-    def is_asked(self, key, count):
+    def holds_soon(self, predicate):
         """Whether that comes true in a moment."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.asked[key] >= count, 0.1)
+            return self._changed.wait_for(predicate, 0.1)
 
 
 class Setting:
@@ -81,9 +81,12 @@ class Setting:
             self.monitor.monitor_run(run_id, tenant)
         return tenant.config
 
-    def advance_until_asked(self, key, count, *, within):
+    def advance_until(self, predicate, *, within):
         """Let seconds pass one by one until then; say whether it took no more than `within`."""
-        return any(self.site.is_asked(key, count) or self.fake.advance(1.0) for _ in range(within))
+        return any(self.site.holds_soon(predicate) or self.fake.advance(1.0) for _ in range(within))
+
+    def advance_until_asked(self, key, count, *, within):
+        return self.advance_until(lambda: self.site.asked[key] >= count, within=within)
 
     def close(self):
         self.site.gate.set()
@@ -187,8 +190,8 @@ def test_no_outage_is_seen_where_polls_only_hang_in_a_foreign_module(settings):
     site.list_training_runs = None
     setting = settings(site, policy=OFTEN)
     site.hung.add(setting.watch("hung", hung))
-    for _ in range(30):
-        setting.fake.advance(1.0)
+    last = setting.monitor.monitor_run(hung[59], Tenant(FakeServiceClient(), "hung"))
+    assert setting.advance_until(lambda: last.state == "failing", within=40)
 
     error = setting.monitor.status(hung[59]).last_error
 
