@@ -21,6 +21,7 @@ from .recovery.incident import Owner
 from .runs.record import Record
 from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
+from .runtime.futures import done_callbacks
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from .runtime.waits import Waits
@@ -76,9 +77,9 @@ class Parts:
             sender, inline=inline, on_idle=self.waits.notify, complete=self._completed
         )
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
-        self.races = Races(self.waits, results)
+        self._callbacks = done_callbacks(inline=inline)
+        self.races = Races(self.waits, results, self._callbacks)
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self._moved)
-        self._close.append(self.runs.close)
         # The most seconds that the poll of one run may take, its retries included.
         bound = min(20.0, max(5.0, policy.poll_interval))
         polls, self.rest = self._rest_ports(rest_module, poll_workers, bound)
@@ -117,6 +118,7 @@ class Parts:
     def _owner_for(self, executor: RecoveryExecutor, module: ServiceModule | None) -> Owner:
         return executor.owner_for(
             publisher=self.publisher,
+            callbacks=self._callbacks,
             waits=self.waits,
             clock=self.clock,
             rest=self.rest,
@@ -173,10 +175,12 @@ class Parts:
         self._joins += (
             self.sweeper.join,
             self.publisher.join,
+            self._callbacks.join,
             self._reasons.join,
             self.outages.join,
         )
-        self._close += (self.races.close, self.controller.close, self.owner.own_services.close)
+        own = self.owner.own_services
+        self._close += (self.runs.close, self.races.close, self.controller.close, own.close)
         for pool in pools:
             if pool is not None:
                 self._close.append(partial(pool.shutdown, wait=False))

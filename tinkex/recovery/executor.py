@@ -28,6 +28,8 @@ from ..ports import RestModule, RestPort, ServiceModule, ServicePort
 from ..runs.apply import Result, notices_of
 from ..runs.changes import Change, RecoveryChange
 from ..runtime.daemon_pool import DaemonPool
+from ..runtime.delivery import Delivery
+from ..runtime.futures import done_callbacks
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from ..runtime.waits import Waits
@@ -85,6 +87,7 @@ class RecoveryExecutor:
         # Of the recoveries that are asked for here. No poll tells it when an account works again.
         self._owner = self.owner_for(
             publisher=Publisher(self, inline=scheduler is not None, on_idle=waits.notify),
+            callbacks=done_callbacks(inline=scheduler is not None),
             waits=waits,
             clock=clock,
             rest=RestPort(default_rest),
@@ -178,6 +181,7 @@ class RecoveryExecutor:
         close = (end_pool, owner.own_services.close)
         joins = (
             owner.publisher.join,
+            owner.callbacks.join,
             self.join,
             self._own_scheduler.close,
             owner.own_services.join,
@@ -193,6 +197,7 @@ class RecoveryExecutor:
         self,
         *,
         publisher: Publisher,
+        callbacks: Delivery,
         waits: Waits,
         clock: Clock,
         rest: RestPort,
@@ -207,6 +212,7 @@ class RecoveryExecutor:
         """
         return Owner(
             publisher=publisher,
+            callbacks=callbacks,
             waits=waits,
             clock=clock if self._scheduler is None else Clock(self._scheduler),
             rest=rest if self._rest_module is None else RestPort(self._rest_module),

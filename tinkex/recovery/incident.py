@@ -18,6 +18,8 @@ from ..policy import Specific
 from ..ports import RestPort, ServicePort
 from ..runs.apply import Result
 from ..runs.changes import AttemptStep, Change, Dropped, GaveUp, Recovered
+from ..runtime.delivery import Delivery
+from ..runtime.futures import OwnFuture
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
 from ..runtime.undisturbed import undisturbed
@@ -59,6 +61,7 @@ class Owner:
     """
 
     publisher: Publisher
+    callbacks: Delivery
     waits: Waits
     clock: Clock
     rest: RestPort
@@ -94,8 +97,7 @@ class Incident:
         self.metadata = metadata
         self.owner = owner
         self.listeners = [listener]
-        self.future: Future[Completed] = Future()
-        self.future.set_running_or_notify_cancel()
+        self.future: OwnFuture[Completed] = OwnFuture(owner.callbacks)
         self.began = owner.clock.monotonic()
         self.attempt = 0
         self.with_optimizer = request.policy.restore_optimizer
