@@ -68,10 +68,8 @@ class Parts:
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
         self._joins: list[Callable[[float], object]] = []
-        if scheduler is None:
-            scheduler = own = ThreadScheduler("tinkex-monitor")
-            self._joins.append(own.close)
-        self.clock = Clock(scheduler)
+        self.clock = Clock(scheduler or ThreadScheduler("tinkex-monitor"))
+        self._joins.append(self.clock.close)
         self.waits = Waits(self.clock)
         self.publisher = Publisher(
             sender, inline=inline, on_idle=self.waits.notify, complete=self._completed

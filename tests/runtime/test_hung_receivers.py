@@ -20,7 +20,7 @@ from tinkex.testing import FakeServiceClient
 EXITS = [KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError, ValueError]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(delivery, "PATIENCE", 0.05, raising=False)
 
@@ -55,7 +55,7 @@ def quiet_monitor(bench, **policy):
 
 
 @pytest.mark.parametrize("count", [1, 33, 1000])
-def test_receivers_that_hang_keep_no_event_and_no_callback_from_others(bench, count):
+def test_receivers_that_hang_keep_no_event_and_no_callback_from_others(bench, impatient, count):
     called = threading.Event()
     monitor = quiet_monitor(bench, on_recovery=lambda *_: called.set())
     hanging = Hanging(bench, count, sender=monitor)
@@ -77,7 +77,7 @@ def test_receivers_that_hang_keep_no_event_and_no_callback_from_others(bench, co
 RECOVERY = ["detected", "started", "checkpoint_selected", "client_created", "completed"]
 
 
-def test_one_receiver_that_hangs_for_many_runs_has_few_threads(bench):
+def test_one_receiver_that_hangs_for_many_runs_has_few_threads(bench, impatient):
     monitor = quiet_monitor(bench)
     hanging = Hanging(bench, 1, "detected", sender=monitor)
     bench._stack.enter_context(signals.subscribe(bench.told, sender=monitor))
@@ -95,7 +95,7 @@ def test_one_receiver_that_hangs_for_many_runs_has_few_threads(bench):
     hanging.gate.set()
 
 
-def test_a_receiver_that_comes_back_gets_all_that_it_missed_in_order(bench):
+def test_a_receiver_that_comes_back_gets_all_that_it_missed_in_order(bench, impatient):
     monitor = quiet_monitor(bench)
     hanging = Hanging(bench, 1, sender=monitor)
     bench._stack.enter_context(signals.subscribe(bench.told, sender=monitor))
@@ -111,7 +111,7 @@ def test_a_receiver_that_comes_back_gets_all_that_it_missed_in_order(bench):
     assert told == RECOVERY
 
 
-def test_a_receiver_that_hangs_is_named_once_in_the_log_as_an_error(bench, caplog):
+def test_a_receiver_that_hangs_is_named_once_in_the_log_as_an_error(bench, impatient, caplog):
     monitor = quiet_monitor(bench)
     Hanging(bench, 1, sender=monitor)
     bench._stack.enter_context(signals.subscribe(bench.told, sender=monitor))
@@ -127,7 +127,7 @@ def test_a_receiver_that_hangs_is_named_once_in_the_log_as_an_error(bench, caplo
     assert [record.levelno for record in told] == [logging.ERROR]
 
 
-def test_callbacks_that_hang_for_many_runs_are_still_called_for_the_next(bench):
+def test_callbacks_that_hang_for_many_runs_are_still_called_for_the_next(bench, impatient):
     gate, called = bench.gate(), set()
 
     def on_recovery(old_client, new_client, checkpoint):

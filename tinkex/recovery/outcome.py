@@ -90,7 +90,7 @@ def _hand_over(
     if is_taken:
         _keep(incident, report, completed)
     else:
-        RECOVERIES.disown(report.client)
+        RECOVERIES.disown(incident)
         tell_orphan(incident, report, is_shown=is_shown)
         end_with(incident, stopped(incident))
         incident.drop_joined()
@@ -117,12 +117,10 @@ def adopt(incident: Incident, recovered: Recovered) -> None:
 def _failed(attempt: Attempt, report: AttemptReport, settle: Settle) -> float | None:
     incident = attempt.incident
     request, incident.run = incident.request, report.run or incident.run
-    raised = report.error or RecoveryError(
+    error = report.error or RecoveryError(
         f"the attempt made run {report.successor_id!r}, but its client stayed in another "
         "process; give an executor that runs attempts in this one"
     )
-    # What came from outside the attempt's own work, such as an executor, is not yet checked.
-    error = without_secrets(raised, secrets_of(request.service, request.config))
     incident.reopen = incident.reopen or isinstance(error, AttemptTimeoutError)
     decision = _decide(incident, report, error)
     is_held = decision.action is Action.PAUSE
