@@ -63,6 +63,18 @@ def nobody_waits(bench, monitor, door, *, recovers=True):
     assert "tinkex-monitor" not in door.threads
 
 
+class Fast:
+    """A scheduler whose seconds pass in a fraction of one."""
+
+    FACTOR = 20
+
+    def __call__(self, interval, function):
+        return threading.Timer(interval / self.FACTOR, function)
+
+    def now(self):
+        return monotonic() * self.FACTOR
+
+
 class BadTextError(RuntimeError):
     """An error whose texts hang."""
 
@@ -213,13 +225,14 @@ def test_a_rest_client_fun_that_hangs_for_one_run(bench, door):
 def test_a_poll_s_error_whose_text_hangs(bench, door):
     class Failing(Server):
         def get_training_run(self, config, run_id):
-            if run_id == RUN:
+            if run_id.startswith("bad"):
                 raise BadTextError(door)
             return super().get_training_run(config, run_id)
 
     bench.server = Failing()
-    monitor = bench.monitor()
-    monitor.monitor_run(RUN, FakeServiceClient())
+    monitor = bench.monitor(scheduler=Fast(), poll_workers=4)
+    for number in range(12):
+        monitor.monitor_run(f"bad{number}:train:0", FakeServiceClient())
 
     nobody_waits(bench, monitor, door)
 
