@@ -249,6 +249,7 @@ def test_the_key_is_in_no_text_and_no_pickle():
         assert "another-secret" not in text
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         assert KEY.encode() not in pickle.dumps(config, protocol)
+        assert b"another-secret" not in pickle.dumps(config, protocol)
 
 
 def test_the_key_is_in_no_message_when_arguments_are_mixed_up():
@@ -281,7 +282,7 @@ def test_an_unpickled_config_asks_for_the_key_again():
     assert KEY not in repr(unpickled)
     with pytest.raises(ConfigError, match=r"dataclasses\.replace"):
         unpickled.require_key()
-    assert dataclasses.replace(unpickled, api_key=KEY) == config
+    assert dataclasses.replace(unpickled, api_key=KEY, headers={"A": "b"}) == config
     with pytest.raises(TypeError):
         unpickled.headers["A"] = "c"
     assert pickle.loads(pickle.dumps(unpickled)) == unpickled

@@ -17,6 +17,7 @@ from tinkex.errors import (
     TinkexError,
     causes,
 )
+from tinkex.secret import Secret
 
 RUN = "3f0c:train:0"
 PATH = f"tinker://{RUN}/weights/000100"
@@ -168,8 +169,8 @@ def test_what_is_no_text_is_no_key(odd):
 def test_the_texts_to_hide_are_the_keys_of_both():
     client = Client(_api_key=KEY)
 
-    assert set(credentials.secrets_of(client, Config(CONFIG_KEY))) == {KEY, CONFIG_KEY}
-    assert credentials.secrets_of(object(), None) == ()
+    assert set(credentials.secrets_of(client, Config(CONFIG_KEY)).reveal()) == {KEY, CONFIG_KEY}
+    assert credentials.secrets_of(object(), None).reveal() == ()
 
 
 # Errors
@@ -200,7 +201,7 @@ def chain(error, cause):
     ids=repr,
 )
 def test_an_error_without_a_secret_is_shown_as_it_is(error):
-    assert credentials.without_secrets(error, [KEY]) is error
+    assert credentials.without_secrets(error, Secret((KEY,))) is error
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_an_error_without_a_secret_is_shown_as_it_is(error):
     ids=["itself", "as a cause", "as the cause of one of ours"],
 )
 def test_an_error_that_holds_a_request_is_replaced_with_all_it_came_from(error):
-    shown = credentials.without_secrets(error, [])
+    shown = credentials.without_secrets(error, Secret(()))
 
     assert isinstance(shown, ServiceError)
     assert shown.status == 401
@@ -236,7 +237,7 @@ def test_a_key_in_a_message_is_blotted_out(place):
     if place == "cause":
         error = chain(RuntimeError("it failed"), error)
 
-    shown = credentials.without_secrets(error, [KEY])
+    shown = credentials.without_secrets(error, Secret((KEY,)))
 
     assert isinstance(shown, ServiceError)
     assert KEY not in "".join(map(str, causes(shown)))
@@ -244,7 +245,7 @@ def test_a_key_in_a_message_is_blotted_out(place):
 
 
 def test_an_error_of_ours_with_a_key_in_its_message_is_replaced_too():
-    shown = credentials.without_secrets(ApiConnectionError(f"no route with {KEY}"), [KEY])
+    shown = credentials.without_secrets(ApiConnectionError(f"no route with {KEY}"), Secret((KEY,)))
 
     assert KEY not in str(shown)
 

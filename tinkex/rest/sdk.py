@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from ..config import Config
-from ..credentials import keys_in, without_secrets
+from ..credentials import Keys, keys_in, without_secrets
 from ..errors import ApiConnectionError, ApiStatusError, ApiTimeoutError, TinkexError, status_of
 from ..types import Checkpoint, TrainingRun, TrainingRunPage
 
@@ -66,9 +65,7 @@ def _make_rest_client() -> Any:
     return maker() if maker is not None else tinker.ServiceClient().create_rest_client()
 
 
-def _as_rest_error(
-    error: Exception, method: str, timeout: float, secrets: Collection[str]
-) -> Exception:
+def _as_rest_error(error: Exception, method: str, timeout: float, secrets: Keys) -> Exception:
     shown = without_secrets(error, secrets)
     status = status_of(shown)
     if status is not None:
