@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from requests.utils import get_environ_proxies
-
 from ...config import Config
 from ...credentials import retold, secrets_of
 from ...errors import ApiConnectionError
@@ -21,6 +19,7 @@ from ...recovery.error_kinds import is_own_network
 from ...recovery.holds import DOWN, Breaker, Holds
 from ...recovery.incident import Incident
 from ...rest.sockets import connected, cut, has_ended
+from ...rest.transport import proxies_for
 from ...runs.effects import Effect
 from ...runs.record import Record
 from ...runs.state import RunState
@@ -196,7 +195,7 @@ class Outages:
 
     def _look(self, server: _Server) -> None:
         # A connection past a proxy says nothing.
-        is_behind = bool(get_environ_proxies(server.base_url))
+        is_behind = bool(proxies_for(server.base_url))
         was_up, last = False, float("-inf")
         while not self.settling.closed.is_set():
             connection, is_down = (None, False) if is_behind else connected(server.base_url)
