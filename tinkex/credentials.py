@@ -35,12 +35,13 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
 
     No request is sent and no property is read (the SDK's `holder` would open a session). If the
     service client has no key, the key and base URL of `fallback`, else of the environment, are
-    used together: a key is never sent to a base URL that it was not given for.
+    used together: a key is never sent to a base URL that it was not given for. Its runs lie in the
+    service client's own project, if it has one.
 
     Raises:
         ConfigError: There is no key, or its base URL cannot be used.
     """
-    key, url, project = _own_credentials(service)
+    key, url = _own_credentials(service)
     if key is None:
         given = fallback or Config.from_env()
         if url is not None and url.rstrip("/") != given.base_url:
@@ -53,9 +54,10 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
         return Credentials(given)
     url = url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL
     if fallback is None:
-        project = project or os.environ.get("TINKER_PROJECT_ID") or None
+        project = _project_of(service, os.environ.get("TINKER_PROJECT_ID"))
         own = config_or_error(Config, key.reveal(), url, project_id=project)
     else:
+        project = _project_of(service, None) or fallback.project_id
         own = _with_settings_of(fallback, key, url, project)
     # Raised here, in no frame that holds the key.
     if isinstance(own, ConfigError):
@@ -67,7 +69,6 @@ def _with_settings_of(
     fallback: Config, key: Secret[str], url: str, project: str | None
 ) -> Config | ConfigError:
     """A config with the settings of another, but without its headers for another server."""
-    project = project or fallback.project_id
     try:
         own = replace(fallback, api_key=key.reveal(), base_url=url, project_id=project)
     except ConfigError as error:
@@ -109,7 +110,7 @@ def all_secrets_of(services: Iterable[Any], config: Config | None) -> Keys:
 
 
 def _of_service(service: Any) -> str | None:
-    key, _, _ = _own_credentials(service)
+    key, _ = _own_credentials(service)
     return None if key is None else key.reveal()
 
 
@@ -117,10 +118,9 @@ def _keys(*found: Any) -> Keys:
     return Secret(tuple(key for key in found if isinstance(key, str) and key))
 
 
-def _own_credentials(service: Any) -> tuple[Secret[str] | None, str | None, str | None]:
-    """The key, base URL and project in the attributes of an object, or of the SDK's holder."""
+def _own_credentials(service: Any) -> tuple[Secret[str] | None, str | None]:
+    """The key and base URL in the attributes of an object, or of the SDK's holder in it."""
     own = attributes_of(service)
-    project = _first([own], "_project_id", "project_id")
     places = [own, _mapping(own.get("_holder_kwargs"))]
     for name in ("_session_holder", "_rest_holder"):
         holder = attributes_of(own.get(name))
@@ -128,10 +128,17 @@ def _own_credentials(service: Any) -> tuple[Secret[str] | None, str | None, str 
         if isinstance(key := holder.get("_api_key"), str) and key:
             arguments = _mapping(holder.get("_constructor_kwargs"))
             url = _text(holder.get("_base_url")) or _text(arguments.get("base_url"))
-            return Secret(key), url, project
+            return Secret(key), url
     key = _first(places, "_api_key", "api_key")
     url = _first(places, "_base_url", "base_url")
-    return None if key is None else Secret(key), url, project
+    return None if key is None else Secret(key), url
+
+
+def _project_of(service: Any, otherwise: str | None) -> str | None:
+    """The project in a service client's attributes, where it has such a one, even if of none."""
+    own = attributes_of(service)
+    names = (name for name in ("_project_id", "project_id") if name in own)
+    return _text(own.get(next(names, ""), otherwise))
 
 
 def keys_in(rest_client: Any) -> Keys:

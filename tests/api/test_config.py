@@ -293,3 +293,20 @@ def test_a_copy_keeps_the_key():
 
     assert copy.copy(config) is config
     assert copy.deepcopy({"config": config})["config"].api_key == KEY
+
+
+def test_the_project_is_read_from_the_environment(no_environment, monkeypatch):
+    monkeypatch.setenv("TINKER_API_KEY", KEY)
+    assert Config.from_env().project_id is None
+    monkeypatch.setenv("TINKER_PROJECT_ID", "")
+    assert Config.from_env().project_id is None
+    monkeypatch.setenv("TINKER_PROJECT_ID", "p-1")
+    assert Config.from_env().project_id == "p-1"
+    assert Config.from_env(project_id="p-2").project_id == "p-2"
+    assert Config(KEY).project_id is None
+
+
+@pytest.mark.parametrize("project", ["", 7, "a\nb", "x" * 513, ["p"]])
+def test_a_project_that_cannot_be_sent_is_refused(project):
+    with pytest.raises(ConfigError, match="project_id"):
+        Config(KEY, project_id=project)

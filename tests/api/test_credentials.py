@@ -166,6 +166,36 @@ def test_what_is_no_text_is_no_key(odd):
     assert credentials.credentials_of(Client(_api_key=odd), fallback).config is fallback
 
 
+class Projected:
+    """As the official SDK's service client: it may have a project, or say that it has none."""
+
+    def __init__(self, project):
+        self._api_key, self._project_id = KEY, project
+
+
+def test_the_project_is_the_service_clients_own_else_the_environments(monkeypatch):
+    monkeypatch.setenv("TINKER_PROJECT_ID", "of-the-environment")
+    without = Projected(None)
+    del without._project_id
+
+    found = [
+        credentials.credentials_of(service).config.project_id
+        for service in (Projected("its-own"), Projected(None), without)
+    ]
+
+    assert found == ["its-own", None, "of-the-environment"]
+
+
+def test_the_project_of_a_given_config_goes_before_the_environments(monkeypatch):
+    monkeypatch.setenv("TINKER_PROJECT_ID", "of-the-environment")
+    given = Config(CONFIG_KEY, project_id="given")
+
+    assert credentials.credentials_of(Projected(None), given).config.project_id == "given"
+    assert credentials.credentials_of(Projected("own"), given).config.project_id == "own"
+    bare = credentials.credentials_of(Projected(None), Config(CONFIG_KEY))
+    assert bare.config.project_id is None
+
+
 def test_the_texts_to_hide_are_the_keys_of_both():
     client = Client(_api_key=KEY)
 

@@ -35,8 +35,10 @@ class SdkRest:
     def list_training_runs(
         self, config: Config | None, *, limit: int = 20, offset: int = 0
     ) -> TrainingRunPage:
-        """Return a page of the account's runs; `config` is not used."""
-        page = self._call("list_training_runs", limit=limit, offset=offset)
+        """Return a page of the account's runs, or of those of the config's `project_id`."""
+        project = getattr(config, "project_id", None)
+        options = {} if project is None else {"project_id": project}
+        page = self._call("list_training_runs", limit=limit, offset=offset, **options)
         return TrainingRunPage.from_json(page)
 
     def list_checkpoints(self, config: Config | None, run_id: str) -> tuple[Checkpoint, ...]:
