@@ -47,6 +47,7 @@ class Call:
         self.where = where
         self._config = config
         self._deadline = monotonic() + timeout
+        self._response: http.client.HTTPResponse | None = None
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._ended: RestError | None = None
@@ -105,6 +106,10 @@ class Call:
             if self._ended is not None:
                 _shut(connection)
 
+    def answered_by(self, response: http.client.HTTPResponse) -> None:
+        """Remember the answer that this call reads; for the calling thread alone."""
+        self._response = response
+
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """In the `with` block, the sockets that this thread uses belong to this call."""
@@ -113,6 +118,10 @@ class Call:
             yield
         finally:
             _current.call = None
+            if self._response is not None:
+                # A pooled connection keeps it until the next one, and a server may echo the key.
+                self._response.headers = self._response.msg = None  # type: ignore[assignment]  # as it was before it was read
+                self._response = None
             with self._lock:
                 # From here on the socket may be in the pool, or in use by another call.
                 self._socket = None
@@ -158,6 +167,7 @@ class _BoundedResponse(http.client.HTTPResponse):
         call: Call | None = getattr(_current, "call", None)
         if call is not None:
             call.attach(sock)
+            call.answered_by(self)
             raw = self.fp.detach()
             self.fp = io.BufferedReader(_BoundedReader(raw, sock, call), _BUFFER_BYTES)
 
