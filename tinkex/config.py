@@ -149,9 +149,10 @@ class _Hidden:
 
     def __init__(self, slot: Any) -> None:
         self._slot = slot
+        self._in_slot = slot.__get__
 
     def __get__(self, config: Config | None, kind: type[Config]) -> Any:
-        return self if config is None else self._slot.__get__(config, kind).reveal()
+        return self if config is None else self._in_slot(config).reveal()
 
     def __set__(self, config: Config, value: Any) -> None:
         self._slot.__set__(config, Secret(value))

@@ -49,11 +49,13 @@ MIN_ECHO = 16
 # How much is decompressed at a time, so that a huge answer is noticed before it fills memory.
 _CHUNK_BYTES = 16 * 1024
 
-_HEADERS = {
-    "User-Agent": "tinkex",
-    "Accept": "application/json",
-    "Accept-Encoding": "gzip, deflate",
-}
+_HEADERS = {"User-Agent": "tinkex", "Accept": "application/json"}
+
+# A page of 100 runs shrinks from 97 to 12 KiB for 1 ms of CPU on both sides together: that is worth
+# it on networks below about 1 Gbit/s, and not within one machine.
+_ENCODINGS = "gzip, deflate"
+_ENCODINGS_HERE = "identity"
+
 _FAILURES = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -187,6 +189,7 @@ class Account:
 
 def _headers_of(config: Config) -> CaseInsensitiveDict[str]:
     headers = CaseInsensitiveDict(_HEADERS)
+    headers["Accept-Encoding"] = _ENCODINGS_HERE if _is_here(config.base_url) else _ENCODINGS
     headers.update(config.headers or {})
     headers["X-API-Key"] = config.require_key()
     return headers
@@ -201,10 +204,14 @@ def proxies_for(base_url: str) -> dict[str, str]:
 
     A proxy could not reach those, and would see the key.
     """
-    if is_loopback(urlsplit(base_url).hostname or ""):
+    if _is_here(base_url):
         return {}
     found: dict[str, str] = requests.utils.get_environ_proxies(base_url)
     return found
+
+
+def _is_here(base_url: str) -> bool:
+    return is_loopback(urlsplit(base_url).hostname or "")
 
 
 def object_of(answer: Answer, call: Call, account: Account) -> dict[str, Any] | ApiResponseError:
