@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any, Generic, NoReturn, TypeVar
+from weakref import ref
 
 T = TypeVar("T")
 
-# The values by the number of what stands for them; each step on it is atomic.
-_values: dict[int, Any] = {}
-_numbers = count()
+# The values by a reference to what stands for them. Each is let go with that, by no code of Python,
+# in which an interrupt would be lost.
+_values: dict[ref[Secret[Any]], Any] = {}
 
 
 class Secret(Generic[T]):
@@ -19,18 +19,14 @@ class Secret(Generic[T]):
     holds a secret to its value, however deep whoever shows or keeps objects looks into them.
     """
 
-    __slots__ = ("_number",)
+    __slots__ = ("__weakref__",)
 
     def __init__(self, value: T) -> None:
-        self._number = next(_numbers)
-        _values[self._number] = value
-
-    def __del__(self) -> None:
-        _values.pop(self._number, None)
+        _values[ref(self, _values.pop)] = value
 
     def reveal(self) -> T:
         """The value; to be used where it is asked for, and kept in no variable."""
-        value: T = _values[self._number]
+        value: T = _values[ref(self)]
         return value
 
     def __repr__(self) -> str:

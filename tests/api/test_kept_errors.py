@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +82,26 @@ def test_an_error_of_a_training_loop_reaches_its_caller_with_its_frames(world):
 
     assert [each.__traceback__ for each in causes(error)] == before
     assert None not in before
+
+
+@pytest.mark.parametrize("runs", [1, 40], ids=["asked for alone", "listed"])
+def test_what_its_caller_was_handling_just_then_keeps_its_frames(world, runs):
+    def fails(config, run_id=None, **page):
+        raise ConnectionError("no")
+
+    world.rest.get_training_run = world.rest.list_training_runs = fails
+    monitor = world.monitor()
+    for number in range(runs):
+        monitor.monitor_run(f"s:train:{number}", world.service)
+    with pytest.raises(KeyError, match="a step"):
+        try:
+            raise KeyError("a step that failed")
+        finally:
+            world.fake.advance(10.0)
+            frames = sys.exception().__traceback__
+
+    assert frames is not None
+    assert world.events.of("poll_error")
 
 
 def test_the_place_of_a_bug_is_told_in_the_log(world, caplog):

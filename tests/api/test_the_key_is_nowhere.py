@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
+import pickle
 import sys
 import traceback
+import weakref
 from types import SimpleNamespace as Bag
 
 import pytest
@@ -15,6 +18,7 @@ from support.recorder import Recorder
 
 from tinkex import Config, Monitor, Policy, RecoveryExecutor, rest, signals
 from tinkex.errors import ApiConnectionError, ConfigError, RestError, TinkexError
+from tinkex.secret import Secret
 from tinkex.testing import FakeScheduler, FakeServiceClient, InlineExecutor
 
 KEY = "tml-0123456789abcdef-secret/with+signs"
@@ -200,3 +204,17 @@ def test_a_config_is_used_all_the_same():
     assert config.api_key == KEY
     assert config.headers == {"Authorization": HEADER}
     assert_nowhere(config)
+
+
+def test_a_secret_lets_its_value_go_and_travels_nowhere():
+    value = Bag()
+    secret, held = Secret([value]), weakref.ref(value)
+
+    assert secret.reveal() == [value]
+    assert repr(secret) == "***"
+    for travels in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            travels(secret)
+    del value, secret
+    gc.collect()
+    assert held() is None
