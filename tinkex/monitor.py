@@ -60,7 +60,8 @@ class Monitor:
     `status` do no I/O and wait for nothing. Timers fire on `tinkex-monitor`, polls run on
     `tinkex-poll_N`, attempts on `tinkex-recovery_N`, searches for reasons on `tinkex-reason_N`,
     receivers and callbacks on `tinkex-signals_N`, done-callbacks on `tinkex-done_N`, service
-    clients are closed on `tinkex-close_N`, all of them daemon threads that are made when they are needed.
+    clients are closed on `tinkex-close_N`, all of them daemon threads that are made when they are
+    needed.
     """
 
     def __init__(

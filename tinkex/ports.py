@@ -95,7 +95,8 @@ class RestPort:
     ) -> tuple[list[tuple[str, Any]], int | None]:
         """Ask for a page; return its rows by run id, as the server sent them, and the total."""
         module: Any = self.module
-        page = module.list_training_runs(config, limit=limit, offset=offset, **self._options())
+        with apart_from_outer():
+            page = module.list_training_runs(config, limit=limit, offset=offset, **self._options())
         rows = getattr(page, "rows", None)
         if rows is None:
             rows = getattr(page, "training_runs", None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from ..config import Config
-from ..credentials import secrets_of, without_secrets
+from ..credentials import kept, secrets_of
 from ..errors import ApiResponseError
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Kind, classify, is_own_network
@@ -77,7 +77,7 @@ class Detection:
         self, record: Record, run_id: str, error: BaseException, asked: float = math.inf
     ) -> None:
         """The server did not answer for a run, or not properly, when it was asked at `asked`."""
-        shown = without_secrets(error, secrets_of(record.service, record.config))
+        shown = kept(error, secrets_of(record.service, record.config))
         failure = classify(shown)
         before = record.failed_at
         others_succeed = before is not None and self._holds.succeeded_since(record.config, before)

@@ -16,7 +16,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from ..config import Config
-from ..credentials import secrets_of, with_own_key, without_secrets
+from ..credentials import all_secrets_of, kept, secrets_of, with_own_key, without_secrets
 from ..errors import (
     AttemptTimeoutError,
     CheckpointMissingError,
@@ -187,8 +187,7 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
     except BaseException as error:
         if not isinstance(error, Exception) and current_thread() is main_thread():
             raise  # an interrupt of the caller, whose thread this is
-        keys = [each for one in used for each in secrets_of(one, keyed.request.config)]
-        known["error"] = without_secrets(error, keys)
+        known["error"] = kept(error, all_secrets_of(used, keyed.request.config))
     finally:
         _current.reset(token)
     given, *opened = used

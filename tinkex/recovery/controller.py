@@ -74,7 +74,7 @@ class Controller:
         record: Record,
         cause: Cause = Cause.REQUESTED,
         run_id: str | None = None,
-        error: BaseException | None = None,
+        error: str | None = None,
         proof: RolledBack | None = None,
     ) -> Future[Completed]:
         """Begin a recovery now; with `run_id`, only if that is still the live generation.

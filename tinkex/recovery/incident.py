@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary, ref
 
 from .. import rest
 from ..config import Config
-from ..credentials import secrets_of, without_secrets
+from ..credentials import kept, secrets_of
 from ..own_services import OwnServices
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
@@ -286,7 +286,7 @@ class Attempt:
             # As long as its texts are looked at it can still be timed out.
             if report.error is not None:
                 secrets = secrets_of(task.request.service, task.request.config)
-                report = replace(report, error=without_secrets(report.error, secrets))
+                report = replace(report, error=kept(report.error, secrets))
             on_end(report)
 
         try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from ..config import Config
-from ..credentials import keys_in, without_secrets
+from ..credentials import Keys, keys_in, without_secrets
 from ..errors import ApiConnectionError, ApiStatusError, ApiTimeoutError, TinkexError, status_of
 from ..types import Checkpoint, TrainingRun, TrainingRunPage
 
@@ -36,8 +35,10 @@ class SdkRest:
     def list_training_runs(
         self, config: Config | None, *, limit: int = 20, offset: int = 0
     ) -> TrainingRunPage:
-        """Return a page of the account's runs; `config` is not used."""
-        page = self._call("list_training_runs", limit=limit, offset=offset)
+        """Return a page of the account's runs, or of those of the config's `project_id`."""
+        project = getattr(config, "project_id", None)
+        options = {} if project is None else {"project_id": project}
+        page = self._call("list_training_runs", limit=limit, offset=offset, **options)
         return TrainingRunPage.from_json(page)
 
     def list_checkpoints(self, config: Config | None, run_id: str) -> tuple[Checkpoint, ...]:
@@ -66,9 +67,7 @@ def _make_rest_client() -> Any:
     return maker() if maker is not None else tinker.ServiceClient().create_rest_client()
 
 
-def _as_rest_error(
-    error: Exception, method: str, timeout: float, secrets: Collection[str]
-) -> Exception:
+def _as_rest_error(error: Exception, method: str, timeout: float, secrets: Keys) -> Exception:
     shown = without_secrets(error, secrets)
     status = status_of(shown)
     if status is not None:

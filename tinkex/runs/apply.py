@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ..errors import in_words
 from ..policy import Policy
 from ..runtime.publisher import Call, Notice
 from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
@@ -158,8 +157,7 @@ def _begin_incident(
     history.stuck, history.stuck_at = history.stuck + 1 if is_stuck else 1, highest
     last = run.last_checkpoint if run else record.last_checkpoint
     common = {**_common(record, moment), "checkpoint": last, "run": run, "cause": cause}
-    reason = in_words(history.error) if history.error and not run else None
-    return (Detected(**common, reason=reason),)
+    return (Detected(**common, reason=None if run else history.error),)
 
 
 def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
@@ -217,7 +215,7 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
         record.lineage()[-1],
         ended_at=moment.utc,
         cause=history.cause,
-        error=in_words(history.error) if history.error else None,
+        error=history.error,
         attempts=event.attempt,
     )
     history.past = (*history.past, ended)

@@ -42,7 +42,7 @@ class History:
     orphans: dict[str, tuple[str, ...]] = field(default_factory=dict)
     incidents: tuple[float, ...] = ()
     cause: Cause | None = None
-    error: BaseException | None = None
+    error: str | None = None
     has_resume_step: bool = False
     stuck: int = 0
     stuck_at: int | None = None

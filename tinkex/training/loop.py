@@ -13,7 +13,6 @@ from ..errors import (
     MonitorStoppedError,
     RecoveryExhaustedError,
     ResumePointUnknownError,
-    in_words,
 )
 from ..recovery.attempt import make_plan
 from ..recovery.controller import Controller
@@ -245,7 +244,7 @@ def _raise_if_ended(record: Record) -> None:
             f"run {each.run_id}: {each.error or each.cause}; recovered" for each in history.past
         ]
         if history.error is not None:
-            story.append(f"run {record.run_id}: {in_words(history.error)}")
+            story.append(f"run {record.run_id}: {history.error}")
         raise RecoveryExhaustedError(
             record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
         ) from record.error
