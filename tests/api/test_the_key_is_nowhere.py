@@ -7,6 +7,7 @@ import gc
 import logging
 import pickle
 import sys
+import threading
 import traceback
 import weakref
 from types import SimpleNamespace as Bag
@@ -207,7 +208,7 @@ def test_a_config_is_used_all_the_same():
 
 
 def test_a_secret_lets_its_value_go_and_travels_nowhere():
-    value = Bag()
+    value = threading.Event()
     secret, held = Secret([value]), weakref.ref(value)
 
     assert secret.reveal() == [value]
