@@ -202,9 +202,9 @@ def fitting(kind: type[_Kind], data: Any) -> _Kind:
         if each.default is not None and each.name in misfits:
             raise misfits[each.name]
     made = kind(**sent)
-    told = [(name, str(misfit)) for name, misfit in misfits.items()]
+    told = [(f"{kind.__name__}.{name}", str(misfit)) for name, misfit in misfits.items()]
     for part in ("last_checkpoint", "last_sampler_checkpoint"):
-        told += [(f"{part}.{name}", text) for name, text in misfits_of(sent.get(part))]
+        told += misfits_of(sent.get(part))
     object.__setattr__(made, "_misfits", tuple(told))
     return made
 
