@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 
@@ -85,7 +86,9 @@ class Parts:
         self._dispatcher = executor.dispatcher
         self.owner = self._owner_for(executor, service_client_module)
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
-        self.detection = Detection(self.runs, self.owner.holds, self.controller, self._poll_failed)
+        self.detection = Detection(
+            self.runs, self.owner.holds, self.controller, self._poll_failed, polls.as_run
+        )
         self.sweeper = self._sweeper_for(polls, poll_workers, bound, on_sweep_end)
         self.confirmation = self._confirmation_for(policy)
         self.outages = self._outages_for(policy)
@@ -101,7 +104,8 @@ class Parts:
             return port, port
         client = default_rest.RestClient(max_connections=max(workers, 1), wait=self.clock.sleep())
         self._close.append(client.close)
-        return RestPort(client, timeout=bound), RestPort(client)
+        port = RestPort(client)
+        return replace(port, timeout=bound), port
 
     def _completed(self, event: Event) -> Event:
         return self._reasons.complete(event)

@@ -242,7 +242,7 @@ def test_a_bad_row_costs_that_row_and_not_the_page(world, bad):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"corrupted": "yes"}, {"corrupted": None}, {"corrupted": 1}, {"last_checkpoint": 5}],
+    [{"corrupted": "yes"}, {"corrupted": None}, {"corrupted": 1}],
     ids=repr,
 )
 def test_a_row_that_cannot_be_read_is_asked_for_by_itself(world, fields):

@@ -259,8 +259,7 @@ def _successor_metadata(
 def _asked(request: RecoveryRequest) -> TrainingRun | None:
     """The run that is recovered, where no poll has brought it."""
     try:
-        found = request.rest.module.get_training_run(request.config, request.run_id)
-        return TrainingRun.from_json(found)
+        return request.rest.run(request.config, request.run_id)
     except Exception as error:
         # A recovery is worth more than the metadata that it could carry on.
         shown = without_secrets(error, secrets_of(request.service, request.config))
@@ -343,4 +342,4 @@ def _listings(
             logger.info("the checkpoints of run %s cannot be listed: %s", run_id, shown)
             yield error
         else:
-            yield tuple(map(Checkpoint.from_json, listed))
+            yield listed

@@ -21,6 +21,7 @@ from ..types import (
     TrainingRun,
     TrainingRunPage,
     WeightsInfo,
+    fitting,
     list_of_objects,
 )
 from .accounts import Accounts
@@ -96,9 +97,9 @@ class RestClient:
     def get_training_run(
         self, config: Config, run_id: str, *, timeout: float | None = None
     ) -> TrainingRun:
-        """Ask for one run."""
+        """Ask for one run. Fields that do not fit are left out, but not its id and its flag."""
         path = f"{_RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
-        return TrainingRun.from_json(self._request(config, "GET", path, timeout))
+        return fitting(TrainingRun, self._request(config, "GET", path, timeout))
 
     def list_training_runs(
         self, config: Config, *, limit: int = 20, offset: int = 0, timeout: float | None = None
@@ -120,24 +121,25 @@ class RestClient:
     ) -> tuple[Checkpoint, ...]:
         """Ask for all checkpoints of a run, in the server's order.
 
-        If the server sends them in pages, the oldest first, all pages are read.
+        If the server sends them in pages, the oldest first, all pages are read. Fields that do not
+        fit are left out, and so are rows without a path.
         """
         path = f"{_RUNS}/{quoted_id(run_id)}/checkpoints"
         bound = _bound(timeout)
         began_at = monotonic()
         found: dict[str, Checkpoint] = {}
-        query = ""
+        query = misfit = ""
         for _ in range(MAX_CHECKPOINT_PAGES):
             left = max(bound - (monotonic() - began_at), 0.001)
             answer = self._request(config, "GET", path + query, left)
             known = len(found)
-            for row in list_of_objects(Checkpoint, answer, "checkpoints"):
-                checkpoint = Checkpoint.from_json(row)
-                found[checkpoint.tinker_path] = checkpoint
+            misfit = _add_checkpoints(answer, found) or misfit
             # A server without paging sends the same ones again, and no new one.
             if len(found) == known or len(found) >= _total(answer):
                 break
             query = f"?limit=100&offset={len(found)}"
+        if misfit and not found:
+            raise ApiResponseError(misfit)
         return tuple(found.values())
 
     def get_weights_info(
@@ -243,6 +245,19 @@ def quoted_id(run_id: str) -> str:
             f"not {reprlib.repr(run_id)}"
         )
     return quote(run_id, safe="")
+
+
+def _add_checkpoints(answer: Mapping[str, Any], found: dict[str, Checkpoint]) -> str:
+    """Add an answer's checkpoints by path; return why one could not be read, if so."""
+    misfit = ""
+    for row in list_of_objects(Checkpoint, answer, "checkpoints"):
+        try:
+            checkpoint = fitting(Checkpoint, row)
+        except ApiResponseError as error:
+            misfit = str(error)
+        else:
+            found[checkpoint.tinker_path] = checkpoint
+    return misfit
 
 
 def _total(answer: Mapping[str, Any]) -> int:

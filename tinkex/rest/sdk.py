@@ -7,7 +7,7 @@ from typing import Any
 from ..config import Config
 from ..credentials import Keys, keys_in, without_secrets
 from ..errors import ApiConnectionError, ApiStatusError, ApiTimeoutError, TinkexError, status_of
-from ..types import Checkpoint, TrainingRun, TrainingRunPage
+from ..types import Checkpoint, TrainingRun, TrainingRunPage, fitting
 
 
 class SdkRest:
@@ -30,7 +30,7 @@ class SdkRest:
 
     def get_training_run(self, config: Config | None, run_id: str) -> TrainingRun:
         """Return one run; `config` is not used."""
-        return TrainingRun.from_json(self._call("get_training_run", run_id))
+        return fitting(TrainingRun, self._call("get_training_run", run_id))
 
     def list_training_runs(
         self, config: Config | None, *, limit: int = 20, offset: int = 0
@@ -44,7 +44,7 @@ class SdkRest:
     def list_checkpoints(self, config: Config | None, run_id: str) -> tuple[Checkpoint, ...]:
         """Return a run's checkpoints; `config` is not used."""
         listed = self._call("list_checkpoints", run_id)
-        return tuple(Checkpoint.from_json(item) for item in listed["checkpoints"])
+        return tuple(fitting(Checkpoint, item) for item in listed["checkpoints"])
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -15,14 +15,11 @@ from . import changes
 from .changes import Change
 from .checkpoints import newest_checkpoint, saved_again, unprotected_since
 from .record import History, Record
-from .rows import NEWS, quiet_row
+from .rows import NEWS, WARN_EVERY, Limits, quiet_row
 from .state import RunState, check_transition
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
-
-#: The least seconds between two `unprotected` signals of a run.
-WARN_EVERY = 60.0
 
 #: After how many polls in a row that could not find it a run counts as missing, and how many
 #: poll intervals then lie between two polls.
@@ -58,15 +55,16 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
     return None if is_refused else APPLIED_BY[type(change)](record, change, moment)
 
 
-def apply_rows(rows: Iterable[Row], now: datetime, warn_before: datetime) -> list[Row]:
+def apply_rows(rows: Iterable[Row], now: datetime, policy: Policy) -> list[Row]:
     """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do.
 
     The caller holds the lock of the records.
     """
     news = []
+    limits = Limits.at(now, policy.unprotected_after)
     for row in rows:
         record, run_id, sent = row
-        saved = quiet_row(record, run_id, sent, warn_before)
+        saved = quiet_row(record, run_id, sent, limits)
         if saved is NEWS:
             news.append(row)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 from ..config import Config
@@ -87,9 +86,8 @@ class RunMap:
     def apply_rows(self, rows: list[Row]) -> list[Row]:
         """Apply the rows of healthy runs that bring no news; return those that do."""
         now = self._clock.utc()
-        warn_before = now - timedelta(seconds=self._policy.unprotected_after)
         with self.lock:
-            return apply_rows(rows, now, warn_before)
+            return apply_rows(rows, now, self._policy)
 
     def register(
         self,

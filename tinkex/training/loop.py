@@ -185,8 +185,7 @@ class Loop:
         task = self.controller.next_task(self.record)
         rest = task.request.rest
         listed = rest.checkpoints(task.request.config, run_id) if rest.can_list_checkpoints else ()
-        found = map(Checkpoint.from_json, listed)
-        return next((each for each in found if each.tinker_path == path), None)
+        return next((each for each in listed if each.tinker_path == path), None)
 
     def interrupt(self, run_id: str) -> None:
         """Have a generation replaced that is further than its checkpoints.
