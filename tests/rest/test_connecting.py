@@ -151,8 +151,10 @@ def test_a_name_that_is_looked_up_for_ever_holds_a_call_no_longer_than_its_bound
 
 def test_close_ends_a_call_that_waits_for_a_name(names):
     client, release, asked = rest.RestClient(), threading.Event(), threading.Event()
+    threads = []
 
     def find():
+        threads.append(threading.current_thread())
         asked.set()
         release.wait(4 * PATIENCE)
         return to(9)
@@ -168,6 +170,7 @@ def test_close_ends_a_call_that_waits_for_a_name(names):
         assert "closed" in str(call.result(PATIENCE))
     finally:
         release.set()
+        threads[0].join(PATIENCE)
 
 
 def test_an_unknown_name_is_a_connection_error_that_says_so(names, client):

@@ -94,12 +94,7 @@ class AttemptTask:
     is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = _values(self, "on_begun", "on_selected", "is_wanted")
-        config = self.request.config
-        if isinstance(config, Config):
-            # Headers may be as secret as the key.
-            kept["request"] = replace(self.request, config=replace(config, headers=None))
-        return partial(AttemptTask, **kept), ()
+        return partial(AttemptTask, **_values(self, "on_begun", "on_selected", "is_wanted")), ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
