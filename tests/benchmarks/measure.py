@@ -218,7 +218,7 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
         ),
         "detection_beside_silence": probed(
             "detection",
-            {"runs": small, "latency": slow},
+            {"runs": small, "latency": SLOW},
             runs=small,
             interval=1.0,
             samples=plan.samples,
