@@ -164,9 +164,10 @@ def kept(identity: str, until: datetime | None, last: Mapping[str, Any]) -> Kept
     """What is kept of a checkpoint's row that expires at `until`."""
     metadata, flat = last.get("user_metadata"), None
     if type(metadata) is dict:
-        # The same few keys in all runs.
-        names = [intern(name) if type(name) is str else name for name in metadata]
-        flat = (*names, *metadata.values())
+        try:
+            flat = (*map(intern, metadata), *metadata.values())  # the same names in all runs
+        except TypeError:
+            flat = (*metadata, *metadata.values())
     return identity, until, last.get("size_bytes"), last.get("public"), flat
 
 

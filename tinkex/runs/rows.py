@@ -99,10 +99,9 @@ def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
         path, time, expires = _identity(last)
     except KeyError:
         path, time, expires = map(last.get, IDENTITY)
+    time, expires = "" if time is None else time, "" if expires is None else expires
     try:
-        identity = "\n".join(
-            (path, "" if time is None else time, "" if expires is None else expires)
-        )
+        identity = "\n".join((path, time, expires))
     except TypeError:
         return NEWS
     if not isinstance(saved, tuple) or saved[0] != identity:
@@ -130,16 +129,19 @@ def _without(record: Record, row: dict[str, Any], limits: Limits) -> Any:
 
 def _new(record: Record, row: dict[str, Any], last: dict[str, Any], identity: str) -> Any:
     """What is kept of a checkpoint that is new, or was looked at as a whole before, else `NEWS`."""
-    path, time, expires = map(last.get, IDENTITY)
-    moment, until, saved = as_time(time), as_time(expires), record.saved
+    path, *times = identity.split("\n")
     kind = last.get("checkpoint_type")
-    if (type(kind) is str and kind != "training") or identity.count("\n") != 2:
+    if len(times) != 2 or (type(kind) is str and kind != "training"):
         return NEWS
+    time, until = map(as_time, times)
+    saved = record.saved
     if isinstance(saved, Checkpoint) and saved.tinker_path == path:
-        is_fit = (saved.time, saved.expires_at) == (moment, until)
+        is_fit = (saved.time, saved.expires_at) == (time, until)
     else:
         # What does not fit is looked at as a whole the first time, so that it is told of.
-        is_fit = (moment is None, until is None) == (time is None, expires is None)
-        is_fit = is_fit and _CHECKPOINT.fit(last)
-        is_fit = is_fit and (record.last_poll is not None or _RUN.fit(row))
+        is_fit = (
+            (time is None, until is None) == (times[0] == "", times[1] == "")
+            and _CHECKPOINT.fit(last)
+            and (record.last_poll is not None or _RUN.fit(row))
+        )
     return kept(identity, until, last) if is_fit else NEWS
