@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from .config import DEFAULT_BASE_URL, Config
 from .errors import ConfigError, ServiceError, TinkexError, causes, status_of
@@ -15,8 +15,7 @@ from .errors import ConfigError, ServiceError, TinkexError, causes, status_of
 _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker", "urllib3"})
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """The object that `rest_client_fun` returns by default; it has a `config`."""
 
     config: Config

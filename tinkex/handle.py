@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .parts import Parts
 from .recovery.attempt import make_plan
@@ -15,10 +15,11 @@ from .runs.record import Record
 from .runs.state import Generation, RunState
 from .runs.status import RunStatus
 from .signals import Completed
-from .training.loop import Loop
-from .training.saving import checked_cursor
-from .training.segments import Segments
 from .types import Checkpoint
+
+if TYPE_CHECKING:
+    from .training.loop import Loop
+    from .training.segments import Segments
 
 
 class MonitoredRun:
@@ -126,6 +127,8 @@ class MonitoredRun:
             raise RuntimeError(
                 f"run {self.run_id!r} has no training client; give monitor_run(..., client=...)"
             )
+        from .training.segments import Segments  # noqa: PLC0415 (not every monitor has a loop)
+
         return Segments(self._loop(), start_step, resume_step, max_wait)
 
     def record_checkpoint(self, path: str, *, step: int, data: Any = None) -> Checkpoint:
@@ -139,6 +142,8 @@ class MonitoredRun:
         Raises:
             TypeError, ValueError: An argument cannot be used.
         """
+        from .training.saving import checked_cursor  # noqa: PLC0415 (not every monitor has a loop)
+
         return self._loop().record_checkpoint(path, checked_cursor(step, data))
 
     def report_failure(self, error: BaseException) -> bool:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from . import rest as default_rest
 from . import service as default_services
@@ -27,10 +28,12 @@ from .runtime.waits import Waits
 from .signals import Event, Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
-from .training.ledger import Ledger
-from .training.loop import Loop
 from .training.outages.noticing import Outages
 from .training.outages.settling import Settling
+
+if TYPE_CHECKING:
+    from .training.ledger import Ledger
+    from .training.loop import Loop
 
 #: How many requests a sweep may have in flight unless told otherwise.
 POLL_WORKERS = 8
@@ -184,6 +187,8 @@ class Parts:
 
     def loop(self, record: Record) -> Loop:
         """A run as its training loop sees it."""
+        from .training.loop import Loop  # noqa: PLC0415 (not every monitor has a loop)
+
         return Loop(
             record,
             runs=self.runs,

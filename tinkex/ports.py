@@ -6,11 +6,10 @@ A module is wrapped once, where it comes in. Pickled, a wrapped module travels b
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .errors import ApiResponseError, apart_from_outer
 from .service import (
@@ -61,8 +60,7 @@ class ServiceModule(Protocol):
         """Return a training client that has loaded weights and optimizer state."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestPort:
+class RestPort(NamedTuple):
     """A REST module; `timeout` bounds each call in seconds, where the module can be told.
 
     Every method raises what the module raises, and `ApiResponseError` for an unfit answer.
@@ -133,8 +131,7 @@ class RestPort:
         return _unpickled, (RestPort, *_portable(self.module), self.timeout)
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     """A service client module. Every method raises what the module raises."""
 
     module: ServiceModule

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import Config
 from ..credentials import secrets_of, with_own_key, without_secrets
@@ -45,8 +45,7 @@ RUNS_LISTED = 32
 _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryRequest:
+class RecoveryRequest(NamedTuple):
     """What is to be recovered, how, and through which modules.
 
     `run_ids` are of the lineage, newest first; `known` are checkpoints beside those that the
@@ -61,17 +60,16 @@ class RecoveryRequest:
     policy: Policy
     rest: RestPort
     services: ServicePort
+    recorded: Mapping[str, Cursor]
     config: Config | None = None
     run: TrainingRun | None = None
     run_ids: tuple[str, ...] = ()
     known: tuple[Checkpoint, ...] = ()
-    recorded: Mapping[str, Cursor] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
     has_resume_step: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptTask:
+class AttemptTask(NamedTuple):
     """One attempt. It can be pickled where its service client and its modules can.
 
     `number` counts from 1; `broken` are the paths that did not load in this incident; `now` is
@@ -89,21 +87,20 @@ class AttemptTask:
     now: datetime
     run: TrainingRun | None = None
     reopen: bool = False
-    on_begun: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
-    on_selected: Callable[[Any], object] = field(default=lambda _: None, repr=False, compare=False)
-    is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
+    on_begun: Callable[[], object] = lambda: None
+    on_selected: Callable[[Any], object] = lambda _: None
+    is_wanted: Callable[[], bool] = lambda: True
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = _values(self, "on_begun", "on_selected", "is_wanted")
         config = self.request.config
         if isinstance(config, Config):
             # Headers may be as secret as the key.
-            kept["request"] = replace(self.request, config=replace(config, headers=None))
+            kept["request"] = self.request._replace(config=replace(config, headers=None))
         return partial(AttemptTask, **kept), ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptReport:
+class AttemptReport(NamedTuple):
     """What became of an attempt: `error`, or a client that has loaded `checkpoint`.
 
     `rungs_left` says how many older checkpoints may still be tried, `loading` whether the error
@@ -120,7 +117,7 @@ class AttemptReport:
     successor_id: str | None = None
     with_optimizer: bool = True
     error: BaseException | None = None
-    opened: tuple[Any, ...] = field(default=(), repr=False)
+    opened: tuple[Any, ...] = ()
 
     @property
     def has_client(self) -> bool:
@@ -152,8 +149,7 @@ class AttemptReport:
 
 
 def _values(value: AttemptTask | AttemptReport, *left_out: str) -> dict[str, Any]:
-    names = (each.name for each in fields(value))
-    return {name: getattr(value, name) for name in names if name not in left_out}
+    return {name: held for name, held in value._asdict().items() if name not in left_out}
 
 
 def current_task() -> AttemptTask | None:
@@ -241,7 +237,7 @@ def _with_key(task: AttemptTask) -> AttemptTask:
     if not isinstance(request.config, Config):
         return task
     config = with_own_key(request.config, request.service)
-    return replace(task, request=replace(request, config=config))
+    return task._replace(request=request._replace(config=config))
 
 
 def _successor_metadata(

@@ -144,6 +144,7 @@ class RecoveryExecutor:
             policy=replace(checked, on_recovery=None, on_failure=None),
             rest=owner.rest,
             services=owner.services,
+            recorded={},
             config=config_for(service, owner.rest.module, config),
             run=run,
             run_ids=(run_id,),

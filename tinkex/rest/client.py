@@ -8,10 +8,8 @@ import reprlib
 import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential, wait_random
 
 from ..config import Config, checked_seconds
 from ..errors import ApiConnectionError, ApiResponseError, ApiStatusError, RestError
@@ -25,6 +23,9 @@ from ..types import (
 )
 from .sockets import Call
 from .transport import Account, Answer, object_of, status_error
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
 
 #: The default time limit of one call with all its retries, in seconds.
 DEFAULT_TIMEOUT = 20.0
@@ -42,7 +43,6 @@ _RUNS = "/api/v1/training_runs"
 _SEARCH = "/api/v1/sessions/search"
 _RETRIED = {408, 425, 429}
 _CLOSED = "the client was closed; make a new RestClient"
-_BACKOFF = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)
 
 
 class RestClient:
@@ -67,13 +67,6 @@ class RestClient:
         self._max_connections = max_connections
         self._stopped = threading.Event()
         self._wait = self._stopped.wait if wait is None else wait
-        self._retrying = Retrying(
-            retry=retry_if_result(_may_pass),
-            wait=_pause,
-            stop=_is_last,
-            sleep=self._sleep,
-            retry_error_callback=_outcome,
-        )
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._process = os.getpid()
@@ -177,7 +170,8 @@ class RestClient:
         url = config.base_url + path
         account, call = self._begin(config, f"{method} {url}", _bound(timeout))
         try:
-            answer: Answer | RestError = self._retrying(_attempt, call, account, method, url, body)
+            retrying = _retrying(self._sleep)
+            answer: Answer | RestError = retrying(_attempt, call, account, method, url, body)
         finally:
             with self._lock:
                 self._calls.discard(call)
@@ -264,9 +258,22 @@ def _may_pass(outcome: Answer | RestError) -> bool:
     return isinstance(outcome, ApiConnectionError)
 
 
-def _pause(state: RetryCallState) -> float:
-    asked = getattr(_outcome(state), "retry_after", None)
-    return max(_BACKOFF(state), asked or 0.0)
+def _retrying(sleep: Callable[[float], None]) -> Retrying:
+    # Imported at the first request: whoever imports tinkex does not wait for it.
+    from tenacity import Retrying, retry_if_result, wait_exponential, wait_random  # noqa: PLC0415
+
+    backoff = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)
+
+    def pause(state: RetryCallState) -> float:
+        return max(backoff(state), getattr(_outcome(state), "retry_after", None) or 0.0)
+
+    return Retrying(
+        retry=retry_if_result(_may_pass),
+        wait=pause,
+        stop=_is_last,
+        sleep=sleep,
+        retry_error_callback=_outcome,
+    )
 
 
 def _is_last(state: RetryCallState) -> bool:

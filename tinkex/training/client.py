@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..runs.effects import effect_of
-from .requests import Order, Requests
+
+if TYPE_CHECKING:
+    from .requests import Order, Requests
 
 #: Methods that ask, or make something beside the run: they go on when its run is lost.
 _ASIDE = ("get_", "create_", "unload")
