@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import rest as default_rest
 from . import service as default_services
+from .config import Config
 from .policy import Policy
 from .polling.detection import Detection
 from .polling.reasons import Reasons
@@ -80,7 +82,7 @@ class Parts:
         )
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self.races = Races(self.waits, results)
-        self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self._moved)
+        self.runs = self._run_map_for(policy)
         self._close.append(self.runs.close)
         # The most seconds that the poll of one run may take, its retries included.
         bound = min(20.0, max(5.0, policy.poll_interval))
@@ -106,6 +108,19 @@ class Parts:
         client = default_rest.RestClient(max_connections=max(workers, 1), wait=self.clock.sleep())
         self._close.append(client.close)
         return RestPort(client, timeout=bound), RestPort(client)
+
+    def _run_map_for(self, policy: Policy) -> RunMap:
+        return RunMap(
+            policy,
+            self.clock,
+            self.publisher,
+            self.waits,
+            on_move=self._moved,
+            server_time=self._served,
+        )
+
+    def _served(self, account: Config | None, own: datetime) -> datetime:
+        return self.rest.now(account, own)
 
     def _completed(self, event: Event) -> Event:
         return self._reasons.complete(event)

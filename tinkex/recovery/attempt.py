@@ -73,11 +73,12 @@ class AttemptTask(NamedTuple):
     """One attempt. It can be pickled where its service client and its modules can.
 
     `number` counts from 1; `broken` are the paths that did not load in this incident; `now` is
-    an aware UTC time; the successor carries the metadata of `run`; `reopen`: with a new service
-    client, since an attempt hung in the present one. `on_begun` is told that the work begins,
-    `on_selected` the chosen checkpoint, before minutes may pass in loading it; `is_wanted` is
-    asked before a client is paid for. They stay behind when the task is pickled, as do the key
-    and the headers of its config: a worker elsewhere finds its own key.
+    an aware UTC time, which counts where the server's is not known; the successor carries the
+    metadata of `run`; `reopen`: with a new service client, since an attempt hung in the present
+    one. `on_begun` is told that the work begins, `on_selected` the chosen checkpoint, before
+    minutes may pass in loading it; `is_wanted` is asked before a client is paid for. They stay
+    behind when the task is pickled, as do the key and the headers of its config: a worker
+    elsewhere finds its own key.
     """
 
     request: RecoveryRequest
@@ -284,11 +285,12 @@ def _planned(task: AttemptTask) -> tuple[Plan, bool]:
         found[:0] = listed
         plan = _plan(task, found)
         # Where steps are recorded, those without one may give way to those of an older run.
-        ready = [c for c in plan.candidates if c.step is not None or not request.recorded]
+        fresh = [c for c in plan.candidates if not c.is_expired]
+        ready = [c for c in fresh if c.step is not None or not request.recorded]
         if len(ready) > request.policy.fallback_checkpoints:
             break
     lacks_some = failed is not None and classify(failed).kind in (Kind.SERVER, Kind.PATIENCE)
-    if not plan.candidates:
+    if all(candidate.is_expired for candidate in plan.candidates):
         found += _made_from(task)
         plan = _plan(task, found)
     if failed is not None and lacks_some and not plan.candidates:
@@ -321,7 +323,7 @@ def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:
         tried=len(task.broken),
         lineage=request.run_ids,
         has_resume_step=request.has_resume_step,
-        now=task.now,
+        now=request.rest.now(request.config, task.now),
     )
 
 

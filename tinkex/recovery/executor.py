@@ -25,8 +25,8 @@ from ..errors import RecoveryDisabledError
 from ..own_services import OwnServices
 from ..policy import Policy
 from ..ports import RestModule, RestPort, ServiceModule, ServicePort
-from ..runs.apply import Result, notices_of
-from ..runs.changes import Change, RecoveryChange
+from ..runs.apply import Result
+from ..runs.changes import Change, RecoveryChange, notices_of
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler

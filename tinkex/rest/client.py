@@ -7,6 +7,7 @@ import os
 import reprlib
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from ..types import (
     list_of_objects,
 )
 from .sockets import Call
-from .transport import Account, Answer, object_of, status_error
+from .transport import Account, Answer, moment_of, object_of, status_error
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
@@ -72,6 +73,8 @@ class RestClient:
         self._process = os.getpid()
         self._accounts: dict[tuple[Any, ...], Account] = {}
         self._calls: set[Call] = set()
+        # By base URL, the last answer's `Date` and when it came, in one assignment.
+        self._dates: dict[str, tuple[str, float]] = {}
 
     def close(self) -> None:
         """End all calls under way with an error, and refuse later ones; may be called twice."""
@@ -159,6 +162,15 @@ class RestClient:
             raise ApiResponseError(f"POST {_SEARCH}: the answer has no list of sessions")
         return tuple(rows)
 
+    def server_time(self, config: Config) -> datetime | None:
+        """The time by the server's clock, to a second, reckoned from its last answer.
+
+        No request is made; `None` where there was no answer yet, or none with a date.
+        """
+        date, answered_at = self._dates.get(config.base_url, ("", 0.0))
+        moment = moment_of(date)
+        return moment and moment + timedelta(seconds=monotonic() - answered_at)
+
     def _request(
         self,
         config: Config,
@@ -175,6 +187,8 @@ class RestClient:
         finally:
             with self._lock:
                 self._calls.discard(call)
+        if isinstance(answer, Answer):
+            self._dates[config.base_url] = answer.headers.get("Date", ""), monotonic()
         result = object_of(answer, call, account) if isinstance(answer, Answer) else answer
         # Raised here, where no other error is being handled, so that none is chained to it.
         if isinstance(result, RestError):
@@ -296,3 +310,4 @@ list_training_runs = _shared.list_training_runs
 list_checkpoints = _shared.list_checkpoints
 get_weights_info = _shared.get_weights_info
 search_sessions = _shared.search_sessions
+server_time = _shared.server_time

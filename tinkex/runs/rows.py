@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Final
 
 from .record import ROW_FIELDS, Record
@@ -15,11 +14,11 @@ _HEALTHY: Final = RunState.HEALTHY
 NEWS: Final = ("news",)
 
 
-def quiet_row(record: Record, run_id: str, row: Any, warn_before: datetime) -> Any:
+def quiet_row(record: Record, run_id: str, row: Any, warn_before: float) -> Any:
     """What a healthy run's record keeps as `saved` where the row says nothing new, else `NEWS`.
 
-    `run_id` is the generation that was asked for; a run that was begun before `warn_before`
-    and has no checkpoint is news.
+    `run_id` is the generation that was asked for; a run that was begun before `warn_before`, in
+    monotonic seconds, and has no checkpoint is news.
     """
     if type(row) is not dict or row.get("corrupted") is not False:
         return NEWS
@@ -28,7 +27,7 @@ def quiet_row(record: Record, run_id: str, row: Any, warn_before: datetime) -> A
     last = row.get("last_checkpoint")
     saved = record.saved
     if last is None:
-        return saved if saved is not None or record.started_at > warn_before else NEWS
+        return saved if saved is not None or record.started > warn_before else NEWS
     if type(last) is not dict or last.get("expires_at") is not None:
         return NEWS
     path = last.get("tinker_path")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime
 from typing import Any
 
 from ..config import Config
@@ -14,7 +14,7 @@ from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from .apply import Moment, Result, Row, apply, apply_rows
-from .changes import Change, Stopped, Updated
+from .changes import Change, Seen, Stopped, Updated
 from .record import Record
 from .state import RunState
 from .status import RunStatus
@@ -24,7 +24,7 @@ class RunMap:
     """The runs of a monitor, and the way in which each of them changes.
 
     When a run's state or client changes, `on_move` is called with its record, and `waits` are
-    woken.
+    woken. `server_time(config, own)` tells an account's server's time, `own` where it is not known.
 
     Threads: every method is safe from any thread and waits for nothing. To read more than one
     field of a record, hold `lock`, for memory only.
@@ -36,13 +36,16 @@ class RunMap:
         clock: Clock,
         publisher: Publisher,
         waits: Waits,
+        *,
         on_move: Callable[[Record], object] = lambda _: None,
+        server_time: Callable[[Config | None, datetime], datetime] = lambda _, own: own,
     ) -> None:
         self._policy = policy
         self._clock = clock
         self._publisher = publisher
         self._waits = waits
         self._on_move = on_move
+        self._server_time = server_time
         #: For a change that does not look at the time.
         self._any_time = self._moment()
         self.lock = threading.Lock()
@@ -62,7 +65,8 @@ class RunMap:
         before.
         """
         # To read the clock would be a fifth of what it takes to stop a run.
-        moment = self._any_time if type(change) is Stopped else self._moment()
+        polled = record if type(change) is Seen else None
+        moment = self._any_time if type(change) is Stopped else self._moment(polled)
         with self.lock:
             state, client = record.state, record.client
             notices = apply(record, change, moment)
@@ -85,11 +89,10 @@ class RunMap:
         return notices
 
     def apply_rows(self, rows: list[Row]) -> list[Row]:
-        """Apply the rows of healthy runs that bring no news; return those that do."""
-        now = self._clock.utc()
-        warn_before = now - timedelta(seconds=self._policy.unprotected_after)
+        """Apply the rows of an account's healthy runs that bring no news; return those that do."""
+        moment = self._moment(rows[0][0] if rows else None)
         with self.lock:
-            return apply_rows(rows, now, warn_before)
+            return apply_rows(rows, moment)
 
     def register(
         self,
@@ -120,6 +123,7 @@ class RunMap:
                     metadata=metadata,
                     client=client,
                     started_at=moment.utc,
+                    started=moment.seconds,
                     make_handle=make_handle,
                 )
                 self._records[run_id] = record
@@ -138,8 +142,10 @@ class RunMap:
                 apply(record, Stopped(), self._any_time)
         self._waits.notify()
 
-    def _moment(self) -> Moment:
-        return Moment(self._clock.utc(), self._clock.monotonic(), self._policy)
+    def _moment(self, polled: Record | None = None) -> Moment:
+        utc = self._clock.utc()
+        served = utc if polled is None else self._server_time(polled.config, utc)
+        return Moment(utc, self._clock.monotonic(), self._policy, served)
 
     # Queries
 
