@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .. import rest
 from ..config import Config
+from ..errors import RecoveryError
 from ..own_services import OwnServices
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
@@ -127,7 +128,7 @@ class Incident:
 
         Returns what follows from it for the first that takes it, `None` where all refuse it.
         Raises the error of one that fails only where none takes it, and after all were told; an
-        interrupt is always raised.
+        interrupt always, and the `RecoveryError` of an owner that must not take it at once.
         """
         told = self.listeners[:1] if isinstance(change, GaveUp) else tuple(self.listeners)
         # Telling one may drop the others, which then have incidents of their own.
@@ -145,6 +146,9 @@ class Incident:
         for listener in listeners:
             try:
                 answers.append(listener(change))
+            except RecoveryError:
+                if listener is self.listeners[0]:
+                    raise
             except BaseException as error:
                 logger.exception("run %s: one that it is told to failed", self.request.run_id)
                 errors.append(error)

@@ -119,19 +119,19 @@ def plan_recovery(
     # Where the oldest one with a step stands among those that have expired, and have not.
     last = {_has_expired(ordered[i], now): i for i, cursor in enumerate(cursors) if cursor}
     for position, (checkpoint, cursor) in enumerate(zip(ordered, cursors, strict=True)):
-        is_expired, expires_at = _has_expired(checkpoint, now), checkpoint.expires_at
+        is_late, until = _has_expired(checkpoint, now), checkpoint.expires_at
         reason = _unfit(checkpoint, broken)
-        if not (reason or cursor or has_resume_step) and position < last.get(is_expired, -1):
+        if not (reason or cursor or has_resume_step) and position < last.get(is_late, -1):
             reason = "no step is recorded for it, and for an older one there is"
         if not reason and len(candidates) + tried >= allowed:
-            before = f"it expired at {expires_at}, and goes after" if is_expired else "older than"
+            before = f"it expired at {until}, and goes after" if is_late else "older than"
             reason = f"{before} the {allowed} that the policy allows to try"
         if reason:
             left_out.append(LeftOut(checkpoint=checkpoint, reason=reason))
             continue
         step = cursor.step if cursor else None
-        times = {"expires_at": expires_at, "is_expired": is_expired}
-        candidates.append(Candidate(checkpoint=checkpoint, step=step, **times))
+        rung = Candidate(checkpoint=checkpoint, step=step, expires_at=until, is_expired=is_late)
+        candidates.append(rung)
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
 
 

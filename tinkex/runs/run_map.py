@@ -14,7 +14,7 @@ from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from .apply import Moment, Result, Row, apply, apply_rows
-from .changes import Change, Seen, Stopped, Updated
+from .changes import Change, Orphaned, Seen, Stopped, Updated
 from .record import Record
 from .state import RunState
 from .status import RunStatus
@@ -75,9 +75,9 @@ class RunMap:
             if record.state is not RunState.STOPPED:
                 self._records[record.run_id] = record
             elif not self._is_closed:
-                for run_id in record.run_ids:
-                    if self._records.get(run_id) is record:
-                        del self._records[run_id]
+                self._forget_locked(record, *record.run_ids)
+            if isinstance(change, Orphaned) and change.successor_id not in record.run_ids:
+                self._forget_locked(record, change.successor_id)
             is_moved = record.state is not state or record.client is not client
             if notices:
                 self._publisher.queue(record.root_id, notices)
@@ -87,6 +87,16 @@ class RunMap:
             self._on_move(record)
             self._waits.notify()
         return notices
+
+    def claim(self, record: Record, run_id: str) -> Record:
+        """Have a run id mean this record, unless it means another; return which it means.
+
+        It is given back with `Orphaned`. A run that is not recovered any more claims nothing.
+        """
+        with self.lock:
+            if record.state.is_pending:
+                return self._records.setdefault(run_id, record)
+            return record
 
     def apply_rows(self, rows: list[Row]) -> list[Row]:
         """Apply the rows of an account's healthy runs that bring no news; return those that do."""
@@ -115,7 +125,7 @@ class RunMap:
                 raise MonitorStoppedError("this monitor was stopped; make a new one")
             config = self._configs.setdefault(config, config)
             record = self.find(run_id)
-            if record is None:
+            if record is None or record.state is RunState.STOPPED:
                 record = Record(
                     run_id=run_id,
                     service=service,
@@ -133,6 +143,11 @@ class RunMap:
             apply(record, update, moment)
         self._waits.notify()
         return record
+
+    def _forget_locked(self, record: Record, *run_ids: str) -> None:
+        for run_id in run_ids:
+            if self._records.get(run_id) is record:
+                del self._records[run_id]
 
     def close(self) -> None:
         """Stop all runs, which can still be looked at, and take no more."""
