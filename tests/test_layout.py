@@ -16,19 +16,20 @@ ROOT = Path(tinkex.__file__).parent
 MAY_IMPORT = {
     "errors": set(),
     "types": {"errors"},
+    "forks": {"errors"},
     "config": {"errors"},
     "signals": {"types"},
     "policy": {"errors", "types"},
     "credentials": {"errors", "config"},
-    "rest": {"errors", "types", "config", "credentials"},
+    "rest": {"errors", "forks", "types", "config", "credentials"},
     "service": {"errors", "credentials", "rest"},
     "testing": {"errors", "types"},
     "ports": {"errors", "types", "service"},
-    "runtime": {"signals"},
+    "runtime": {"errors", "forks", "signals"},
     "own_services": {"runtime", "service"},
 }
 MAY_IMPORT["arguments"] = MAY_IMPORT["rest"] | {"policy", "rest", "service", "ports"}
-MAY_IMPORT["runs"] = {"errors", "types", "config", "policy", "signals", "runtime"}
+MAY_IMPORT["runs"] = {"errors", "forks", "types", "config", "policy", "signals", "runtime"}
 MAY_IMPORT["recovery"] = {"arguments", "own_services", "runs"}
 MAY_IMPORT["recovery"] |= MAY_IMPORT["arguments"] | MAY_IMPORT["runs"]
 MAY_IMPORT["polling"] = MAY_IMPORT["recovery"] | {"recovery"}

@@ -88,11 +88,13 @@ class MonitoredRun:
             MonitorStoppedError: The run is not monitored any more.
         """
         parts = self._parts
+        parts.home.check()
         return parts.owner.undisturbed(partial(parts.controller.recover, self._record))
 
     def stop(self) -> None:
         """Stop monitoring the run."""
-        self._parts.controller.stop(self._record)
+        if not self._parts.home.is_left():
+            self._parts.controller.stop(self._record)
 
     # The training loop
 
@@ -154,6 +156,7 @@ class MonitoredRun:
         Returns:
             Whether a recovery was begun.
         """
+        self._parts.home.check()
         record = self._record
         return self._parts.confirmation.report(record, error, record.run_id, (Effect.UPDATE,))
 
@@ -163,6 +166,7 @@ class MonitoredRun:
         Raises:
             RestError: No checkpoint is known and the server could not be asked.
         """
+        self._parts.home.check()
         return make_plan(self._parts.controller.next_task(self._record))
 
     def _loop(self) -> Loop:

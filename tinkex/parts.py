@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from . import rest as default_rest
 from . import service as default_services
 from .config import Config
+from .forks import Home
 from .policy import Policy
 from .polling.detection import Detection
 from .polling.reasons import Reasons
@@ -65,6 +66,7 @@ class Parts:
         poll_workers: int | None,
         on_sweep_end: Callable[[Swept], None],
     ) -> None:
+        self.home = Home()
         # Timers on threads of their own must not be held up by receivers either.
         self._is_inline = inline = scheduler is not None and not _makes_threads(scheduler)
         if poll_workers is None:
@@ -201,11 +203,13 @@ class Parts:
                 self._joins.append(pool.join)
 
     def loop(self, record: Record) -> Loop:
-        """A run as its training loop sees it."""
+        """A run as its training loop sees it; a `MonitorStoppedError` in a forked child."""
+        self.home.check()
         from .training.loop import Loop  # noqa: PLC0415 (not every monitor has a loop)
 
         return Loop(
             record,
+            home=self.home,
             runs=self.runs,
             clock=self.clock,
             waits=self.waits,

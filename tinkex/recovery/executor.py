@@ -22,6 +22,7 @@ from ..arguments import (
 )
 from ..config import Config
 from ..errors import RecoveryDisabledError
+from ..forks import Home
 from ..own_services import OwnServices
 from ..policy import Policy
 from ..ports import RestModule, RestPort, ServiceModule, ServicePort
@@ -78,6 +79,7 @@ class RecoveryExecutor:
         # Neither makes a thread before it is used. Some are for attempts that hang.
         self._own_pool = DaemonPool(max_concurrent + HUNG_AT_MOST, "tinkex-recovery")
         self._own_scheduler = ThreadScheduler("tinkex-executor")
+        self._home = Home()
         #: The incidents under way, for monitors.
         self.dispatcher = Dispatcher(self._own_pool if given is None else given, max_concurrent)
         clock = Clock(self._own_scheduler if scheduler is None else scheduler)
@@ -129,9 +131,10 @@ class RecoveryExecutor:
         Raises:
             AlreadyPendingError: A recovery of this run is under way.
             RecoveryDisabledError: The policy is not enabled.
-            MonitorStoppedError: The executor is shut down.
+            MonitorStoppedError: The executor is shut down, or this is a forked child.
             ConfigError: There is no key to list the run's checkpoints with.
         """
+        self._home.check()
         checked = as_policy(policy)
         if not checked.enabled:
             raise RecoveryDisabledError(f"run {run_id!r}: the policy has enabled=False")
@@ -173,6 +176,8 @@ class RecoveryExecutor:
                 `timeout`.
             timeout: Seconds. Attempts that are still under way then are abandoned.
         """
+        if self._home.is_left():
+            return
         self.dispatcher.close()
         owner = self._owner
         end_pool = partial(self._own_pool.shutdown, wait=False, cancel_futures=True)
@@ -205,7 +210,9 @@ class RecoveryExecutor:
 
         `is_inline`: no thread is made for it, since a scheduler was handed in.
         `runs_of` gives an account's runs; without it no poll tells when an account works again.
+        Raises `MonitorStoppedError` in a forked child, where its threads are lost.
         """
+        self._home.check()
         return Owner(
             publisher=publisher,
             waits=waits,

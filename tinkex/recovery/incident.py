@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from .. import rest
+from .. import forks, rest
 from ..config import Config
 from ..errors import RecoveryError
 from ..own_services import OwnServices
@@ -178,6 +178,11 @@ class Recoveries:
     """
 
     def __init__(self) -> None:
+        forks.register(self)
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin with none, in a forked child too: there neither attempts nor clients go on."""
         self._lock = threading.Lock()
         # Guarded by _lock, with the `listeners` of all incidents: those under way by server and
         # run; the clients that came of others, as long as they live, and how each was made. The

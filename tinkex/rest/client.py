@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .. import forks
 from ..config import Config, checked_seconds
 from ..errors import ApiConnectionError, ApiResponseError, ApiStatusError, RestError
 from ..types import (
@@ -67,7 +68,8 @@ class RestClient:
     ) -> None:
         self._max_connections = max_connections
         self._stopped = threading.Event()
-        self._wait = self._stopped.wait if wait is None else wait
+        self._wait = wait
+        forks.register(self)
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._process = os.getpid()
@@ -75,6 +77,13 @@ class RestClient:
         self._calls: set[Call] = set()
         # By base URL, the last answer's `Date` and when it came, in one assignment.
         self._dates: dict[str, tuple[str, float]] = {}
+
+    def after_fork(self) -> None:
+        """Let a forked child ask over connections of its own."""
+        self._lock = threading.Lock()  # guards what it did
+        is_stopped, self._stopped = self._stopped.is_set(), threading.Event()
+        if is_stopped:
+            self._stopped.set()
 
     def close(self) -> None:
         """End all calls under way with an error, and refuse later ones; may be called twice."""
@@ -219,7 +228,8 @@ class RestClient:
         return _shared_client, ()
 
     def _sleep(self, seconds: float) -> None:
-        if self._wait(seconds):
+        wait = self._stopped.wait if self._wait is None else self._wait
+        if wait(seconds):
             raise ApiConnectionError(_CLOSED)
 
 

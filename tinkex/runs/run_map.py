@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from .. import forks
 from ..config import Config
 from ..errors import MonitorStoppedError
 from ..policy import Policy
@@ -48,6 +49,7 @@ class RunMap:
         self._server_time = server_time
         #: For a change that does not look at the time.
         self._any_time = self._moment()
+        forks.register(self)
         self.lock = threading.Lock()
         # Guarded by lock, with the fields of all records: _is_closed; _records, by every id of
         # every lineage; _configs, one config to stand for all that are equal, since each call
@@ -55,6 +57,10 @@ class RunMap:
         self._is_closed = False
         self._records: dict[str, Record] = {}
         self._configs: dict[Config | None, Config | None] = {}
+
+    def after_fork(self) -> None:
+        """Let a forked child look at the runs as they were."""
+        self.lock = threading.Lock()  # guards what it did
 
     # Changes
 

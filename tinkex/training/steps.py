@@ -41,6 +41,10 @@ class Steps:
         self._is_told = False
         self._gradient_of: int | None = None
 
+    def after_fork(self) -> None:
+        """Let a forked child go on."""
+        self._lock = threading.Lock()  # guards what it did
+
     def enter(self, now: Mark) -> None:
         """A segment is entered."""
         with self._lock:
