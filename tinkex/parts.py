@@ -66,7 +66,6 @@ class Parts:
         poll_workers: int | None,
         on_sweep_end: Callable[[Swept], None],
     ) -> None:
-        self.home = Home()
         # Timers on threads of their own must not be held up by receivers either.
         self._is_inline = inline = scheduler is not None and not _makes_threads(scheduler)
         if poll_workers is None:
@@ -77,7 +76,7 @@ class Parts:
         if scheduler is None:
             scheduler = own = ThreadScheduler("tinkex-monitor")
             self._joins.append(own.close)
-        self.clock = Clock(scheduler)
+        self.home, self.clock = Home(), Clock(scheduler)
         self.waits = Waits(self.clock)
         self.publisher = Publisher(
             sender, inline=inline, on_idle=self.waits.notify, complete=self._completed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import select
 import signal
@@ -12,6 +13,7 @@ import traceback
 from contextlib import contextmanager
 
 import pytest
+from support.http_servers import RUN_JSON, Stub, as_json
 from support.recorder import PATIENCE, Recorder
 from support.world import OTHER, RUN, weights
 
@@ -295,3 +297,45 @@ def test_a_wait_that_a_child_begins_raises(parent):
             told = in_child(lambda pending=pending: refused(pending.result))
 
     assert told == ""
+
+
+def test_a_worker_that_copies_the_client_of_a_segment_is_told(parent):
+    here, there = multiprocessing.Pipe()
+
+    def work(client):
+        try:
+            client.forward_backward(1)
+        except MonitorStoppedError as error:
+            there.send(str(error))
+
+    for segment in parent.run.segments():
+        with segment, held_elsewhere(locks_of_ours()):
+            context = multiprocessing.get_context("fork")
+            worker = context.Process(target=work, args=(segment.client,), daemon=True)
+            worker.start()
+            assert here.poll(PATIENCE)
+            worker.join(PATIENCE)
+
+    assert "was forked from" in here.recv()
+
+
+def test_a_child_leaves_the_connections_of_its_parent_open():
+    server = Stub()
+    server.will(as_json({**RUN_JSON, "training_run_id": RUN}))
+    service = FakeServiceClient()
+    service._base_url = server.url
+    with Monitor(Policy(enabled=True, poll_interval=3600.0)) as monitor:
+        monitor.monitor_run(RUN, service)
+        monitor.poll_now()
+
+        def leave():
+            monitor.stop()
+            gc.collect()
+
+        told = in_child(leave)
+        monitor.poll_now()
+    server.close()
+
+    assert told == ""
+    assert len(server.requests) == 2
+    assert len(server.connections) == 1

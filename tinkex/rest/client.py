@@ -80,7 +80,8 @@ class RestClient:
 
     def after_fork(self) -> None:
         """Let a forked child ask over connections of its own."""
-        self._lock = threading.Lock()  # guards what it did
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
         is_stopped, self._stopped = self._stopped.is_set(), threading.Event()
         if is_stopped:
             self._stopped.set()

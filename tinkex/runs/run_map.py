@@ -60,7 +60,8 @@ class RunMap:
 
     def after_fork(self) -> None:
         """Let a forked child look at the runs as they were."""
-        self.lock = threading.Lock()  # guards what it did
+        # Guards what the one before it guarded.
+        self.lock = threading.Lock()
 
     # Changes
 

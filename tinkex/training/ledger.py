@@ -65,7 +65,8 @@ class Ledger:
 
     def after_fork(self) -> None:
         """Let a forked child leave a segment."""
-        self._lock = threading.Lock()  # guards what it did
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
         self.steps.after_fork()
 
     def follow(self, run_id: str, place: Place) -> None:

@@ -43,7 +43,8 @@ class Steps:
 
     def after_fork(self) -> None:
         """Let a forked child go on."""
-        self._lock = threading.Lock()  # guards what it did
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
 
     def enter(self, now: Mark) -> None:
         """A segment is entered."""
