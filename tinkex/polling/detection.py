@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from ..config import Config
-from ..credentials import secrets_of, without_secrets
+from ..credentials import kept, secrets_of
 from ..errors import ApiResponseError
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Kind, classify, is_own_network
@@ -27,7 +28,7 @@ class Detection:
     """Takes what polls bring.
 
     `on_silence(record, error, since)` is called where two polls of a run in a row found no server,
-    the first at `since` in monotonic seconds.
+    the first at `since` in monotonic seconds. `as_run` reads an account's row.
 
     Threads: every method is safe from any thread, and none waits for anything.
     """
@@ -38,11 +39,13 @@ class Detection:
         holds: Holds[Incident],
         controller: Controller,
         on_silence: Callable[[Record, BaseException, float], None],
+        as_run: Callable[[Config | None, Any], TrainingRun],
     ) -> None:
         self._runs = runs
         self._holds = holds
         self._controller = controller
         self._on_silence = on_silence
+        self._as_run = as_run
 
     def sweep_begins(self, polled: Iterable[Record]) -> None:
         """A sweep of these runs is about to begin."""
@@ -65,7 +68,7 @@ class Detection:
         misfits = []
         for record, run_id, row in self._runs.apply_rows(rows):
             try:
-                run = TrainingRun.from_json(row)
+                run = self._as_run(config, row)
             except ApiResponseError:
                 misfits.append(run_id)
             else:
@@ -77,7 +80,7 @@ class Detection:
         self, record: Record, run_id: str, error: BaseException, asked: float = math.inf
     ) -> None:
         """The server did not answer for a run, or not properly, when it was asked at `asked`."""
-        shown = without_secrets(error, secrets_of(record.service, record.config))
+        shown = kept(error, secrets_of(record.service, record.config))
         failure = classify(shown)
         before = record.failed_at
         others_succeed = before is not None and self._holds.succeeded_since(record.config, before)

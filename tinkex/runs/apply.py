@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ..errors import in_words
 from ..policy import Policy
 from ..runtime.publisher import Notice
 from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
@@ -16,14 +15,11 @@ from . import changes
 from .changes import Change
 from .checkpoints import newest_checkpoint, saved_again, unprotected_since
 from .record import History, Record
-from .rows import NEWS, quiet_row
+from .rows import NEWS, WARN_EVERY, Limits, quiet_row
 from .state import RunState, check_transition
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
-
-#: The least seconds between two `unprotected` signals of a run.
-WARN_EVERY = 60.0
 
 #: After how many polls in a row that could not find it a run counts as missing, and how many
 #: poll intervals then lie between two polls.
@@ -69,10 +65,10 @@ def apply_rows(rows: Iterable[Row], moment: Moment) -> list[Row]:
     The caller holds the lock of the records.
     """
     news = []
-    warn_before = moment.seconds - moment.policy.unprotected_after
+    limits = Limits.at(moment.seconds, moment.served, moment.policy.unprotected_after)
     for row in rows:
         record, run_id, sent = row
-        saved = quiet_row(record, run_id, sent, warn_before)
+        saved = quiet_row(record, run_id, sent, limits)
         if saved is NEWS:
             news.append(row)
         else:
@@ -164,8 +160,7 @@ def _begin_incident(
     history.stuck, history.stuck_at = history.stuck + 1 if is_stuck else 1, highest
     last = run.last_checkpoint if run else record.last_checkpoint
     common = {**_common(record, moment), "checkpoint": last, "run": run, "cause": cause}
-    reason = in_words(history.error) if history.error and not run else None
-    return (Detected(**common, reason=reason),)
+    return (Detected(**common, reason=None if run else history.error),)
 
 
 def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
@@ -210,7 +205,7 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
         record.lineage()[-1],
         ended_at=record.started_at + lasted,
         cause=history.cause,
-        error=in_words(history.error) if history.error else None,
+        error=history.error,
         attempts=event.attempt,
     )
     history.past = (*history.past, ended)
