@@ -18,19 +18,20 @@ MAY_IMPORT = {
     "secret": set(),
     "errors": {"causes"},
     "types": {"errors"},
+    "forks": {"errors"},
     "config": {"causes", "errors", "secret"},
     "signals": {"types"},
     "policy": {"errors", "types"},
     "credentials": {"causes", "errors", "config", "secret"},
-    "rest": {"errors", "types", "config", "credentials", "secret"},
+    "rest": {"errors", "forks", "types", "config", "credentials", "secret"},
     "service": {"errors", "credentials", "rest"},
     "testing": {"errors", "types"},
     "ports": {"errors", "types", "service"},
-    "runtime": {"signals"},
+    "runtime": {"errors", "forks", "signals"},
     "own_services": {"runtime", "service"},
 }
 MAY_IMPORT["arguments"] = MAY_IMPORT["rest"] | {"policy", "rest", "service", "ports"}
-MAY_IMPORT["runs"] = {"errors", "types", "config", "policy", "signals", "runtime"}
+MAY_IMPORT["runs"] = {"errors", "forks", "types", "config", "policy", "signals", "runtime"}
 MAY_IMPORT["recovery"] = {"arguments", "causes", "own_services", "runs"}
 MAY_IMPORT["recovery"] |= MAY_IMPORT["arguments"] | MAY_IMPORT["runs"]
 MAY_IMPORT["polling"] = MAY_IMPORT["recovery"] | {"recovery", "secret"}

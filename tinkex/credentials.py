@@ -6,8 +6,8 @@ import logging
 import os
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from .causes import fact, without_frames
 from .config import DEFAULT_BASE_URL, Config, config_or_error
@@ -23,8 +23,7 @@ _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker"
 _FACTS = ("status", "status_code", "category", "retry_after")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """The object that `rest_client_fun` returns by default; it has a `config`."""
 
     config: Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .parts import Parts
 from .recovery.attempt import make_plan
@@ -15,10 +15,11 @@ from .runs.record import Record
 from .runs.state import Generation, RunState
 from .runs.status import RunStatus
 from .signals import Completed
-from .training.loop import Loop
-from .training.saving import checked_cursor
-from .training.segments import Segments
 from .types import Checkpoint
+
+if TYPE_CHECKING:
+    from .training.loop import Loop
+    from .training.segments import Segments
 
 
 class MonitoredRun:
@@ -87,11 +88,13 @@ class MonitoredRun:
             MonitorStoppedError: The run is not monitored any more.
         """
         parts = self._parts
+        parts.home.check()
         return parts.owner.undisturbed(partial(parts.controller.recover, self._record))
 
     def stop(self) -> None:
         """Stop monitoring the run."""
-        self._parts.controller.stop(self._record)
+        if not self._parts.home.is_left():
+            self._parts.controller.stop(self._record)
 
     # The training loop
 
@@ -126,6 +129,8 @@ class MonitoredRun:
             raise RuntimeError(
                 f"run {self.run_id!r} has no training client; give monitor_run(..., client=...)"
             )
+        from .training.segments import Segments  # noqa: PLC0415 (not every monitor has a loop)
+
         return Segments(self._loop(), start_step, resume_step, max_wait)
 
     def record_checkpoint(self, path: str, *, step: int, data: Any = None) -> Checkpoint:
@@ -139,6 +144,8 @@ class MonitoredRun:
         Raises:
             TypeError, ValueError: An argument cannot be used.
         """
+        from .training.saving import checked_cursor  # noqa: PLC0415 (not every monitor has a loop)
+
         return self._loop().record_checkpoint(path, checked_cursor(step, data))
 
     def report_failure(self, error: BaseException) -> bool:
@@ -149,6 +156,7 @@ class MonitoredRun:
         Returns:
             Whether a recovery was begun.
         """
+        self._parts.home.check()
         record = self._record
         return self._parts.confirmation.report(record, error, record.run_id, (Effect.UPDATE,))
 
@@ -158,6 +166,7 @@ class MonitoredRun:
         Raises:
             RestError: No checkpoint is known and the server could not be asked.
         """
+        self._parts.home.check()
         return make_plan(self._parts.controller.next_task(self._record))
 
     def _loop(self) -> Loop:

@@ -101,6 +101,7 @@ class Monitor:
         )
         self._runs = self._parts.runs
         self._sweep_timer = SweepTimer(self._parts.clock, self.policy.poll_interval, self._sweep)
+        self._home = self._parts.home
         self._lock = threading.Lock()
         # Guarded by _lock: _started and _stopping, where the monitor is in its life; _stop, which
         # call stops it or has stopped it.
@@ -114,8 +115,9 @@ class Monitor:
         """Begin to poll; the second time without effect. Returns the monitor itself.
 
         Raises:
-            MonitorStoppedError: It was stopped; make a new one.
+            MonitorStoppedError: It was stopped, or this is a forked child; make a new one.
         """
+        self._home.check()
         with self._lock:
             if self._stopping:
                 raise MonitorStoppedError("this monitor was stopped; make a new one")
@@ -135,9 +137,13 @@ class Monitor:
         Service clients that recoveries made by calling a class, or by cloning one of the
         official SDK, are closed where a later generation has taken their run's place: what came
         of them, sampling clients too, can be used no more. `client` of a run can be trained on.
+
+        In a forked child, where nothing of it runs, it does nothing.
         """
         if not isinstance(timeout, int | float) or not timeout >= 0:
             raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}")
+        if self._home.is_left():
+            return
         this = object()
         try:
             with self._lock:
@@ -154,8 +160,8 @@ class Monitor:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopping
+        """Whether `stop` was called, or this is a forked child."""
+        return self._stopping or self._home.is_left()
 
     def __enter__(self) -> Monitor:
         return self.start()
@@ -189,8 +195,7 @@ class Monitor:
             ConfigError: There is no key to poll with.
             TypeError, ValueError: An argument cannot be used.
         """
-        if self._stopping:
-            raise MonitorStoppedError("this monitor was stopped; make a new one")
+        self._check_running()
         if not self.policy.enabled:
             raise RecoveryDisabledError(
                 "the policy has enabled=False; give Monitor(policy=Policy(enabled=True))"
@@ -217,6 +222,8 @@ class Monitor:
         What an attempt under way brings is not adopted. Its loop may train on, unprotected; not
         while its server is down: then its requests raise `MonitorStoppedError`, as with `stop`.
         """
+        if self._home.is_left():
+            return
         run_id = run.run_id if isinstance(run, MonitoredRun) else run
         record = self._runs.find(run_id)
         # The handle of a run that was stopped before does not speak for the one of now.
@@ -229,8 +236,7 @@ class Monitor:
         Raises:
             MonitorStoppedError: The monitor was stopped.
         """
-        if self._stopping:
-            raise MonitorStoppedError("this monitor was stopped; make a new one")
+        self._check_running()
         self._sweep()
         sweeper = self._parts.sweeper
         if not sweeper.is_own_thread():
@@ -263,13 +269,18 @@ class Monitor:
         return self._runs.status(record)
 
     def __repr__(self) -> str:
-        life = "stopped" if self._stopping else "started" if self._started else "not started"
+        life = "stopped" if self.is_stopped else "started" if self._started else "not started"
         with self._runs.lock:
             count = len(self._runs.records())
         return f"<Monitor {life}, {count} runs>"
 
     def _repr_html_(self) -> str:
         return self.status()._repr_html_()
+
+    def _check_running(self) -> None:
+        self._home.check()
+        if self._stopping:
+            raise MonitorStoppedError("this monitor was stopped; make a new one")
 
     # Sweeps
 

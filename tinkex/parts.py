@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from . import rest as default_rest
 from . import service as default_services
+from .config import Config
+from .forks import Home
 from .policy import Policy
 from .polling.detection import Detection
 from .polling.reasons import Reasons
@@ -29,10 +33,12 @@ from .runtime.waits import Waits
 from .signals import Event, Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
-from .training.ledger import Ledger
-from .training.loop import Loop
 from .training.outages.noticing import Outages
 from .training.outages.settling import Settling
+
+if TYPE_CHECKING:
+    from .training.ledger import Ledger
+    from .training.loop import Loop
 
 #: How many requests a sweep may have in flight unless told otherwise.
 POLL_WORKERS = 8
@@ -69,7 +75,7 @@ class Parts:
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
         self._joins: list[Callable[[float], object]] = []
-        self.clock = Clock(scheduler or ThreadScheduler("tinkex-monitor"))
+        self.home, self.clock = Home(), Clock(scheduler or ThreadScheduler("tinkex-monitor"))
         self._joins.append(self.clock.close)
         self.waits = Waits(self.clock)
         self.publisher = Publisher(
@@ -78,7 +84,7 @@ class Parts:
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self._callbacks = done_callbacks(inline=inline)
         self.races = Races(self.waits, results, self._callbacks)
-        self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self._moved)
+        self.runs = self._run_map_for(policy)
         # The most seconds that the poll of one run may take, its retries included.
         bound = min(20.0, max(5.0, policy.poll_interval))
         polls, self.rest = self._rest_ports(rest_module, poll_workers, bound)
@@ -106,6 +112,19 @@ class Parts:
         self._close.append(client.close)
         port = RestPort(client)
         return replace(port, timeout=bound), port
+
+    def _run_map_for(self, policy: Policy) -> RunMap:
+        return RunMap(
+            policy,
+            self.clock,
+            self.publisher,
+            self.waits,
+            on_move=self._moved,
+            server_time=self._served,
+        )
+
+    def _served(self, account: Config | None, own: datetime) -> datetime:
+        return self.rest.now(account, own)
 
     def _completed(self, event: Event) -> Event:
         return self._reasons.complete(event)
@@ -189,9 +208,13 @@ class Parts:
                 self._joins.append(pool.join)
 
     def loop(self, record: Record) -> Loop:
-        """A run as its training loop sees it."""
+        """A run as its training loop sees it; a `MonitorStoppedError` in a forked child."""
+        self.home.check()
+        from .training.loop import Loop  # noqa: PLC0415 (not every monitor has a loop)
+
         return Loop(
             record,
+            home=self.home,
             runs=self.runs,
             clock=self.clock,
             waits=self.waits,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
-
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
+from typing import TYPE_CHECKING, Any
 
 from .errors import PolicyError
 from .types import TinkerPath
+
+if TYPE_CHECKING:
+    from tenacity.stop import stop_base
+    from tenacity.wait import wait_base
 
 __all__ = ["Policy", "Specific"]
 
@@ -151,10 +152,8 @@ class Policy:
         if self.on_doubt not in ("recover", "warn", "ignore"):
             raise PolicyError("on_doubt", self.on_doubt, "'recover', 'warn' or 'ignore'")
         object.__setattr__(self, "checkpoint_strategy", _strategy(self.checkpoint_strategy))
-        for name, kind in (("wait", wait_base), ("stop", stop_base)):
-            given = getattr(self, name)
-            if given is not None and not isinstance(given, kind):
-                raise PolicyError(name, given, f"a tenacity {name} strategy or None")
+        if self.wait is not None or self.stop is not None:
+            _check_strategies(self)
         if self.wait is not None and (self.backoff, self.max_backoff) != (BACKOFF, MAX_BACKOFF):
             raise PolicyError("wait", self.wait, "either wait, or backoff and max_backoff")
         if self.stop is not None and self.max_attempts != MAX_ATTEMPTS:
@@ -196,6 +195,15 @@ def _check_known(name: str, value: object, known: tuple[str, ...]) -> None:
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     allowed = f"the fields are {', '.join(known)}"
     raise PolicyError.unknown(name, value, allowed, near[0] if near else None)
+
+
+def _check_strategies(policy: Policy) -> None:
+    from tenacity import stop, wait  # noqa: PLC0415 (most policies have neither)
+
+    for name, kind in (("wait", wait.wait_base), ("stop", stop.stop_base)):
+        given = getattr(policy, name)
+        if given is not None and not isinstance(given, kind):
+            raise PolicyError(name, given, f"a tenacity {name} strategy or None")
 
 
 def _check_count(name: str, value: object, least: int) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import ApiResponseError, apart_from_outer
 from .service import (
@@ -33,12 +35,14 @@ PAGE_SIZE = 100
 class RestModule(Protocol):
     """What a `rest_module` must have.
 
-    `list_training_runs(config, *, limit, offset)`, `list_checkpoints(config, run_id)` and
-    `search_sessions(config, session_id)` are used where it has them. Answers are values of
-    `tinkex.types`, the API's JSON objects, or objects of the official SDK.
+    `list_training_runs(config, *, limit, offset)`, `list_checkpoints(config, run_id)`,
+    `search_sessions(config, session_id)` and `server_time(config)` are used where it has them.
+    Answers are values of `tinkex.types`, the API's JSON objects, or objects of the official SDK.
 
     `search_sessions` returns a list of the sessions found, or an object with such a list as
     `sessions`. It is asked why a run was flagged; with `timeout=` in seconds where it takes that.
+
+    `server_time` makes no request. It returns an aware datetime, or `None`.
     """
 
     def get_training_run(self, config: Any, run_id: str, /) -> object:
@@ -164,6 +168,15 @@ class RestPort:
             raise ApiResponseError(f"a list of sessions was expected, not {type(rows).__name__}")
         return rows
 
+    def now(self, config: Hashable, own: datetime) -> datetime:
+        """The server's time, as far as the module knows it without a request, else `own`."""
+        ask = getattr(self.module, "server_time", None)
+        with suppress(Exception):  # an old guess is better than no recovery
+            told = ask(config) if callable(ask) else None
+            if isinstance(told, datetime) and told.utcoffset() is not None:
+                return told
+        return own
+
     def _options(self) -> dict[str, float]:
         return {} if self.timeout is None else {"timeout": self.timeout}
 
@@ -171,8 +184,7 @@ class RestPort:
         return _unpickled, (RestPort, *_portable(self.module), self.timeout)
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     """A service client module. Every method raises what the module raises."""
 
     module: ServiceModule

@@ -55,7 +55,9 @@ def test_the_newest_checkpoint_is_the_training_one_saved_last(checkpoints, newes
     ],
 )
 def test_since_when_a_run_is_unprotected(newest, age, since):
-    assert unprotected_since(newest, NOW - timedelta(seconds=age), NOW, WITHIN) == since
+    began = NOW - timedelta(seconds=age)
+
+    assert unprotected_since(newest, began, age, NOW, WITHIN) == since
 
 
 def test_a_run_that_goes_long_without_a_checkpoint_is_told_of_again_and_again(world):

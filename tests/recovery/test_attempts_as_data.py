@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -33,6 +32,7 @@ def task_of(service_client=elsewhere.Service, *, config=CONFIG, **fields):
         policy=POLICY,
         rest=RestPort(elsewhere),
         services=ServicePort(service),
+        recorded={},
         config=config,
         run_ids=(RUN,),
     )
@@ -123,13 +123,13 @@ def test_a_task_that_was_pickled_says_the_same(environment):
 
     assert there.request.rest == task.request.rest
     assert there.request.services == task.request.services
-    assert replace(there.request, config=None) == replace(task.request, config=None)
+    assert there.request._replace(config=None) == task.request._replace(config=None)
     assert (there.number, there.with_optimizer, there.now) == (1, True, task.now)
 
 
 @pytest.mark.parametrize("value", [task_of(), AttemptReport()], ids=["task", "report"])
 def test_what_goes_and_what_comes_is_frozen(value):
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         value.with_optimizer = False
 
 

@@ -183,7 +183,7 @@ def test_as_long_as_the_server_asks_for_is_waited(world):
     assert tried(world) == ["000050"] * 2
 
 
-def test_expired_and_sampler_checkpoints_are_never_chosen(world):
+def test_expired_checkpoints_come_last_and_those_of_samplers_never(world):
     expired = datetime.now(UTC) - timedelta(hours=1)
     world.service = Ladder()
     run, _ = begin(world)
@@ -226,16 +226,6 @@ def test_a_run_without_a_checkpoint_is_exhausted_with_what_to_do(world, recover)
     assert isinstance(error, CheckpointMissingError)
     assert error.run_id == RUN
     assert "save_state" in str(error)
-
-
-def test_a_run_whose_only_checkpoint_expired_says_which_and_when(world, recover):
-    expired = {"tinker_path": weights("a"), "expires_at": "2001-02-03T00:00:00Z"}
-    world.rest.set_run(RUN, corrupted=True, last_checkpoint=expired)
-
-    error = recover().exception(0)
-
-    assert weights("a") in str(error)
-    assert "2001-02-03" in str(error)
 
 
 # Where a server cannot list

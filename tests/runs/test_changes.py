@@ -29,6 +29,7 @@ def record():
         metadata={},
         client=None,
         started_at=NOW,
+        started=0.0,
         make_handle=lambda _: None,
     )
 
@@ -39,7 +40,7 @@ def seen(run_id=RUN, *, corrupted=False):
     return kind(run_id=run_id, run=run)
 
 
-MOMENT = apply.Moment(NOW, 0.0, Policy(enabled=True))
+MOMENT = apply.Moment(NOW, 0.0, Policy(enabled=True), NOW)
 
 
 def test_a_change_cannot_be_changed():

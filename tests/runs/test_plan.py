@@ -88,14 +88,49 @@ def test_without_any_checkpoint_the_plan_is_empty():
 
 
 @pytest.mark.parametrize(
-    ("expires_in", "is_candidate"),
-    [(timedelta(seconds=-1), False), (timedelta(0), False), (timedelta(seconds=1), True)],
+    ("expires_in", "is_expired"),
+    [(timedelta(seconds=-1), True), (timedelta(0), True), (timedelta(seconds=1), False)],
 )
-def test_an_expired_checkpoint_is_left_out(expires_in, is_candidate):
-    planned = plan([checkpoint("a", hours_ago=1, expires_at=NOW + expires_in)])
+def test_an_expired_checkpoint_is_tried_after_all_others(expires_in, is_expired):
+    expiring = checkpoint("new", hours_ago=1, expires_at=NOW + expires_in)
 
-    assert names(planned) == (["a"] if is_candidate else [])
-    assert ("expired" in reasons(planned).get("a", "")) is not is_candidate
+    planned = plan([expiring, checkpoint("old", hours_ago=9)])
+
+    assert names(planned) == (["old", "new"] if is_expired else ["new", "old"])
+    told = {each.checkpoint.checkpoint_id: each.is_expired for each in planned.candidates}
+    assert told == {"old": False, "new": is_expired}
+
+
+def test_of_expired_checkpoints_the_newest_comes_first():
+    given = [checkpoint(name, hours_ago=hours, expires_at=NOW) for hours, name in enumerate("cba")]
+
+    assert names(plan(given)) == ["c", "b", "a"]
+
+
+def test_an_expired_checkpoint_has_its_place_among_those_that_the_policy_allows():
+    given = [checkpoint("a", hours_ago=2), checkpoint("b", hours_ago=1, expires_at=NOW)]
+
+    planned = plan(given, fallback_checkpoints=0)
+
+    assert names(planned) == ["a"]
+    assert "expired" in reasons(planned)["b"]
+
+
+def test_the_step_of_an_expired_checkpoint_cuts_off_none_that_has_not():
+    given = [checkpoint("b", hours_ago=1), checkpoint("a", hours_ago=2, expires_at=NOW)]
+
+    planned = plan(given, recorded={path("a"): Cursor(step=5)})
+
+    assert names(planned) == ["b", "a"]
+
+
+def test_of_expired_checkpoints_those_with_a_step_cut_off_newer_ones_without():
+    given = [
+        checkpoint("c", hours_ago=0, expires_at=NOW),
+        checkpoint("b", hours_ago=1, expires_at=NOW),
+    ]
+
+    assert names(plan(given, recorded={path("b"): Cursor(step=5)})) == ["b"]
 
 
 def test_a_candidate_tells_when_it_expires():
@@ -189,8 +224,8 @@ def test_what_is_known_of_a_specific_checkpoint_is_used():
 
     planned = plan([given], checkpoint_strategy=path("a"))
 
-    assert planned.candidates == ()
-    assert "expired" in reasons(planned)["a"]
+    (only,) = planned.candidates
+    assert (only.expires_at, only.is_expired) == (given.expires_at, True)
 
 
 def test_a_specific_checkpoint_that_did_not_load_has_no_stand_in():

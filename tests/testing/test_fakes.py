@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 
 import pytest
 
+from tinkex import Monitor, Policy
 from tinkex import rest as real_rest
 from tinkex import service as real_services
 from tinkex.errors import ApiNotFoundError, ApiTimeoutError, TinkexError
@@ -199,6 +200,32 @@ def test_wait_raises_where_nothing_pending_can_end_it():
 
     assert log == [(1.0, "in vain")]
     assert isinstance(caught.value, TinkexError)
+
+
+def test_a_wait_that_only_sweeps_go_on_beside_is_a_deadlock_too():
+    fake, rest = FakeScheduler(), FakeRest()
+    rest.set_run(RUN)
+    parts = {"rest_module": rest, "executor": InlineExecutor(), "scheduler": fake}
+    with Monitor(Policy(enabled=True), **parts) as monitor:
+        run = monitor.monitor_run(RUN, FakeServiceClient())
+        with pytest.raises(DeadlockError, match="have not ended"):
+            run.wait()
+
+        assert run.state == "healthy"
+        with pytest.raises(TimeoutError):
+            run.wait(10_000.0)
+
+
+def test_a_wait_without_a_limit_may_take_many_timers():
+    fake, log = FakeScheduler(), []
+
+    def again():
+        log.append(fake.now())
+        fake(30.0, again).start()
+
+    again()
+
+    assert fake.wait(lambda: len(log) > 5_000)
 
 
 def test_the_repr_tells_the_time_and_what_is_pending():

@@ -9,11 +9,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import Config
 from ..credentials import all_secrets_of, kept, secrets_of, with_own_key, without_secrets
@@ -45,8 +44,7 @@ RUNS_LISTED = 32
 _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryRequest:
+class RecoveryRequest(NamedTuple):
     """What is to be recovered, how, and through which modules.
 
     `run_ids` are of the lineage, newest first; `known` are checkpoints beside those that the
@@ -61,25 +59,25 @@ class RecoveryRequest:
     policy: Policy
     rest: RestPort
     services: ServicePort
+    recorded: Mapping[str, Cursor]
     config: Config | None = None
     run: TrainingRun | None = None
     run_ids: tuple[str, ...] = ()
     known: tuple[Checkpoint, ...] = ()
-    recorded: Mapping[str, Cursor] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
     has_resume_step: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptTask:
+class AttemptTask(NamedTuple):
     """One attempt. It can be pickled where its service client and its modules can.
 
     `number` counts from 1; `broken` are the paths that did not load in this incident; `now` is
-    an aware UTC time; the successor carries the metadata of `run`; `reopen`: with a new service
-    client, since an attempt hung in the present one. `on_begun` is told that the work begins,
-    `on_selected` the chosen checkpoint, before minutes may pass in loading it; `is_wanted` is
-    asked before a client is paid for. They stay behind when the task is pickled, as do the key
-    and the headers of its config: a worker elsewhere finds its own key.
+    an aware UTC time, which counts where the server's is not known; the successor carries the
+    metadata of `run`; `reopen`: with a new service client, since an attempt hung in the present
+    one. `on_begun` is told that the work begins, `on_selected` the chosen checkpoint, before
+    minutes may pass in loading it; `is_wanted` is asked before a client is paid for. They stay
+    behind when the task is pickled, as do the key and the headers of its config: a worker
+    elsewhere finds its own key.
     """
 
     request: RecoveryRequest
@@ -89,16 +87,15 @@ class AttemptTask:
     now: datetime
     run: TrainingRun | None = None
     reopen: bool = False
-    on_begun: Callable[[], object] = field(default=lambda: None, repr=False, compare=False)
-    on_selected: Callable[[Any], object] = field(default=lambda _: None, repr=False, compare=False)
-    is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
+    on_begun: Callable[[], object] = lambda: None
+    on_selected: Callable[[Any], object] = lambda _: None
+    is_wanted: Callable[[], bool] = lambda: True
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(AttemptTask, **_values(self, "on_begun", "on_selected", "is_wanted")), ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptReport:
+class AttemptReport(NamedTuple):
     """What became of an attempt: `error`, or a client that has loaded `checkpoint`.
 
     `rungs_left` says how many older checkpoints may still be tried, `loading` whether the error
@@ -115,7 +112,7 @@ class AttemptReport:
     successor_id: str | None = None
     with_optimizer: bool = True
     error: BaseException | None = None
-    opened: tuple[Any, ...] = field(default=(), repr=False)
+    opened: tuple[Any, ...] = ()
 
     @property
     def has_client(self) -> bool:
@@ -147,8 +144,7 @@ class AttemptReport:
 
 
 def _values(value: AttemptTask | AttemptReport, *left_out: str) -> dict[str, Any]:
-    names = (each.name for each in fields(value))
-    return {name: getattr(value, name) for name in names if name not in left_out}
+    return {name: held for name, held in value._asdict().items() if name not in left_out}
 
 
 def current_task() -> AttemptTask | None:
@@ -235,7 +231,7 @@ def _with_key(task: AttemptTask) -> AttemptTask:
     if not isinstance(request.config, Config):
         return task
     config = with_own_key(request.config, request.service)
-    return replace(task, request=replace(request, config=config))
+    return task._replace(request=request._replace(config=config))
 
 
 def _successor_metadata(
@@ -281,11 +277,12 @@ def _planned(task: AttemptTask) -> tuple[Plan, bool]:
         found[:0] = listed
         plan = _plan(task, found)
         # Where steps are recorded, those without one may give way to those of an older run.
-        ready = [c for c in plan.candidates if c.step is not None or not request.recorded]
+        fresh = [c for c in plan.candidates if not c.is_expired]
+        ready = [c for c in fresh if c.step is not None or not request.recorded]
         if len(ready) > request.policy.fallback_checkpoints:
             break
     lacks_some = failed is not None and classify(failed).kind in (Kind.SERVER, Kind.PATIENCE)
-    if not plan.candidates:
+    if all(candidate.is_expired for candidate in plan.candidates):
         found += _made_from(task)
         plan = _plan(task, found)
     if failed is not None and lacks_some and not plan.candidates:
@@ -318,7 +315,7 @@ def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:
         tried=len(task.broken),
         lineage=request.run_ids,
         has_resume_step=request.has_resume_step,
-        now=task.now,
+        now=request.rest.now(request.config, task.now),
     )
 
 

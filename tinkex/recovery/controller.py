@@ -14,12 +14,14 @@ from ..errors import (
     AlreadyPendingError,
     IncidentBudgetError,
     MonitorStoppedError,
+    RecoveryError,
     TinkexError,
 )
 from ..policy import Policy
 from ..runs.apply import Result
 from ..runs.changes import (
     AttemptFailed,
+    AttemptStep,
     Change,
     Dropped,
     Flagged,
@@ -32,7 +34,7 @@ from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
 from ..runtime.futures import OwnFuture, copy
-from ..signals import Cause, Completed, Exhausted, RolledBack
+from ..signals import Cause, ClientCreated, Completed, Event, Exhausted, RolledBack
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
@@ -101,11 +103,8 @@ class Controller:
             incident = self._dispatcher.begin(request, metadata, owner, listener, joining=True)
         except TinkexError as error:
             shared.set_exception(error)
-            if owner.closing:
-                return shared  # the run is not given up, but stopped with its monitor
-            now = owner.clock.utc()
-            event = Exhausted(run_id=run_id, metadata=metadata, time=now, attempt=0, error=error)
-            self._runs.apply(record, GaveUp(run_id=run_id, event=event))
+            if not owner.closing:  # else the run is not given up, but stopped with its monitor
+                self._give_up(record, run_id, error)
             return shared
         if incident.owner is owner:
             return incident.future
@@ -114,6 +113,12 @@ class Controller:
         # Where it fails its owner, this run is told to go on alone.
         incident.future.then(lambda ended: copy(ended, shared, errors=False))
         return shared
+
+    def _give_up(self, record: Record, run_id: str, error: BaseException) -> None:
+        """No attempt is made for the run."""
+        now, metadata = self._owner.clock.utc(), record.metadata
+        event = Exhausted(run_id=run_id, metadata=metadata, time=now, attempt=0, error=error)
+        self._runs.apply(record, GaveUp(run_id=run_id, event=event))
 
     def is_budget_spent(self, record: Record) -> bool:
         """Whether one more incident of the run would be refused."""
@@ -179,8 +184,18 @@ class Controller:
                 _end(shared, record)
             return taken
         if isinstance(change, Adopted):
+            self._check_successor(record, change.recovered.event)
             # It says nothing of whether the account works now.
             return self._runs.apply(record, change.recovered)
+        if isinstance(change, AttemptStep | Recovered):
+            try:
+                self._check_successor(record, change.event)
+            except RecoveryError as refused:
+                if isinstance(change, Recovered):  # of another monitor's incident, which goes on
+                    self._give_up(record, record.run_id, refused)
+                    with suppress(InvalidStateError):
+                        shared.set_exception(refused)
+                raise
         apply = partial(self._runs.apply, record, change)
         account, holds = record.config, self._owner.holds
         # Of the account an attempt tells also where its run does not wait for it any more.
@@ -193,6 +208,21 @@ class Controller:
         ):
             return holds.attempt_went_on(account, apply)
         return apply()
+
+    def _check_successor(self, record: Record, event: Event) -> None:
+        """Raise a `RecoveryError` where a client is of a run that has another handle.
+
+        Two handles would train one run, or one of them would be lost.
+        """
+        if not isinstance(event, ClientCreated | Completed):
+            return
+        other = self._runs.claim(record, event.successor_id)
+        if other is not record:
+            raise RecoveryError(
+                f"run {event.run_id!r} would go on as run {event.successor_id!r}, which is "
+                f"monitored already, with {other.root_id!r} as its first run; it keeps its own "
+                "handle, and a service client must make a new run each time"
+            )
 
     def stop(self, record: Record) -> None:
         """Stop a run for good; what an attempt under way brings is not adopted."""

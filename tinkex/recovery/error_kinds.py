@@ -47,28 +47,22 @@ _LOST_NAMES = frozenset(
 
 #: What says that our own network is at fault: numbers, and the words of transports without them.
 _OWN_NETWORK_NUMBERS = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH})
-_OWN_NETWORK = re.compile(
-    r"\bgaierror\b|\bdns error\b|\bnetwork is (?:down|unreachable)\b|\bno route to host\b",
-    re.IGNORECASE,
+_OWN_NETWORK = (
+    r"\bgaierror\b|\bdns error\b|\bnetwork is (?:down|unreachable)\b|\bno route to host\b"
 )
 
 #: What servers say where the state of a run is not what its loop believes, beyond doubt.
-_CERTAIN = re.compile(
-    r"\bserver restored from checkpoint\b|\bsequence conflict\b|\bpromise expired\b", re.IGNORECASE
-)
+_CERTAIN = r"\bserver restored from checkpoint\b|\bsequence conflict\b|\bpromise expired\b"
 
 #: HTTP statuses and words with which they say that a run went back to a checkpoint.
 _ROLLED_BACK_STATUSES = frozenset({409, 410})
-_ROLLED_BACK = re.compile(
-    r"\brestored from (?:\w+ ){0,2}checkpoint\b|\brolled back\b", re.IGNORECASE
-)
+_ROLLED_BACK = r"\brestored from (?:\w+ ){0,2}checkpoint\b|\brolled back\b"
 
 #: Which checkpoint: a path, or a name that is quoted or stands where the sentence or a part ends.
-_PATH = re.compile(r"tinker://[^\s'\"`,;()]+")
-_NAMED = re.compile(
+_PATH = r"tinker://[^\s'\"`,;()]+"
+_NAMED = (
     r"\bcheckpoint\s+(?:(?P<quote>['\"`])(?P<quoted>[^\s'\"`]+)(?P=quote)"
-    r"|(?P<bare>[\w-]+(?:\.[\w-]+)*)\s*(?:[.,;:)'\"}\]](?![\w/])|\(|$))",
-    re.IGNORECASE,
+    r"|(?P<bare>[\w-]+(?:\.[\w-]+)*)\s*(?:[.,;:)'\"}\]](?![\w/])|\(|$))"
 )
 
 #: Where a sentence begins, and what a sentence without an id may go on with: the SDK's own words.
@@ -169,7 +163,7 @@ def is_own_network(error: BaseException) -> bool:
 def _tells_of_network(error: BaseException) -> bool:
     number = error.errno if isinstance(error, OSError) else None
     is_unknown = isinstance(error, socket.gaierror) or number in _OWN_NETWORK_NUMBERS
-    return is_unknown or _OWN_NETWORK.search(in_words(error)) is not None
+    return is_unknown or _has(_OWN_NETWORK, in_words(error))
 
 
 class Verdict(StrEnum):
@@ -223,14 +217,14 @@ def rollback_told(error: BaseException) -> BaseException | None:
     told = (
         cause
         for cause in causes(error)
-        if status_of(cause) in _ROLLED_BACK_STATUSES and _ROLLED_BACK.search(in_words(cause))
+        if status_of(cause) in _ROLLED_BACK_STATUSES and _has(_ROLLED_BACK, in_words(cause))
     )
     return next(told, None)
 
 
 def checkpoint_named(text: str, run_id: str) -> Checkpoint | None:
     """The training checkpoint that such a text names; a bare name is one of `run_id`."""
-    path, named = _PATH.search(text), _NAMED.search(text)
+    path, named = re.search(_PATH, text), re.search(_NAMED, text, re.IGNORECASE)
     found = None
     if path is not None:
         found = path[0].rstrip(".:")
@@ -260,7 +254,7 @@ def judge(error: BaseException, run_id: str, effects: Collection[Effect]) -> Ver
     if is_its_own or any(re.search(its, text) for text in texts):
         if rollback_told(error) is not None:
             return Verdict.ROLLED_BACK
-        if any(map(_CERTAIN.search, texts)):
+        if any(_has(_CERTAIN, text) for text in texts):
             return Verdict.CERTAIN
     if failure.kind not in (Kind.ACCOUNT, Kind.PATIENCE):
         deaths = [_death(_CLIENT, its, unnamed=_NEVER)]
@@ -282,6 +276,10 @@ def judge(error: BaseException, run_id: str, effects: Collection[Effect]) -> Ver
     is_servers = failure.kind in (Kind.SERVER, Kind.CODE) or failure.status == 503
     is_failure = is_servers and is_sdk_error(error)
     return Verdict.FAILED if is_failure and is_its_own else Verdict.NOTHING
+
+
+def _has(pattern: str, text: str) -> bool:
+    return re.search(pattern, text, re.IGNORECASE) is not None
 
 
 def _kind_of_status(status: int, loading: bool) -> Kind:

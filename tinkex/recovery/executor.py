@@ -22,11 +22,12 @@ from ..arguments import (
 )
 from ..config import Config
 from ..errors import RecoveryDisabledError
+from ..forks import Home
 from ..own_services import OwnServices
 from ..policy import Policy
 from ..ports import RestModule, RestPort, ServiceModule, ServicePort
-from ..runs.apply import Result, notices_of
-from ..runs.changes import Change, RecoveryChange
+from ..runs.apply import Result
+from ..runs.changes import Change, RecoveryChange, notices_of
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.delivery import Delivery
 from ..runtime.futures import done_callbacks
@@ -79,6 +80,7 @@ class RecoveryExecutor:
         given = checked_executor("pool", pool)
         # Neither makes a thread before it is used. Some are for attempts that hang.
         self._own_pool = DaemonPool(max_concurrent + HUNG_AT_MOST, "tinkex-recovery")
+        self._home = Home()
         #: The incidents under way, for monitors.
         self.dispatcher = Dispatcher(self._own_pool if given is None else given, max_concurrent)
         self._clock = clock = Clock(scheduler or ThreadScheduler("tinkex-executor"))
@@ -131,9 +133,10 @@ class RecoveryExecutor:
         Raises:
             AlreadyPendingError: A recovery of this run is under way.
             RecoveryDisabledError: The policy is not enabled.
-            MonitorStoppedError: The executor is shut down.
+            MonitorStoppedError: The executor is shut down, or this is a forked child.
             ConfigError: There is no key to list the run's checkpoints with.
         """
+        self._home.check()
         checked = as_policy(policy)
         if not checked.enabled:
             raise RecoveryDisabledError(f"run {run_id!r}: the policy has enabled=False")
@@ -146,6 +149,7 @@ class RecoveryExecutor:
             policy=replace(checked, on_recovery=None, on_failure=None),
             rest=owner.rest,
             services=owner.services,
+            recorded={},
             config=config_for(service, owner.rest.module, config),
             run=run,
             run_ids=(run_id,),
@@ -174,6 +178,8 @@ class RecoveryExecutor:
                 `timeout`.
             timeout: Seconds. Attempts that are still under way then are abandoned.
         """
+        if self._home.is_left():
+            return
         self.dispatcher.close()
         owner = self._owner
         end_pool = partial(self._own_pool.shutdown, wait=False, cancel_futures=True)
@@ -208,7 +214,9 @@ class RecoveryExecutor:
 
         `is_inline`: no thread is made for it, since a scheduler was handed in.
         `runs_of` gives an account's runs; without it no poll tells when an account works again.
+        Raises `MonitorStoppedError` in a forked child, where its threads are lost.
         """
+        self._home.check()
         return Owner(
             publisher=publisher,
             callbacks=callbacks,

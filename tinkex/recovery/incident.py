@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary, ref
 
-from .. import rest
+from .. import forks, rest
 from ..config import Config
 from ..credentials import kept, secrets_of
+from ..errors import RecoveryError
 from ..own_services import OwnServices
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
@@ -136,9 +137,8 @@ class Incident:
     def tell(self, change: Change | Adopted) -> Result:
         """Tell a change to the owner and to those that joined; `GaveUp` only to the owner.
 
-        Returns what follows from it for the first that takes it, `None` where all refuse it.
-        Raises the error of one that fails only where none takes it, and after all were told; an
-        interrupt is always raised.
+        Returns what follows for the first that takes it, `None` where all refuse it. Raises the
+        `RecoveryError` of an owner at once, others after all were told, and where none takes it.
         """
         told = self.listeners[:1] if isinstance(change, GaveUp) else tuple(self.listeners)
         # Telling one may drop the others, which then have incidents of their own.
@@ -156,6 +156,9 @@ class Incident:
         for listener in listeners:
             try:
                 answers.append(listener(change))
+            except RecoveryError:
+                if listener is self.listeners[0]:
+                    raise
             except BaseException as error:
                 logger.exception("run %s: one that it is told to failed", self.request.run_id)
                 errors.append(error)
@@ -182,7 +185,6 @@ class _Made(ref[Any]):
     """A training client, not kept alive nor compared, how it was made, and what its key names."""
 
     __slots__ = ("recovered", "rest")
-
     recovered: Recovered
     rest: RestPort
 
@@ -194,17 +196,19 @@ class Recoveries:
     """
 
     def __init__(self) -> None:
+        forks.register(self)
         self._lock = threading.Lock()
         # Guarded by _lock, with the `listeners` of all incidents: those under way by server and
         # run; and the clients that came of others, while they live.
         self._under_way: WeakValueDictionary[Hashable, Incident] = WeakValueDictionary()
         self._made: dict[Hashable, _Made] = {}
 
+    after_fork = __init__
+
     def enter(self, incident: Incident, *, joining: bool) -> Incident | Recovered | None:
         """Add an incident, unless one of its run is under way: return that.
 
-        With `joining` its listener is told of that one; or what came of one that ended is
-        returned.
+        With `joining` its listener is told of it; or what came of one that ended is returned.
         """
         key = incident.key()
         with self._lock:
@@ -286,7 +290,7 @@ class Attempt:
             # As long as its texts are looked at it can still be timed out.
             if report.error is not None:
                 secrets = secrets_of(task.request.service, task.request.config)
-                report = replace(report, error=kept(report.error, secrets))
+                report = report._replace(error=kept(report.error, secrets))
             on_end(report)
 
         try:
@@ -297,9 +301,8 @@ class Attempt:
             came(AttemptReport(error=error))
             return
         if not callable(getattr(job, "add_done_callback", None)):
-            came(
-                AttemptReport(error=TypeError(f"the executor's submit returned {job!r}, no future"))
-            )
+            unfit = TypeError(f"the executor's submit returned {job!r}, no future")
+            came(AttemptReport(error=unfit))
             return
         self.job = job
         job.add_done_callback(lambda done: came(AttemptReport.of(done)))
@@ -308,8 +311,7 @@ class Attempt:
 
     def cancel_job(self) -> None:
         """Cancel what the pool has not begun."""
-        job = self.job
-        if job is not None:
+        if (job := self.job) is not None:
             self.incident.owner.aside(job.cancel, is_quick=type(job) is Future)
 
     def time_left(self) -> float:

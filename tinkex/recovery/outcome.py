@@ -47,6 +47,9 @@ def conclude(attempt: Attempt, report: AttemptReport, settle: Settle, release: R
         delay = _failed(attempt, report, settle)
         if delay is not None:
             release((incident,), delay)
+    except RecoveryError as refused:
+        settle(incident)
+        _tell_give_up(attempt, refused)
     except Exception as unforeseen:
         # No run may be left in the middle of an incident that nothing carries on.
         logger.exception("run %s: its attempt could not be dealt with", request.run_id)
@@ -61,12 +64,16 @@ def _recovered(attempt: Attempt, report: AttemptReport) -> None:
         "client": report.client,
         "successor_id": report.successor_id,
     }
-    is_shown = True
+    is_shown, is_refused = True, False
     try:
         is_shown = attempt.tell(ClientCreated, **made)
+    except RecoveryError:
+        is_refused = True  # the client is of a run that has another handle
+        raise
     finally:
         # Also after an interrupt in a receiver that runs on this thread: the client is paid for.
-        _hand_over(attempt, report, made, is_shown=is_shown)
+        if not is_refused:
+            _hand_over(attempt, report, made, is_shown=is_shown)
 
 
 def _hand_over(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from concurrent.futures import Future
 from enum import StrEnum
-from typing import Any, NamedTuple
-
-import tenacity
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..policy import Policy
 from .error_kinds import Failure, Kind
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 #: The most seconds that a policy's own wait strategy may ask for.
 LONGEST_DELAY = 86_400.0
@@ -101,13 +102,17 @@ def delay_of(
     state = _retry_state(number, elapsed, error)
     if policy.wait is not None:
         return min(max(float(policy.wait(state)), 0.0), LONGEST_DELAY)
-    plain = tenacity.wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)(state)
+    from tenacity import wait_exponential  # noqa: PLC0415 (only where something failed)
+
+    plain = wait_exponential(multiplier=policy.backoff, max=policy.max_backoff)(state)
     # Drawn from the run's id and the attempt: spread over runs, yet the same every time.
     return plain * random.Random(f"{seed}:{number}").uniform(0.5, 1.0)
 
 
-def _retry_state(number: int, elapsed: float, error: BaseException) -> tenacity.RetryCallState:
+def _retry_state(number: int, elapsed: float, error: BaseException) -> RetryCallState:
     """What a tenacity strategy looks at."""
+    import tenacity  # noqa: PLC0415 (only where something failed)
+
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = number
     state.start_time = 0.0

@@ -7,6 +7,7 @@ from .client import (
     list_checkpoints,
     list_training_runs,
     search_sessions,
+    server_time,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "list_checkpoints",
     "list_training_runs",
     "search_sessions",
+    "server_time",
 ]

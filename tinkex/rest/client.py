@@ -7,12 +7,12 @@ import os
 import reprlib
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential, wait_random
-
+from .. import forks
 from ..config import Config, checked_seconds
 from ..errors import ApiConnectionError, ApiResponseError, ApiStatusError, RestError
 from ..types import (
@@ -26,7 +26,10 @@ from ..types import (
 )
 from .accounts import Accounts
 from .sockets import Call
-from .transport import Account, Answer, object_of, status_error
+from .transport import Account, Answer, moment_of, object_of, status_error
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState, Retrying
 
 #: The default time limit of one call with all its retries, in seconds.
 DEFAULT_TIMEOUT = 20.0
@@ -44,7 +47,6 @@ _RUNS = "/api/v1/training_runs"
 _SEARCH = "/api/v1/sessions/search"
 _RETRIED = {408, 425, 429}
 _CLOSED = "the client was closed; make a new RestClient"
-_BACKOFF = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)
 
 
 class RestClient:
@@ -68,19 +70,23 @@ class RestClient:
     ) -> None:
         self._max_connections = max_connections
         self._stopped = threading.Event()
-        self._wait = self._stopped.wait if wait is None else wait
-        self._retrying = Retrying(
-            retry=retry_if_result(_may_pass),
-            wait=_pause,
-            stop=_is_last,
-            sleep=self._sleep,
-            retry_error_callback=_outcome,
-        )
+        self._wait = wait
+        forks.register(self)
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._process = os.getpid()
         self._accounts = Accounts(max_connections)
         self._calls: set[Call] = set()
+        # By base URL, the last answer's `Date` and when it came, in one assignment.
+        self._dates: dict[str, tuple[str, float]] = {}
+
+    def after_fork(self) -> None:
+        """Let a forked child ask over connections of its own."""
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
+        is_stopped, self._stopped = self._stopped.is_set(), threading.Event()
+        if is_stopped:
+            self._stopped.set()
 
     def close(self) -> None:
         """End all calls under way with an error, and refuse later ones; may be called twice."""
@@ -172,6 +178,15 @@ class RestClient:
             raise ApiResponseError(f"POST {_SEARCH}: the answer has no list of sessions")
         return tuple(rows)
 
+    def server_time(self, config: Config) -> datetime | None:
+        """The time by the server's clock, to a second, reckoned from its last answer.
+
+        No request is made; `None` where there was no answer yet, or none with a date.
+        """
+        date, answered_at = self._dates.get(config.base_url, ("", 0.0))
+        moment = moment_of(date)
+        return moment and moment + timedelta(seconds=monotonic() - answered_at)
+
     def _request(
         self,
         config: Config,
@@ -183,13 +198,16 @@ class RestClient:
         url = config.base_url + path
         account, call = self._begin(config, f"{method} {url}", _bound(timeout))
         try:
-            answer: Answer | RestError = self._retrying(_attempt, call, account, method, url, body)
+            retrying = _retrying(self._sleep)
+            answer: Answer | RestError = retrying(_attempt, call, account, method, url, body)
         finally:
             with self._lock:
                 self._calls.discard(call)
                 outdated = self._accounts.give_back(account, monotonic())
             for each in outdated:
                 each.close()
+        if isinstance(answer, Answer):
+            self._dates[config.base_url] = answer.headers.get("Date", ""), monotonic()
         result = object_of(answer, call, account) if isinstance(answer, Answer) else answer
         # Raised here, where no other error is being handled, so that none is chained to it.
         if isinstance(result, RestError):
@@ -217,7 +235,8 @@ class RestClient:
         return _shared_client, ()
 
     def _sleep(self, seconds: float) -> None:
-        if self._wait(seconds):
+        wait = self._stopped.wait if self._wait is None else self._wait
+        if wait(seconds):
             raise ApiConnectionError(_CLOSED)
 
 
@@ -283,9 +302,22 @@ def _may_pass(outcome: Answer | RestError) -> bool:
     return isinstance(outcome, ApiConnectionError)
 
 
-def _pause(state: RetryCallState) -> float:
-    asked = getattr(_outcome(state), "retry_after", None)
-    return max(_BACKOFF(state), asked or 0.0)
+def _retrying(sleep: Callable[[float], None]) -> Retrying:
+    # Imported at the first request: whoever imports tinkex does not wait for it.
+    from tenacity import Retrying, retry_if_result, wait_exponential, wait_random  # noqa: PLC0415
+
+    backoff = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)
+
+    def pause(state: RetryCallState) -> float:
+        return max(backoff(state), getattr(_outcome(state), "retry_after", None) or 0.0)
+
+    return Retrying(
+        retry=retry_if_result(_may_pass),
+        wait=pause,
+        stop=_is_last,
+        sleep=sleep,
+        retry_error_callback=_outcome,
+    )
 
 
 def _is_last(state: RetryCallState) -> bool:
@@ -308,3 +340,4 @@ list_training_runs = _shared.list_training_runs
 list_checkpoints = _shared.list_checkpoints
 get_weights_info = _shared.get_weights_info
 search_sessions = _shared.search_sessions
+server_time = _shared.server_time

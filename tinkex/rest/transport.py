@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -312,15 +313,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(text):
         return float(text)
-    until = _moment(text)
+    until = moment_of(text)
     if until is None:
         return None
     # Use the server's clock if it sends a date: the local one may be wrong.
-    now = _moment(headers.get("Date", "")) or datetime.now(UTC)
+    now = moment_of(headers.get("Date", "")) or datetime.now(UTC)
     return max((until - now).total_seconds(), 0.0)
 
 
-def _moment(text: str) -> datetime | None:
+@lru_cache(64)
+def moment_of(text: str) -> datetime | None:
+    """The moment that a header names, `None` where it names none."""
     try:
         moment = parsedate_to_datetime(text)
     except (TypeError, ValueError, OverflowError, IndexError):

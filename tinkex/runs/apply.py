@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ..policy import Policy
-from ..runtime.publisher import Call, Notice
+from ..runtime.publisher import Notice
 from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
 from ..types import TrainingRun
 from . import changes
@@ -34,11 +34,15 @@ Result = tuple[Notice, ...] | None
 
 
 class Moment(NamedTuple):
-    """When and under which policy a change is applied: aware UTC, and monotonic seconds."""
+    """When and under which policy a change is applied: aware UTC, and monotonic seconds.
+
+    `served` is the server's time where that is known, else `utc`.
+    """
 
     utc: datetime
     seconds: float
     policy: Policy
+    served: datetime
 
 
 def apply(record: Record, change: Change, moment: Moment) -> Result:
@@ -55,20 +59,20 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
     return None if is_refused else APPLIED_BY[type(change)](record, change, moment)
 
 
-def apply_rows(rows: Iterable[Row], now: datetime, policy: Policy) -> list[Row]:
+def apply_rows(rows: Iterable[Row], moment: Moment) -> list[Row]:
     """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do.
 
     The caller holds the lock of the records.
     """
     news = []
-    limits = Limits.at(now, policy.unprotected_after)
+    limits = Limits.at(moment.seconds, moment.served, moment.policy.unprotected_after)
     for row in rows:
         record, run_id, sent = row
         saved = quiet_row(record, run_id, sent, limits)
         if saved is NEWS:
             news.append(row)
         else:
-            record.saved, record.last_poll = saved, now
+            record.saved, record.last_poll = saved, moment.utc
     return news
 
 
@@ -88,13 +92,14 @@ def _warning(record: Record, moment: Moment) -> tuple[Notice, ...]:
     """An `unprotected` event, where one is due."""
     within = moment.policy.unprotected_after
     told = record.warned_at
-    if told is not None and (moment.utc - told).total_seconds() < max(within, WARN_EVERY):
+    if told is not None and moment.seconds - told < max(within, WARN_EVERY):
         return ()
     newest = newest_checkpoint(record.known_checkpoints())
-    since = unprotected_since(newest, record.started_at, moment.utc, within)
+    age = moment.seconds - record.started
+    since = unprotected_since(newest, record.started_at, age, moment.served, within)
     if since is None:
         return ()
-    record.warned_at = moment.utc
+    record.warned_at = moment.seconds
     return (Unprotected(**_common(record, moment), since=since, checkpoint=newest),)
 
 
@@ -188,30 +193,17 @@ def _step(
 ) -> tuple[Notice, ...]:
     record.next_attempt = None
     _move(record, after)
-    return notices_of(change, moment.policy, record.client)
-
-
-def notices_of(
-    change: changes.RecoveryChange, policy: Policy, old_client: Any = None
-) -> tuple[Notice, ...]:
-    """The events of a recovery's step in their order, with the callbacks that follow them."""
-    found: list[Notice] = [change.event]
-    if isinstance(change, changes.GaveUp):
-        found[:0] = [change.failed] if change.failed is not None else []
-        if policy.on_failure is not None:
-            found.append(Call(policy.on_failure, (change.event.run_id, change.event.error)))
-    elif isinstance(change, changes.Recovered) and policy.on_recovery is not None:
-        clients = (old_client, change.event.client, change.event.checkpoint)
-        found.append(Call(policy.on_recovery, clients))
-    return tuple(found)
+    return changes.notices_of(change, moment.policy, record.client)
 
 
 def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Result:
     notices = _step(record, change, moment, RunState.HEALTHY)
     event, history = change.event, _history(record)
+    # The clock on the wall may have been set meanwhile.
+    lasted = timedelta(seconds=moment.seconds - record.started)
     ended = replace(
         record.lineage()[-1],
-        ended_at=moment.utc,
+        ended_at=record.started_at + lasted,
         cause=history.cause,
         error=history.error,
         attempts=event.attempt,
@@ -225,7 +217,8 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
     history.cause = history.error = None
     record.run_id, record.generation = event.successor_id, record.generation + 1
     record.client, record.saved = event.client, event.checkpoint
-    record.started_at, record.error, record.attempts, record.warned_at = moment.utc, None, (), None
+    record.started_at, record.started = record.started_at + lasted, moment.seconds
+    record.error, record.attempts, record.warned_at = None, (), None
     return notices
 
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
 from ..config import Config
+from ..policy import Policy
+from ..runtime.publisher import Call, Notice
 from ..signals import (
     Cause,
     CheckpointSelected,
@@ -118,6 +120,21 @@ RecoveryChange = AttemptStep | AttemptFailed | GaveUp | Recovered
 
 #: What a run without an open incident refuses.
 STEPS = frozenset({*get_args(RecoveryChange), Dropped})
+
+
+def notices_of(
+    change: RecoveryChange, policy: Policy, old_client: Any = None
+) -> tuple[Notice, ...]:
+    """The events of a recovery's step in their order, with the callbacks that follow them."""
+    found: list[Notice] = [change.event]
+    if isinstance(change, GaveUp):
+        found[:0] = [change.failed] if change.failed is not None else []
+        if policy.on_failure is not None:
+            found.append(Call(policy.on_failure, (change.event.run_id, change.event.error)))
+    elif isinstance(change, Recovered) and policy.on_recovery is not None:
+        clients = (old_client, change.event.client, change.event.checkpoint)
+        found.append(Call(policy.on_recovery, clients))
+    return tuple(found)
 
 
 class Orphaned(NamedTuple):

@@ -52,11 +52,15 @@ def cursor_of(checkpoint: Checkpoint, recorded: Mapping[str, Cursor]) -> Cursor 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A checkpoint that a recovery would try; `step` is its next step, where recorded."""
+    """A checkpoint that a recovery would try; `step` is its next step, where recorded.
+
+    `is_expired`: it should be gone by the server's clock, so it is tried after all others.
+    """
 
     checkpoint: Checkpoint
     step: int | None
     expires_at: datetime | None
+    is_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +96,8 @@ def plan_recovery(
     `broken` the paths that did not load. `lineage` are run ids, the live one first: what a run
     saved is newer than what those before it did. `tried` of the policy's checkpoints were used
     up by this incident already. Without `has_resume_step` a checkpoint without a step is left out
-    where an older one has one.
+    where an older one has one. Those that expired before `now`, the server's time where that is
+    known, come last: a clock may be wrong.
     """
     checkpoints = list(checkpoints)
     known, again = by_path(checkpoints), saved_again(checkpoints)
@@ -109,20 +114,24 @@ def plan_recovery(
         allowed = 1 + policy.fallback_checkpoints
     left_out = [LeftOut(checkpoint=known[path], reason=reason) for path, reason in others.items()]
     candidates: list[Candidate] = []
-    cursors = [None if _unfit(each, (), now) else cursor_of(each, recorded) for each in ordered]
-    oldest_with_step = max((i for i, cursor in enumerate(cursors) if cursor), default=-1)
+    ordered.sort(key=lambda each: _has_expired(each, now))
+    cursors = [None if _unfit(each, ()) else cursor_of(each, recorded) for each in ordered]
+    # Where the oldest one with a step stands among those that have expired, and have not.
+    last = {_has_expired(ordered[i], now): i for i, cursor in enumerate(cursors) if cursor}
     for position, (checkpoint, cursor) in enumerate(zip(ordered, cursors, strict=True)):
-        reason = _unfit(checkpoint, broken, now)
-        if not (reason or cursor or has_resume_step) and position < oldest_with_step:
+        is_late, until = _has_expired(checkpoint, now), checkpoint.expires_at
+        reason = _unfit(checkpoint, broken)
+        if not (reason or cursor or has_resume_step) and position < last.get(is_late, -1):
             reason = "no step is recorded for it, and for an older one there is"
         if not reason and len(candidates) + tried >= allowed:
-            reason = f"older than the {allowed} that the policy allows to try"
+            before = f"it expired at {until}, and goes after" if is_late else "older than"
+            reason = f"{before} the {allowed} that the policy allows to try"
         if reason:
             left_out.append(LeftOut(checkpoint=checkpoint, reason=reason))
             continue
         step = cursor.step if cursor else None
-        expires_at = checkpoint.expires_at
-        candidates.append(Candidate(checkpoint=checkpoint, step=step, expires_at=expires_at))
+        rung = Candidate(checkpoint=checkpoint, step=step, expires_at=until, is_expired=is_late)
+        candidates.append(rung)
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
 
 
@@ -175,12 +184,14 @@ def _newest_of_a_run(
     return [checkpoints[i] for i in sorted(range(len(checkpoints)), key=age, reverse=True)]
 
 
-def _unfit(checkpoint: Checkpoint, broken: Collection[str], now: datetime) -> str | None:
+def _has_expired(checkpoint: Checkpoint, now: datetime) -> bool:
+    return checkpoint.expires_at is not None and checkpoint.expires_at <= now
+
+
+def _unfit(checkpoint: Checkpoint, broken: Collection[str]) -> str | None:
     """Why a checkpoint cannot be restored, if so."""
     if checkpoint.tinker_path in broken:
         return "it did not load"
-    if checkpoint.expires_at is not None and checkpoint.expires_at <= now:
-        return f"it expired at {checkpoint.expires_at.isoformat()}"
     try:
         kind = TinkerPath.parse(checkpoint.tinker_path).checkpoint_type
     except ValueError:
@@ -197,16 +208,15 @@ def newest_checkpoint(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
 
 
 def unprotected_since(
-    newest: Checkpoint | None, started_at: datetime, now: datetime, within: float
+    newest: Checkpoint | None, started_at: datetime, age: float, now: datetime, within: float
 ) -> datetime | None:
     """When a run became unprotected, or now where it soon will be; `None`: it is protected.
 
     It may go `within` seconds without a training checkpoint, or have as many left with one that
-    expires.
+    expires. It is `age` seconds old, and `now` is the server's time where that is known.
     """
-    allowed = timedelta(seconds=within)
     if newest is None:
-        return started_at if now - started_at >= allowed else None
-    if newest.expires_at is None or newest.expires_at - now > allowed:
+        return started_at if age >= within else None
+    if newest.expires_at is None or newest.expires_at - now > timedelta(seconds=within):
         return None
     return min(newest.expires_at, now)

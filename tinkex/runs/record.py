@@ -71,7 +71,8 @@ class Record:
     the last incident's failed ones. Of the polls: `failed_at` is when one last failed and `told_at`
     when that was last published, `misses` how often in a row the run could not be found, and
     `poll_after` the earliest next poll of a run that is missing, in monotonic seconds.
-    `warned_at` is when `unprotected` was last published.
+    `started` is `started_at`, and `warned_at` when `unprotected` was last published, in monotonic
+    seconds: the clock on the wall may be set.
 
     Guarded by the lock of its `RunMap`, and changed by `tinkex.runs.apply` alone.
     """
@@ -82,6 +83,7 @@ class Record:
     metadata: Mapping[str, Any]
     client: Any
     started_at: datetime
+    started: float
     make_handle: InitVar[Callable[[Record], object]]
     root_id: str = field(init=False)
     handle: object = field(init=False)
@@ -98,7 +100,7 @@ class Record:
     told_at: float | None = None
     misses: int = 0
     poll_after: float = 0.0
-    warned_at: datetime | None = None
+    warned_at: float | None = None
 
     def __post_init__(self, make_handle: Callable[[Record], object]) -> None:
         self.root_id = self.run_id

@@ -67,15 +67,18 @@ class Limits(NamedTuple):
     expires after `expires` protects its run, and what was told after `told` is not told again.
     """
 
-    begun: datetime
+    begun: float
     expires: datetime
-    told: datetime
+    told: float
 
     @classmethod
-    def at(cls, now: datetime, within: float) -> Self:
-        """Those of a policy that allows a run to be unprotected for `within` seconds."""
-        allowed = timedelta(seconds=within)
-        return cls(now - allowed, now + allowed, now - timedelta(seconds=max(within, WARN_EVERY)))
+    def at(cls, seconds: float, served: datetime, within: float) -> Self:
+        """Those of a policy that allows a run to be unprotected for `within` seconds.
+
+        `seconds` is the monotonic time now, `served` that of the server.
+        """
+        expires = served + timedelta(seconds=within)
+        return cls(seconds - within, expires, seconds - max(within, WARN_EVERY))
 
     def may_warn(self, record: Record) -> bool:
         """Whether a run was not warned of lately."""
@@ -120,7 +123,7 @@ def _without(record: Record, row: dict[str, Any], limits: Limits) -> Any:
     if record.last_poll is None and not _RUN.fit(row):
         return NEWS
     if saved is None:
-        is_young = record.started_at > limits.begun
+        is_young = record.started > limits.begun
         return saved if is_young or not limits.may_warn(record) else NEWS
     until = saved[1] if isinstance(saved, tuple) else saved.expires_at
     is_safe = until is None or until > limits.expires

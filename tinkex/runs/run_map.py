@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
+from .. import forks
 from ..config import Config
 from ..errors import MonitorStoppedError
 from ..policy import Policy
@@ -13,7 +15,7 @@ from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from .apply import Moment, Result, Row, apply, apply_rows
-from .changes import Change, Stopped, Updated
+from .changes import Change, Orphaned, Seen, Stopped, Updated
 from .record import Record
 from .state import RunState
 from .status import RunStatus
@@ -23,7 +25,7 @@ class RunMap:
     """The runs of a monitor, and the way in which each of them changes.
 
     When a run's state or client changes, `on_move` is called with its record, and `waits` are
-    woken.
+    woken. `server_time(config, own)` tells an account's server's time, `own` where it is not known.
 
     Threads: every method is safe from any thread and waits for nothing. To read more than one
     field of a record, hold `lock`, for memory only.
@@ -35,15 +37,19 @@ class RunMap:
         clock: Clock,
         publisher: Publisher,
         waits: Waits,
+        *,
         on_move: Callable[[Record], object] = lambda _: None,
+        server_time: Callable[[Config | None, datetime], datetime] = lambda _, own: own,
     ) -> None:
         self._policy = policy
         self._clock = clock
         self._publisher = publisher
         self._waits = waits
         self._on_move = on_move
+        self._server_time = server_time
         #: For a change that does not look at the time.
         self._any_time = self._moment()
+        forks.register(self)
         self.lock = threading.Lock()
         # Guarded by lock, with the fields of all records: _is_closed; _records, by every id of
         # every lineage; _configs, one config to stand for all that are equal, since each call
@@ -51,6 +57,11 @@ class RunMap:
         self._is_closed = False
         self._records: dict[str, Record] = {}
         self._configs: dict[Config | None, Config | None] = {}
+
+    def after_fork(self) -> None:
+        """Let a forked child look at the runs as they were."""
+        # Guards what the one before it guarded.
+        self.lock = threading.Lock()
 
     # Changes
 
@@ -61,7 +72,8 @@ class RunMap:
         before.
         """
         # To read the clock would be a fifth of what it takes to stop a run.
-        moment = self._any_time if type(change) is Stopped else self._moment()
+        polled = record if type(change) is Seen else None
+        moment = self._any_time if type(change) is Stopped else self._moment(polled)
         with self.lock:
             state, client = record.state, record.client
             notices = apply(record, change, moment)
@@ -70,9 +82,9 @@ class RunMap:
             if record.state is not RunState.STOPPED:
                 self._records[record.run_id] = record
             elif not self._is_closed:
-                for run_id in record.run_ids:
-                    if self._records.get(run_id) is record:
-                        del self._records[run_id]
+                self._forget_locked(record, *record.run_ids)
+            if isinstance(change, Orphaned) and change.successor_id not in record.run_ids:
+                self._forget_locked(record, change.successor_id)
             is_moved = record.state is not state or record.client is not client
             if notices:
                 self._publisher.queue(record.root_id, notices)
@@ -83,11 +95,21 @@ class RunMap:
             self._waits.notify()
         return notices
 
-    def apply_rows(self, rows: list[Row]) -> list[Row]:
-        """Apply the rows of healthy runs that bring no news; return those that do."""
-        now = self._clock.utc()
+    def claim(self, record: Record, run_id: str) -> Record:
+        """Have a run id mean this record, unless it means another; return which it means.
+
+        It is given back with `Orphaned`. A run that is not recovered any more claims nothing.
+        """
         with self.lock:
-            return apply_rows(rows, now, self._policy)
+            if record.state.is_pending:
+                return self._records.setdefault(run_id, record)
+            return record
+
+    def apply_rows(self, rows: list[Row]) -> list[Row]:
+        """Apply the rows of an account's healthy runs that bring no news; return those that do."""
+        moment = self._moment(rows[0][0] if rows else None)
+        with self.lock:
+            return apply_rows(rows, moment)
 
     def register(
         self,
@@ -110,7 +132,7 @@ class RunMap:
                 raise MonitorStoppedError("this monitor was stopped; make a new one")
             config = self._configs.setdefault(config, config)
             record = self.find(run_id)
-            if record is None:
+            if record is None or record.state is RunState.STOPPED:
                 record = Record(
                     run_id=run_id,
                     service=service,
@@ -118,6 +140,7 @@ class RunMap:
                     metadata=metadata,
                     client=client,
                     started_at=moment.utc,
+                    started=moment.seconds,
                     make_handle=make_handle,
                 )
                 self._records[run_id] = record
@@ -128,6 +151,11 @@ class RunMap:
         self._waits.notify()
         return record
 
+    def _forget_locked(self, record: Record, *run_ids: str) -> None:
+        for run_id in run_ids:
+            if self._records.get(run_id) is record:
+                del self._records[run_id]
+
     def close(self) -> None:
         """Stop all runs, which can still be looked at, and take no more."""
         with self.lock:
@@ -136,8 +164,10 @@ class RunMap:
                 apply(record, Stopped(), self._any_time)
         self._waits.notify()
 
-    def _moment(self) -> Moment:
-        return Moment(self._clock.utc(), self._clock.monotonic(), self._policy)
+    def _moment(self, polled: Record | None = None) -> Moment:
+        utc = self._clock.utc()
+        served = utc if polled is None else self._server_time(polled.config, utc)
+        return Moment(utc, self._clock.monotonic(), self._policy, served)
 
     # Queries
 

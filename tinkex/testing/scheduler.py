@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from ..errors import TinkexError
 
+#: After how many timers that did not end it a wait without a limit counts as a deadlock.
+MOST_TIMERS = 10_000
+
 
 class DeadlockError(TinkexError):
-    """Raised by `FakeScheduler.wait` when no timer is left that could end the wait."""
+    """Raised by `FakeScheduler.wait` when no timer is left that could end the wait, or none did."""
 
 
 class FakeScheduler:
@@ -60,11 +63,16 @@ class FakeScheduler:
         At most `timeout` seconds are moved forward; `None`: no limit.
 
         Raises:
-            DeadlockError: No timer is left that could make it true.
+            DeadlockError: No timer is left that could make it true; or there was no limit, and
+                10,000 timers, such as those of a monitor's sweeps, have not made it true.
         """
+        fired = 0
         until = math.inf if timeout is None else self._now + timeout
         while not predicate():
             if self._fire_next(until):
+                fired += 1
+                if timeout is None and fired >= MOST_TIMERS:
+                    raise DeadlockError(f"{self!r}: {fired} timers have not ended this wait")
                 continue
             if self._now < until and not self.pending:
                 raise DeadlockError(f"{self!r} has no timer left that could end this wait")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..runs.effects import effect_of
-from .requests import Order, Requests
+
+if TYPE_CHECKING:
+    from .requests import Order, Requests
 
 #: Methods that ask, or make something beside the run: they go on when its run is lost.
 _ASIDE = ("get_", "create_", "unload")
@@ -26,8 +28,8 @@ class SegmentClient:
     """Stands for the training client of a segment; `isinstance` says that it is one.
 
     Its methods run on the training client itself. Requests raise `SegmentSupersededError` once
-    the run is known to be corrupted or replaced; attributes, `get_info` and the like do not. It
-    can be neither copied nor pickled.
+    the run is known to be corrupted or replaced; attributes, `get_info` and the like do not. In a
+    forked child every call is a `MonitorStoppedError`. It can be neither copied nor pickled.
 
     Threads: as the training client's.
     """
@@ -43,8 +45,10 @@ class SegmentClient:
         if name == "_bare":  # not made yet
             raise AttributeError(name)
         value = getattr(self._bare, name)
-        is_request = callable(value) and not name.startswith(("_", *_ASIDE))
-        if not is_request or isinstance(value, type):
+        if not callable(value) or isinstance(value, type) or name.startswith("_"):
+            return value
+        if name.startswith(_ASIDE):
+            self._requests.check_home()
             return value
         # Kept, so that the next call finds it at once.
         self.__dict__[name] = method = self._request(name, value)

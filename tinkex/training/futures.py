@@ -153,6 +153,7 @@ class Races:
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Call a function that may block, on a thread of ours where there are any."""
+        self._waits.home.check()
         if self._pool is not None:
             with suppress(RuntimeError):  # closed with the monitor: then here
                 return self._pool.submit(function)

@@ -6,6 +6,7 @@ import threading
 import weakref
 from typing import Any, NamedTuple
 
+from .. import forks
 from ..runs.checkpoints import Cursor
 from ..runs.effects import Effect
 from ..types import Checkpoint
@@ -38,6 +39,7 @@ class Ledger:
     """
 
     def __init__(self, before: Ledger | None = None) -> None:
+        forks.register(self)
         self._lock = threading.Lock()
         # Guarded by _lock, before that of `steps`: the newest place (`None` after a load) and where
         # it lies in the order of submissions; whether it is of the run before, which had loaded
@@ -60,6 +62,12 @@ class Ledger:
         self._is_before_load = before is not None and before.is_loaded()
         #: The steps of the segments.
         self.steps: Steps = Steps(None if before is None else before.steps.reached())
+
+    def after_fork(self) -> None:
+        """Let a forked child leave a segment."""
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
+        self.steps.after_fork()
 
     def follow(self, run_id: str, place: Place) -> None:
         """Begin with a run that is at `place`; without effect the second time."""
@@ -266,16 +274,28 @@ class Ledger:
         return None if self._segment is None else self._segment()
 
 
-_lock = threading.Lock()
-# Guarded by _lock: the ledger of each training client of this process, as long as the client
-# lives; those of clients to which there can be no weak reference; and the newest by server and
-# run, since a caller may wrap a client anew for each loop.
-_ledgers: weakref.WeakKeyDictionary[Any, Ledger] = weakref.WeakKeyDictionary()
-_kept: dict[int, tuple[Any, Ledger]] = {}
-_by_run: dict[tuple[str, str], Ledger] = {}
-
 #: How many ledgers are kept by server and run.
 KEPT_BY_RUN = 4096
+
+
+class _Ledgers:
+    """The ledgers of this process; a forked child begins without any."""
+
+    def __init__(self) -> None:
+        forks.register(self)
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        # Guarded by lock: the ledger of each training client, as long as the client lives; those of
+        # clients to which there can be no weak reference; and the newest by server and run, since a
+        # caller may wrap a client anew for each loop.
+        self.of_clients: weakref.WeakKeyDictionary[Any, Ledger] = weakref.WeakKeyDictionary()
+        self.kept: dict[int, tuple[Any, Ledger]] = {}
+        self.by_run: dict[tuple[str, str], Ledger] = {}
+
+
+_ledgers = _Ledgers()
 
 
 def ledger_of(
@@ -285,15 +305,16 @@ def ledger_of(
 
     Where the `server` is known, it is that of the run too.
     """
-    with _lock:
-        made = _by_run.pop((server, run_id), None) if server is not None else None
+    with _ledgers.lock:
+        by_run = _ledgers.by_run
+        made = by_run.pop((server, run_id), None) if server is not None else None
         made = Ledger(before) if made is None else made
         try:
-            ledger = _ledgers.setdefault(client, made)
+            ledger = _ledgers.of_clients.setdefault(client, made)
         except TypeError:
-            ledger = _kept.setdefault(id(client), (client, made))[1]
+            ledger = _ledgers.kept.setdefault(id(client), (client, made))[1]
         if server is not None:
-            _by_run[server, run_id] = ledger
-            if len(_by_run) > KEPT_BY_RUN:
-                del _by_run[next(iter(_by_run))]
+            by_run[server, run_id] = ledger
+            if len(by_run) > KEPT_BY_RUN:
+                del by_run[next(iter(by_run))]
         return ledger

@@ -14,6 +14,7 @@ from ..errors import (
     RecoveryExhaustedError,
     ResumePointUnknownError,
 )
+from ..forks import Home
 from ..recovery.attempt import make_plan
 from ..recovery.controller import Controller
 from ..runs.changes import Change, Saved, Withdrawn
@@ -76,6 +77,7 @@ class Loop:
 
     record: Record
     _: KW_ONLY
+    home: Home
     runs: RunMap
     clock: Clock
     waits: Waits
@@ -91,6 +93,7 @@ class Loop:
         self, run_id: str, future: Any, on_result: Told = nothing, on_error: Told = nothing
     ) -> RacedFuture:
         """Wrap a future of a generation, so that it ends when that is superseded."""
+        self.home.check()
         return self.races.race(self.record, run_id, future, on_result, on_error)
 
     def pause(self, run_id: str, seconds: float) -> None:
@@ -171,6 +174,7 @@ class Loop:
 
     def report(self, run_id: str, error: BaseException, effects: Collection[Effect]) -> bool:
         """Have the run looked at; true where the loop should go on with a next segment."""
+        self.home.check()
         begun = self.confirmation.report(self.record, error, run_id, effects)
         return begun or self.record.state is RunState.EXHAUSTED
 

@@ -96,9 +96,10 @@ class Requests:
     def check(self) -> None:
         """Raise where the segment is to be left.
 
-        A `MonitorStoppedError` where its run was stopped in an outage, else a
-        `SegmentSupersededError`.
+        A `MonitorStoppedError` in a forked child, and where its run was stopped in an outage, else
+        a `SegmentSupersededError`.
         """
+        self.check_home()
         if self._run.races.is_unknown(self._run.record):
             raise stopped_in_outage(self._run_id)
         is_over = self._is_blocked or self._run.is_superseded(self._run_id)
@@ -110,8 +111,13 @@ class Requests:
             logger.warning("run %s: its loop tries again and again; %s", self._run_id, advice)
         raise SegmentSupersededError(self._run_id) from self.spoiled
 
+    def check_home(self) -> None:
+        """Raise a `MonitorStoppedError` in a forked child, where the client answers nothing."""
+        self._run.home.check()
+
     def order(self, effect: Effect) -> Order:
         """A coroutine of this effect is made."""
+        self.check_home()
         order = Order()
         if effect.is_change:
             self._orders.add(order)

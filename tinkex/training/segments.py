@@ -159,6 +159,7 @@ class Segment:
     def __enter__(self) -> Segment:
         if self.entered:
             raise RuntimeError("a segment is entered once; the next one comes from the `for`")
+        self._requests.check_home()
         if self._ledger.where() != self._place:
             raise RuntimeError("the run was trained since this segment was made; take a new one")
         try:
@@ -247,8 +248,7 @@ class Segment:
 
     def _report(self, error: BaseException) -> bool:
         """Have the run looked at; true where the loop goes on with a next segment."""
-        effects = self._requests.effects_of(error)
-        return self._run.report(self._outlook.run_id, error, effects)
+        return self._run.report(self._outlook.run_id, error, self._requests.effects_of(error))
 
 
 class Segments:

@@ -41,6 +41,11 @@ class Steps:
         self._is_told = False
         self._gradient_of: int | None = None
 
+    def after_fork(self) -> None:
+        """Let a forked child go on."""
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
+
     def enter(self, now: Mark) -> None:
         """A segment is entered."""
         with self._lock:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...runs.record import Record
-from ..ledger import Ledger
 from ..steps import Mark
+
+if TYPE_CHECKING:
+    from ..ledger import Ledger
 
 #: Log-probabilities that differ by less than `SAME`, as a root of the mean square, are the same;
 #: by more than `NEAR` they are others, since the noise of bfloat16 lies below it.

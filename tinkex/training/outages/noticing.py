@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...config import Config
 from ...credentials import retold, secrets_of
@@ -26,9 +26,11 @@ from ...runs.state import RunState
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
 from ..futures import Races
-from ..ledger import Ledger
 from .evidence import Watched
 from .settling import Settling
+
+if TYPE_CHECKING:
+    from ..ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
