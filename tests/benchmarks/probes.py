@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tinkex import Monitor, Policy, signals
 
 from .account import run_id
+from .callers import calls, calls_in_refusal, calls_with_loops, status_of_all
 from .control import Control
 from .figures import spread
 from .variants import Service
@@ -57,48 +58,6 @@ def detection(url, *, runs, interval, samples):
             time.sleep(0.01)
     latencies = [seen[run] - at for run, at in flagged.items() if run in seen]
     return {"missed": samples - len(latencies), **spread(latencies), "sweep": spread(sweeps)}
-
-
-def calls(url, *, runs, seconds, hang):
-    """How long `monitor_run`, `status` and `stop_monitoring` take during sweeps or a hang."""
-    control = Control(url)
-    service = Service(url)
-    monitor = _monitor().start()
-    for index in range(runs):
-        monitor.monitor_run(run_id(index), service)
-    monitor.poll_now()
-    over = threading.Event()
-
-    def sweep():
-        while not over.is_set():
-            try:
-                monitor.poll_now()
-            except Exception:
-                return
-
-    if hang:
-        control("hang", run="all")
-    sweeper = threading.Thread(target=sweep, name="sweeps", daemon=True)
-    sweeper.start()
-    taken = {"monitor_run": [], "status": [], "stop_monitoring": []}
-    spare = run_id(runs)  # the server knows one run more than are monitored
-    ends_at = time.monotonic() + seconds
-    while time.monotonic() < ends_at:
-        for name, arguments in (
-            ("monitor_run", (spare, service)),
-            ("status", (run_id(runs // 2),)),
-            ("stop_monitoring", (spare,)),
-        ):
-            # A pause, so that the calls are spread over the sweep; it also lets other threads
-            # run, as they would between the calls of a normal program.
-            time.sleep(0.001)
-            call = getattr(monitor, name)
-            began = time.perf_counter()
-            call(*arguments)
-            taken[name].append(time.perf_counter() - began)
-    over.set()
-    monitor.stop()
-    return {name: spread(each) for name, each in taken.items()}
 
 
 def memory(url, *, runs):
@@ -193,7 +152,21 @@ def hung(url, *, runs, which, sweeps):
     return {case: spread(each) for case, each in found.items()}
 
 
-PROBES = {each.__name__: each for each in (detection, calls, memory, recovery, idle, few, hung)}
+PROBES = {
+    each.__name__: each
+    for each in (
+        detection,
+        calls,
+        calls_in_refusal,
+        calls_with_loops,
+        status_of_all,
+        memory,
+        recovery,
+        idle,
+        few,
+        hung,
+    )
+}
 
 
 if __name__ == "__main__":

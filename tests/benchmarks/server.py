@@ -20,6 +20,7 @@ __all__ = ["Account", "main"]
 _RUNS = "/api/v1/training_runs"
 _CONFIG = "/api/v1/client/config"
 _CLIENT_CONFIG = b'{"use_pyqwest_transport":true}'
+_REFUSED = b'{"detail":"this account is refused"}'
 _NOT_FOUND = b'{"detail":"there is no such thing here"}'
 
 
@@ -44,6 +45,7 @@ class Account:
         self.latency = float(latency)
         self.listing = bool(int(listing))
         self.hang = ""
+        self.refusal = 0
         self.rows.extend(row_of(run_id(i)) for i in range(len(self.rows), self.runs))
         self.corrupted: set[int] = set()
         #: The runs that recoveries made; they come last in the list.
@@ -76,6 +78,11 @@ class Account:
         self.hang = run
         return {}
 
+    def do_refuse(self, status=0):
+        """From now on answer every request about runs with this status; 0: no more."""
+        self.refusal = int(status)
+        return {}
+
     def do_corrupt(self, first=0, count=1):
         """Flag some runs."""
         chosen = range(int(first), int(first) + int(count))
@@ -101,6 +108,9 @@ class Account:
         if self.first_at is None:
             self.first_at = time.monotonic()
         path, _, query = target.partition("?")
+        if self.refusal and path.startswith(_RUNS):
+            self.others += 1
+            return self.refusal, _REFUSED
         if path == _RUNS:
             self.lists += 1
             if self.hang == "all":
