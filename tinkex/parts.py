@@ -23,7 +23,7 @@ from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
-from .runtime.waits import Waits
+from .runtime.waits import QUIET, Waits
 from .signals import Event, Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
@@ -73,7 +73,7 @@ class Parts:
         self.clock = Clock(scheduler)
         self.waits = Waits(self.clock)
         self.publisher = Publisher(
-            sender, inline=inline, on_idle=self.waits.notify, complete=self._completed
+            sender, inline=inline, on_idle=partial(self.waits.notify, QUIET), complete=self._completed
         )
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self.races = Races(self.waits, results)
@@ -204,6 +204,7 @@ class Parts:
         self.owner.closing = True
         self.sweeper.close()
         self._reasons.close()
+        self.waits.notify_all()  # no poll is waited for any more
         grace = min(JOIN_GRACE, timeout / 10)
         close, joins = self._close, self._joins
         self._dispatcher.stop(self.owner, timeout - grace, grace, close=close, joins=joins)

@@ -34,7 +34,8 @@ class Sweeper:
     """Makes sweeps, one at a time.
 
     At most `workers` requests are in flight; 0 polls on the thread that begins a sweep. A poll
-    may take `bound` seconds. The thread that ends a sweep calls `on_end`; `notify` wakes waits.
+    may take `bound` seconds. The thread that ends a sweep calls `on_end`; `notify` gets the record
+    of each run whose single poll is done.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
@@ -48,7 +49,7 @@ class Sweeper:
         bound: float,
         detection: Detection,
         on_end: Callable[[Swept], None],
-        notify: Callable[[], None],
+        notify: Callable[[Record], None],
     ) -> None:
         self._rest = rest
         self._clock = clock
@@ -229,8 +230,8 @@ class Sweeper:
                 self._end_if_done(request.sweep)
                 raise
             self._end_if_done(request.sweep)
-            if request.sweep.ended:
-                self._notify()
+            if isinstance(request, Poll):
+                self._notify(request.record)
 
     def _ask_run(self, poll: Poll) -> None:
         run, error = self._asked(self._rest.run, poll.config, poll.run_id)
@@ -326,11 +327,11 @@ class Sweeper:
             if isinstance(request, Poll):
                 error = ApiTimeoutError(f"run {request.run_id}: no answer in {self._bound:g} s")
                 self._detection.failed(request.record, request.run_id, error)
+                self._notify(request.record)
         if sweep is not None:
             self._end_if_done(sweep)
         if late:
             self._work()
-            self._notify()
         if again:
             self._watch_later()
 

@@ -118,7 +118,7 @@ class Controller:
     def is_budget_spent(self, record: Record) -> bool:
         """Whether one more incident of the run would be refused."""
         since = self._owner.clock.monotonic() - self._policy.incident_window
-        with self._runs.lock:
+        with record.lock:
             recent = [began for began in record.history.incidents if began > since]
         return len(recent) >= self._policy.max_incidents
 
@@ -134,7 +134,7 @@ class Controller:
             raise IncidentBudgetError(run_id, self._policy.max_stuck, math.inf, step)
 
     def _request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
-        with self._runs.lock:
+        with record.lock:
             return RecoveryRequest(
                 run_id=record.run_id,
                 root_id=record.root_id,

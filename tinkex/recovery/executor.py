@@ -30,7 +30,7 @@ from ..runs.changes import Change, RecoveryChange
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
-from ..runtime.waits import Waits
+from ..runtime.waits import QUIET, Waits
 from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
@@ -84,7 +84,7 @@ class RecoveryExecutor:
         waits = Waits(clock)
         # Of the recoveries that are asked for here. No poll tells it when an account works again.
         self._owner = self.owner_for(
-            publisher=Publisher(self, inline=scheduler is not None, on_idle=waits.notify),
+            publisher=Publisher(self, inline=scheduler is not None, on_idle=partial(waits.notify, QUIET)),
             waits=waits,
             clock=clock,
             rest=RestPort(default_rest),

@@ -60,18 +60,16 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
 
 
 def apply_rows(rows: Iterable[Row], now: datetime, warn_before: datetime) -> list[Row]:
-    """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do.
-
-    The caller holds the lock of the records.
-    """
+    """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do."""
     news = []
     for row in rows:
         record, run_id, sent = row
-        saved = quiet_row(record, run_id, sent, warn_before)
-        if saved is NEWS:
-            news.append(row)
-        else:
-            record.saved, record.last_poll = saved, now
+        with record.lock:
+            saved = quiet_row(record, run_id, sent, warn_before)
+            if saved is not NEWS:
+                record.saved, record.last_poll = saved, now
+                continue
+        news.append(row)
     return news
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field, replace
@@ -68,9 +69,11 @@ class Record:
     `poll_after` the earliest next poll of a run that is missing, in monotonic seconds.
     `warned_at` is when `unprotected` was last published.
 
-    Guarded by the lock of its `RunMap`, and changed by `tinkex.runs.apply` alone.
+    Guarded by `lock`, for memory only, and changed by `tinkex.runs.apply` alone. Other records may
+    share it, so nobody holds those of two at a time.
     """
 
+    lock: threading.Lock
     run_id: str
     service: Any
     config: Config | None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial
@@ -26,6 +28,9 @@ from .delivery import Delivery
 
 logger = logging.getLogger(__name__)
 
+#: How many runs the log line of an event names.
+NAMED = 5
+
 _LEVELS: dict[type[Event], int] = {
     Detected: logging.WARNING,
     PollError: logging.WARNING,
@@ -47,8 +52,14 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...]
 
 
+class Late(NamedTuple):
+    """An event that is made when it is about to be sent: to make it takes a while."""
+
+    make: Callable[[], Event]
+
+
 #: What a publisher delivers.
-Notice = Event | Call
+Notice = Event | Call | Late
 
 
 class Publisher:
@@ -72,18 +83,35 @@ class Publisher:
         self._sender = sender
         self._complete = complete
         self._delivery = Delivery(inline=inline, on_idle=on_idle)
-        #: Start to deliver what is queued.
-        self.flush = self._delivery.flush
-        self.is_idle = self._delivery.is_idle
+        # In the order of the calls. One by one, so that to add waits for no other thread.
+        self._queued: deque[tuple[object, Iterable[Notice]]] = deque()
+        self._lock = threading.Lock()
+        # Guarded by _lock: that what is taken from _queued is handed on in that order. The
+        # delivery's lock may be taken within.
         self.close = self._delivery.close
         self.join = self._delivery.join
 
     def queue(self, lane: object, notices: Iterable[Notice]) -> None:
         """Line notices up behind those of the same lane; `flush` delivers them.
 
-        Only memory is touched, so the caller may hold the lock of what the notices are about.
+        It takes no lock, so the caller may hold that of what the notices are about.
         """
-        self._delivery.queue(lane, [partial(self._deliver, notice) for notice in notices])
+        self._queued.append((lane, notices))
+
+    def flush(self) -> None:
+        """Start to deliver what is queued. The caller holds no lock."""
+        while self._queued:
+            with self._lock:
+                if self._queued:
+                    lane, notices = self._queued.popleft()
+                    calls = [partial(self._deliver, notice) for notice in notices]
+                    self._delivery.queue(lane, calls)
+        self._delivery.flush()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is left to deliver but what waits for the calling thread itself."""
+        with self._lock:
+            return not self._queued and self._delivery.is_idle()
 
     def publish(self, lane: object, notice: Notice) -> None:
         """Queue a notice and start to deliver it. The caller holds no lock."""
@@ -94,7 +122,7 @@ class Publisher:
         if isinstance(notice, Call):
             notice.function(*notice.arguments)
             return
-        notice = self._complete(notice)
+        notice = self._complete(notice.make() if isinstance(notice, Late) else notice)
         level = _LEVELS.get(type(notice), logging.DEBUG)
         if logger.isEnabledFor(level):
             logger.log(level, "run %s: %s", notice.run_id, _in_words(notice))
@@ -103,4 +131,11 @@ class Publisher:
 
 def _in_words(event: Event) -> str:
     told = (f.name for f in fields(event) if f.name not in ("client", "metadata", "run", "run_id"))
-    return " ".join([event.name, *(f"{name}={getattr(event, name)!s}" for name in told)])
+    return " ".join([event.name, *(f"{name}={_shown(getattr(event, name))}" for name in told)])
+
+
+def _shown(value: object) -> str:
+    """A field's value; of many things only the first and their number."""
+    if isinstance(value, tuple) and len(value) > NAMED:
+        return f"{', '.join(map(str, value[:NAMED]))} and {len(value) - NAMED:,} more"
+    return str(value)
