@@ -50,20 +50,21 @@ class _Caller:
                 taken[name].append(time.perf_counter() - began)
         return taken
 
-    def during_sweep(self, taken):
-        """Call while one sweep is made and what it brings is told; the seconds of that sweep."""
-        seconds = []
-
-        def sweep():
-            began = time.perf_counter()
-            self.monitor.poll_now()
-            seconds.append(time.perf_counter() - began)
-
-        sweeper = threading.Thread(target=sweep, name="sweeps", daemon=True)
+    def during_sweep(self, taken, state):
+        """Call while one sweep brings all runs to a state and that is told; the seconds of both."""
+        sweeper = threading.Thread(target=self.monitor.poll_now, name="sweeps", daemon=True)
         sweeper.start()
-        is_idle = self.monitor._parts.publisher.is_idle
-        self.until(lambda: not sweeper.is_alive() and is_idle(), taken)
-        return seconds[0]
+        began, is_idle = time.perf_counter(), self.monitor._parts.publisher.is_idle
+
+        def is_over():
+            return (
+                not sweeper.is_alive()
+                and is_idle()
+                and all(handle.state == state for handle in self.handles)
+            )
+
+        self.until(is_over, taken)
+        return time.perf_counter() - began
 
 
 def _spreads(taken):
@@ -98,9 +99,9 @@ def calls_in_refusal(url, *, runs, rounds):
     found = {each: {name: [] for name in METHODS} for each in ("refused", "back")}
     sweeps = {each: [] for each in found}
     for _ in range(rounds):
-        for case, status in (("refused", 401), ("back", 0)):
+        for case, status, state in (("refused", 401, "failing"), ("back", 0, "healthy")):
             control("refuse", status=status)
-            sweeps[case].append(caller.during_sweep(found[case]))
+            sweeps[case].append(caller.during_sweep(found[case], state))
     caller.monitor.stop()
     return {
         case: {**_spreads(taken), "sweep": spread(sweeps[case])} for case, taken in found.items()
@@ -110,12 +111,12 @@ def calls_in_refusal(url, *, runs, rounds):
 def calls_with_loops(url, *, runs, loops, sweeps):
     """In sweeps that fail, without and with loops that wait for their runs; and those sweeps."""
     caller, control = _Caller(url, runs), Control(url)
-    control("refuse", status=500)
+    control("refuse", status=402)
     caller.monitor.poll_now()  # a loop waits for a run that fails
     found = {}
     for case in ("without", "with"):
         taken = {name: [] for name in METHODS}
-        seconds = [caller.during_sweep(taken) for _ in range(sweeps)]
+        seconds = [caller.during_sweep(taken, "failing") for _ in range(sweeps)]
         found[case] = {**_spreads(taken), "sweep": spread(seconds)}
         if case == "without":
             for handle in caller.handles[:loops]:

@@ -271,8 +271,7 @@ class Sweeper:
                 listing.failed(error, refused=refused, whole=whole, now=now)
             left = self._left_over_locked(page)
         if listing.error is not None:
-            for record in left:
-                self._detection.failed(record, record.run_id, listing.error)
+            self._detection.all_failed(left, listing.error, page.began)
         elif self._pool is not None and (left or listing.has_next):
             self._work()
 
