@@ -35,7 +35,7 @@ class Sweeper:
 
     At most `workers` requests are in flight; 0 polls on the thread that begins a sweep. A poll
     may take `bound` seconds. The thread that ends a sweep calls `on_end`; `notify` gets the record
-    of each run whose single poll is done.
+    of each run whose poll outside a sweep is done.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
@@ -210,6 +210,7 @@ class Sweeper:
 
     def _drain(self) -> None:
         while (request := self._next()) is not None:
+            is_single = request.sweep.ended
             try:
                 if isinstance(request, Page):
                     self._ask_page(request)
@@ -230,7 +231,7 @@ class Sweeper:
                 self._end_if_done(request.sweep)
                 raise
             self._end_if_done(request.sweep)
-            if isinstance(request, Poll):
+            if isinstance(request, Poll) and is_single:
                 self._notify(request.record)
 
     def _ask_run(self, poll: Poll) -> None:

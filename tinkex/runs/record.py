@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from ..config import Config
-from ..errors import ApiResponseError
 from ..signals import Cause
 from ..types import Checkpoint
 from .checkpoints import Cursor, by_path, cursor_of
 from .state import Generation, RunState
-from .status import RunStatus
-
-#: The fields of a checkpoint's row that are kept for a healthy run.
-ROW_FIELDS = ("tinker_path", "time", "size_bytes", "public", "expires_at", "user_metadata")
+from .status import Row, RunStatus, as_checkpoint
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +82,7 @@ class Record:
     is_dead: bool = False
     generation: int = 0
     own_history: History | None = None
-    saved: Checkpoint | tuple[Any, ...] | None = None
+    saved: Checkpoint | Row | None = None
     last_poll: datetime | None = None
     next_attempt: datetime | None = None
     error: BaseException | None = None
@@ -116,9 +111,7 @@ class Record:
     @property
     def last_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint that is known."""
-        if isinstance(self.saved, tuple):
-            return _as_checkpoint(self.saved)
-        return self.saved
+        return as_checkpoint(self.saved)
 
     def known_checkpoints(self) -> tuple[Checkpoint, ...]:
         """The checkpoints of the lineage that were recorded or that a poll saw."""
@@ -151,18 +144,8 @@ class Record:
             generation=self.generation,
             last_poll=self.last_poll,
             last_error=self.error,
-            last_checkpoint=self.last_checkpoint,
+            saved=self.saved,
             next_attempt=self.next_attempt,
             recoveries=self.generation,
             metadata=self.metadata,
         )
-
-
-def _as_checkpoint(row: tuple[Any, ...]) -> Checkpoint | None:
-    """The checkpoint of a row; of one that does not fit only the path is believed."""
-    try:
-        return Checkpoint.from_json(dict(zip(ROW_FIELDS, row, strict=True)))
-    except ApiResponseError:
-        with suppress(ValueError):
-            return Checkpoint.from_path(row[0])
-    return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from .record import ROW_FIELDS, Record
+from .record import Record
 from .state import RunState
+from .status import ROW_FIELDS
 
 # Looked up once: an attribute of an enumeration takes longer than all the rest of a row.
 _HEALTHY: Final = RunState.HEALTHY

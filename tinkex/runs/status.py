@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..errors import ApiResponseError
 from ..types import Checkpoint
 from .state import RunState
 
@@ -22,6 +24,10 @@ _COLORS = {
 
 _CELL = "text-align:left;padding:2px 10px"
 
+#: The fields of a checkpoint's row that are kept for a healthy run, and such a row.
+ROW_FIELDS = ("tinker_path", "time", "size_bytes", "public", "expires_at", "user_metadata")
+Row = tuple[Any, ...]
+
 #: How many rows a notebook shows.
 ROWS_SHOWN = 100
 
@@ -32,7 +38,8 @@ class RunStatus:
 
     `run_id` is the live run's id, `root_id` the first one's; `generation` counts from 0;
     `last_poll` and `next_attempt` are aware UTC times; `recoveries` counts those that
-    completed.
+    completed. `saved` is the newest checkpoint as it was kept: `last_checkpoint` reads it, since
+    to read those of many runs takes a while.
     """
 
     run_id: str
@@ -41,10 +48,15 @@ class RunStatus:
     generation: int
     last_poll: datetime | None
     last_error: BaseException | None
-    last_checkpoint: Checkpoint | None
+    saved: Checkpoint | Row | None = field(repr=False)
     next_attempt: datetime | None
     recoveries: int
     metadata: Mapping[str, Any]
+
+    @property
+    def last_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that is known."""
+        return as_checkpoint(self.saved)
 
     def _repr_html_(self) -> str:
         return as_html([self])
@@ -57,6 +69,18 @@ class StatusTable(tuple[RunStatus, ...]):
 
     def _repr_html_(self) -> str:
         return as_html(self)
+
+
+def as_checkpoint(kept: Checkpoint | Row | None) -> Checkpoint | None:
+    """A checkpoint that is kept, perhaps as a row; of one that does not fit, the path counts."""
+    if not isinstance(kept, tuple):
+        return kept
+    try:
+        return Checkpoint.from_json(dict(zip(ROW_FIELDS, kept, strict=True)))
+    except ApiResponseError:
+        with suppress(ValueError):
+            return Checkpoint.from_path(kept[0])
+    return None
 
 
 def as_html(rows: Iterable[RunStatus]) -> str:
