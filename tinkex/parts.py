@@ -72,9 +72,8 @@ class Parts:
             self._joins.append(own.close)
         self.clock = Clock(scheduler)
         self.waits = Waits(self.clock)
-        self.publisher = Publisher(
-            sender, inline=inline, on_idle=partial(self.waits.notify, QUIET), complete=self._completed
-        )
+        quiet = partial(self.waits.notify, QUIET)
+        self.publisher = Publisher(sender, inline=inline, on_idle=quiet, complete=self._completed)
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self.races = Races(self.waits, results)
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self._moved)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from statistics import median
 
 from tinkex import Monitor, Policy
 
 from .account import run_id
 from .control import Control
 from .figures import spread
+from .targets import METHODS
 from .variants import Service
 
-__all__ = ["METHODS", "calls", "calls_in_refusal", "calls_with_loops", "status_of_all"]
-
-#: The measured methods; `state` is that of a handle.
-METHODS = ("monitor_run", "status", "stop_monitoring", "state")
+__all__ = ["calls", "calls_in_refusal", "calls_with_loops", "status_of_all"]
 
 
 class _Caller:
@@ -133,15 +132,15 @@ def _wait(handle):
         return
 
 
-def status_of_all(url, *, runs, repeats):
+def status_of_all(url, *, runs, repeats, seconds=3.0):
     """Seconds of `status()` of all runs, and of one call beside it."""
     caller = _Caller(url, runs)
     caller.monitor.poll_now()
-    seconds = []
+    looks = []
     for _ in range(repeats):
         began = time.perf_counter()
         found = caller.monitor.status()
-        seconds.append(time.perf_counter() - began)
+        looks.append(time.perf_counter() - began)
         assert len(found) >= runs
         del found
     over = threading.Event()
@@ -151,8 +150,16 @@ def status_of_all(url, *, runs, repeats):
             caller.monitor.status()
 
     threading.Thread(target=ask, name="statuses", daemon=True).start()
-    ends_at = time.monotonic() + 3.0
+    ends_at = time.monotonic() + seconds
     taken = caller.until(lambda: time.monotonic() >= ends_at)
     over.set()
     caller.monitor.stop()
-    return {"seconds": spread(seconds), **_spreads(taken)}
+    ratio = median(looks) / _seconds_of_tuples(runs)
+    return {"seconds": spread(looks), "ratio": ratio, **_spreads(taken)}
+
+
+def _seconds_of_tuples(count):
+    """How long a list of as many tuples of ten takes, the least that could be made."""
+    began = time.perf_counter()
+    made = [(each,) * 10 for each in range(count)]
+    return (time.perf_counter() - began) * count / len(made)

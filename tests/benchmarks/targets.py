@@ -8,7 +8,10 @@ from typing import Any
 
 from .figures import exponent
 
-__all__ = ["SLOW", "Target", "growth", "row_of", "targets"]
+__all__ = ["METHODS", "SLOW", "Target", "growth", "row_of", "targets"]
+
+#: The public methods whose time is measured.
+METHODS = ("monitor_run", "status", "stop_monitoring", "state")
 
 #: The latency at which tinkex is compared, in seconds.
 SLOW = 0.01
@@ -113,10 +116,16 @@ def _others(found: dict[str, Any]) -> Iterator[Target]:
     few = found["few"]
     what = f"requests of a sweep, 5 runs of an account with {few['runs']:,}"
     yield _at_most(what, max(few["requests"]), 5, "{:.0f}")
-    during = found["calls_in_sweep"]
-    slowest = max(during[name]["p99"] for name in ("monitor_run", "status", "stop_monitoring"))
-    what = f"a public method during a sweep of {during['runs'] - 1:,}, 99th percentile"
-    yield _at_most(what, 1000 * slowest, 1, "{:.2f} ms")
+    refusal, loops = found["calls_in_refusal"], found["calls_with_loops"]
+    for during, when in (
+        (found["calls_in_sweep"], f"during a sweep of {found['calls_in_sweep']['runs'] - 1:,}"),
+        (refusal["refused"], f"while an account of {refusal['runs'] - 1:,} is refused"),
+        (refusal["back"], f"while an account of {refusal['runs'] - 1:,} comes back"),
+        (loops["with"], "while loops wait for runs that fail"),
+    ):
+        slowest = max(during[name]["p99"] for name in METHODS)
+        what = f"a public method {when}, 99th percentile"
+        yield _at_most(what, 1000 * slowest, 1, "{:.2f} ms")
     detection = found["detection"]
     bound = 1.0 + detection["sweep"]["p99"]
     what = "detection at an interval of 1 s, 99th percentile: one interval and one sweep"

@@ -54,7 +54,7 @@ class Controller:
         self._dispatcher = dispatcher
         self._owner = owner
         self._lock = threading.Lock()
-        # Guarded by _lock: the futures of the incidents that runs have joined last.
+        # Guarded by _lock: the futures of the incidents that runs have joined, until they are done.
         self._joined: dict[Record, Future[Completed]] = {}
 
     def server_of(self, record: Record) -> str | None:
@@ -111,9 +111,16 @@ class Controller:
             return incident.future
         with self._lock:
             self._joined[record] = shared
+        shared.add_done_callback(lambda _: self._forget(record, shared))
         # Where it fails its owner, this run is told to go on alone.
         incident.future.add_done_callback(partial(_pass_on, shared, errors=False))
         return shared
+
+    def _forget(self, record: Record, shared: Future[Completed]) -> None:
+        """What a run has joined is over: the map does not keep its clients."""
+        with self._lock:
+            if self._joined.get(record) is shared:
+                del self._joined[record]
 
     def is_budget_spent(self, record: Record) -> bool:
         """Whether one more incident of the run would be refused."""

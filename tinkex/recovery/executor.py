@@ -84,7 +84,9 @@ class RecoveryExecutor:
         waits = Waits(clock)
         # Of the recoveries that are asked for here. No poll tells it when an account works again.
         self._owner = self.owner_for(
-            publisher=Publisher(self, inline=scheduler is not None, on_idle=partial(waits.notify, QUIET)),
+            publisher=Publisher(
+                self, inline=scheduler is not None, on_idle=partial(waits.notify, QUIET)
+            ),
             waits=waits,
             clock=clock,
             rest=RestPort(default_rest),

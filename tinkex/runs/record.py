@@ -144,7 +144,7 @@ class Record:
             generation=self.generation,
             last_poll=self.last_poll,
             last_error=self.error,
-            saved=self.saved,
+            last_checkpoint=self.saved,
             next_attempt=self.next_attempt,
             recoveries=self.generation,
             metadata=self.metadata,

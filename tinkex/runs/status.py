@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -32,14 +32,28 @@ Row = tuple[Any, ...]
 ROWS_SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A field that keeps a checkpoint as its record does, and reads a row when it is looked at.
+
+    To read those of many runs takes longer than all the rest of a look at them.
+    """
+
+    def __get__(self, status: RunStatus | None, owner: type | None = None) -> Checkpoint | None:
+        if status is None:
+            raise AttributeError("there is no default")
+        return as_checkpoint(status.__dict__["last_checkpoint"])
+
+    def __set__(self, status: RunStatus, kept: Checkpoint | Row | None) -> None:
+        status.__dict__["last_checkpoint"] = kept
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStatus:
     """A snapshot of one run.
 
     `run_id` is the live run's id, `root_id` the first one's; `generation` counts from 0;
     `last_poll` and `next_attempt` are aware UTC times; `recoveries` counts those that
-    completed. `saved` is the newest checkpoint as it was kept: `last_checkpoint` reads it, since
-    to read those of many runs takes a while.
+    completed.
     """
 
     run_id: str
@@ -48,15 +62,10 @@ class RunStatus:
     generation: int
     last_poll: datetime | None
     last_error: BaseException | None
-    saved: Checkpoint | Row | None = field(repr=False)
+    last_checkpoint: _Kept = _Kept()
     next_attempt: datetime | None
     recoveries: int
     metadata: Mapping[str, Any]
-
-    @property
-    def last_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint that is known."""
-        return as_checkpoint(self.saved)
 
     def _repr_html_(self) -> str:
         return as_html([self])
