@@ -70,6 +70,7 @@ def watched(world):
 def no_environment(monkeypatch):
     monkeypatch.delenv("TINKER_API_KEY", raising=False)
     monkeypatch.delenv("TINKER_BASE_URL", raising=False)
+    monkeypatch.delenv("TINKER_PROJECT_ID", raising=False)
 
 
 @pytest.fixture

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from xml.etree import ElementTree
 
 import pytest
-from benchmarks.account import ROW_BYTES, index_of, row_of, run_id
+from benchmarks.account import MARK, NEWS_EVERY, ODD_EVERY, index_of, row_of, run_id
 from benchmarks.chart import chart
 from benchmarks.control import ServerProcess
 from benchmarks.figures import exponent, quantile
 from benchmarks.report import page, table
+from benchmarks.server import Account
 from benchmarks.targets import METHODS, targets
 from benchmarks.workers import Worker, probe
 
 from tinkex import TrainingRun
+from tinkex.errors import ApiResponseError
 from tinkex.polling.reasons import AT_ONCE
 
 CALLS = {
@@ -79,7 +82,9 @@ def test_calls_are_timed_while_an_account_is_refused_comes_back_and_loops_wait(c
     control("setup", runs=31, latency=0.0)
 
     refusal = probe("calls_in_refusal", control.url, runs=30, rounds=1)
+    control("refuse", status=0)
     loops = probe("calls_with_loops", control.url, runs=30, loops=5, sweeps=2)
+    control("refuse", status=0)
     looks = probe("status_of_all", control.url, runs=30, repeats=2, seconds=0.1)
 
     for found in (refusal["refused"], refusal["back"], loops["without"], loops["with"], looks):
@@ -91,15 +96,77 @@ def test_a_worker_that_cannot_begin_says_why(control):
         Worker("nothing like this", control, 1, patience=5.0).__enter__()
 
 
-def test_rows_are_as_long_and_as_true_as_those_of_real_servers():
-    row = row_of(run_id(77), corrupted=True)
+def row(index, **options):
+    return json.loads(row_of(index, **options).replace(MARK, b"13:36:05"))
 
-    run = TrainingRun.from_json(json.loads(row))
 
-    assert abs(len(row) - ROW_BYTES) <= 1
+def test_rows_are_as_true_as_those_of_real_servers():
+    run = TrainingRun.from_json(row(77, corrupted=True))
+
     assert run.corrupted
-    assert run.last_checkpoint.tinker_path.startswith(f"tinker://{run_id(77)}/")
+    assert run.last_checkpoint.tinker_path.startswith(f"tinker://{run_id(77)}/weights/")
+    assert run.last_checkpoint.expires_at > run.last_checkpoint.time
+    assert run.last_sampler_checkpoint.checkpoint_type == "sampler"
     assert index_of(run.training_run_id) == 77
+
+
+def test_one_row_in_a_thousand_has_a_value_that_nobody_expects():
+    rows = [row(index) for index in range(8 * ODD_EVERY)]
+
+    # Of the eight odd values one is allowed: whether a run is a LoRA need not be told.
+    assert sum(map(is_misfit, rows)) == 7
+    assert sum(each["is_lora"] is None for each in rows) == 1
+
+
+def is_misfit(row):
+    try:
+        TrainingRun.from_json(row)
+    except ApiResponseError:
+        return True
+    return False
+
+
+def rows_of(account, offset, limit):
+    _, body = account.answer(b"GET", f"/api/v1/training_runs?limit={limit}&offset={offset}")
+    return json.loads(body)["training_runs"]
+
+
+def test_at_each_sweep_one_run_in_twenty_has_saved():
+    account = Account()
+    account.do_setup(runs=250)
+    sweeps = [[*rows_of(account, 0, 100), *rows_of(account, 100, 100)] for _ in range(30)]
+    account.do_reset(moves=0)
+    still = [*rows_of(account, 0, 100), *rows_of(account, 100, 100)]
+    late = rows_of(account, 200, 100)
+
+    for before, after in itertools.pairwise(sweeps):
+        assert sum(differ(*each) for each in zip(before, after, strict=True)) == 200 / NEWS_EVERY
+    assert not any(differ(*each) for each in zip(sweeps[-1], still, strict=True))
+    for index, each in enumerate(late, 200):
+        _, alone = account.answer(b"GET", f"/api/v1/training_runs/{run_id(index)}")
+        assert not differ(json.loads(alone), each)
+
+
+def differ(before, after):
+    """Whether a newer checkpoint has come; checks that nothing else has changed."""
+    paths = [each["last_checkpoint"]["tinker_path"] for each in (before, after)]
+    assert paths == sorted(paths)
+    same = {"last_checkpoint", "last_sampler_checkpoint", "last_request_time"}
+    assert before.keys() == after.keys()
+    assert all(before[name] == after[name] for name in before.keys() - same)
+    return paths[0] != paths[1]
+
+
+def test_a_page_has_no_more_rows_than_the_server_allows():
+    account = Account()
+    account.do_setup(runs=250, cap=50)
+
+    assert len(rows_of(account, 0, 100)) == 50
+
+    account.do_setup(runs=250, cap=50, refuses=1)
+
+    assert account.answer(b"GET", "/api/v1/training_runs?limit=51&offset=0")[0] == 422
+    assert len(rows_of(account, 200, 50)) == 50
 
 
 def test_an_exponent_is_the_slope_on_logarithmic_axes():
@@ -129,8 +196,9 @@ def everything():
             "variant": name,
             "runs": runs,
             "latency": 0.01,
+            "cap": cap,
             "first": runs * wall,
-            "wall": runs * wall,
+            "wall": runs * wall * (0.5 if (cap, name) == (500, "tinkex") else 1.0),
             "cpu": runs * wall,
             "sweeps": 1,
             "requests": runs,
@@ -140,7 +208,8 @@ def everything():
         }
         for name, wall in walls.items()
         for runs in (100, 1_000, 10_000, 100_000)
-        if runs <= 10_000 or not name.startswith("sdk")
+        for cap in (100, 500)
+        if (runs <= 10_000 and cap == 100) or not name.startswith("sdk")
     ]
     spread = {"count": 9, "median": 0.5, "p99": 0.9, "max": 1.0}
     return {

@@ -14,13 +14,15 @@ ROOT = Path(tinkex.__file__).parent
 
 #: What each part may import of the others: a folder (a wing) or a module beside them.
 MAY_IMPORT = {
-    "errors": set(),
+    "causes": set(),
+    "secret": set(),
+    "errors": {"causes"},
     "types": {"errors"},
-    "config": {"errors"},
+    "config": {"causes", "errors", "secret"},
     "signals": {"types"},
     "policy": {"errors", "types"},
-    "credentials": {"errors", "config"},
-    "rest": {"errors", "types", "config", "credentials"},
+    "credentials": {"causes", "errors", "config", "secret"},
+    "rest": {"errors", "types", "config", "credentials", "secret"},
     "service": {"errors", "credentials", "rest"},
     "testing": {"errors", "types"},
     "ports": {"errors", "types", "service"},
@@ -29,9 +31,9 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["arguments"] = MAY_IMPORT["rest"] | {"policy", "rest", "service", "ports"}
 MAY_IMPORT["runs"] = {"errors", "types", "config", "policy", "signals", "runtime"}
-MAY_IMPORT["recovery"] = {"arguments", "own_services", "runs"}
+MAY_IMPORT["recovery"] = {"arguments", "causes", "own_services", "runs"}
 MAY_IMPORT["recovery"] |= MAY_IMPORT["arguments"] | MAY_IMPORT["runs"]
-MAY_IMPORT["polling"] = MAY_IMPORT["recovery"] | {"recovery"}
+MAY_IMPORT["polling"] = MAY_IMPORT["recovery"] | {"recovery", "secret"}
 MAY_IMPORT["training"] = MAY_IMPORT["polling"] | {"polling"}
 MAY_IMPORT["parts"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["handle"] = MAY_IMPORT["parts"] | {"parts"}

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from .causes import without_frames
 from .errors import ConfigError
+from .secret import Secret
 
 __all__ = ["DEFAULT_BASE_URL", "Config", "checked_seconds"]
 
@@ -27,11 +29,20 @@ SHORTEST_SECRET = 16
 
 ACCESS_SCOPES = ("owned", "accessible")
 
-_ENVIRONMENT = {"api_key": "TINKER_API_KEY", "base_url": "TINKER_BASE_URL"}
+#: The longest id of a project that is accepted, in characters.
+MAX_PROJECT = 512
+
+_ENVIRONMENT = {
+    "api_key": "TINKER_API_KEY",
+    "base_url": "TINKER_BASE_URL",
+    "project_id": "TINKER_PROJECT_ID",
+}
 _NO_KEY = "there is no API key: set TINKER_API_KEY, or give Config(api_key=...)"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e\xa0-\xff]([\t\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa0-\xff])?")
 _OUR_HEADERS = {"x-api-key", "host", "content-length", "transfer-encoding", "connection"}
+
+C = TypeVar("C", bound="Config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +50,18 @@ class Config:
     """How to reach one account of the Tinker API.
 
     Args:
-        api_key: the account's key. It is in no `repr`, no message and no pickle. Give it again
-            to an unpickled config: `dataclasses.replace(config, api_key=...)`.
+        api_key: the account's key. It is in no `repr`, no message and no pickle, and nothing
+            that walks through objects comes upon it. Give it again to an unpickled config:
+            `dataclasses.replace(config, api_key=...)`.
         base_url: `https`, or `http` for this machine; without user, query and fragment.
         connect_timeout: seconds to wait for a connection, more than 0.
         read_timeout: seconds to wait for the next piece of an answer, more than 0.
         recovery: the policy of a monitor that is given none, as `Policy` or mapping.
-        headers: more HTTP headers for every request; their values are not shown either.
+        headers: more HTTP headers for every request; kept from view and from pickles like the
+            key.
         access_scope: which runs are listed: `"owned"`, or all that are `"accessible"`.
+        project_id: only the runs of this project are listed, which makes lists short. Runs of
+            others are still found, one by one.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -60,11 +75,13 @@ class Config:
     recovery: Any = field(default=None, hash=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False, hash=False)
     access_scope: str = "owned"
+    project_id: str | None = None
 
     def __post_init__(self) -> None:
-        key = _checked_key(self.api_key)
+        _check_key(self.api_key)
+        _check_project(self.project_id)
         checked: dict[str, Any] = {
-            "base_url": _checked_base_url(self.base_url, key),
+            "base_url": _checked_base_url(self.base_url, self.require_key()),
             "connect_timeout": checked_seconds("connect_timeout", self.connect_timeout),
             "read_timeout": checked_seconds("read_timeout", self.read_timeout),
             "headers": MappingProxyType(_checked_headers(self.headers)),
@@ -79,9 +96,9 @@ class Config:
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
-        """Make a config from `TINKER_API_KEY` and `TINKER_BASE_URL`; an empty one is unset.
+        """Make a config from `TINKER_API_KEY`, `TINKER_BASE_URL` and `TINKER_PROJECT_ID`.
 
-        The arguments are those of `Config`; they are used instead of the environment.
+        An empty one counts as unset. The arguments are those of `Config`, and are used instead.
 
         Raises:
             ConfigError: there is no key, or an argument is unknown or cannot be used.
@@ -90,27 +107,25 @@ class Config:
         unknown = [name for name in overrides if name not in known]
         if unknown:
             raise ConfigError(f"Config has no {', '.join(unknown)}; it has {', '.join(known)}")
-        found = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
-        given: dict[str, Any] = {name: value for name, value in found.items() if value}
-        given.update((name, value) for name, value in overrides.items() if value is not None)
-        if "api_key" not in given:
-            raise ConfigError(_NO_KEY)
-        return cls(**given)
+        made = _made(cls, overrides)
+        # Raised here, in no frame that holds the key of the environment.
+        if isinstance(made, ConfigError):
+            raise made
+        return made
 
     def require_key(self) -> str:
         """Return the key; `ConfigError` if this config was unpickled: pickles never hold it."""
         if self.api_key is None:
             raise ConfigError(
-                "this config was unpickled, so it has no API key; "
-                "give it again: dataclasses.replace(config, api_key=...)"
+                "this config was unpickled, so it has no API key and no headers; "
+                "give them again: dataclasses.replace(config, api_key=..., headers=...)"
             )
         return self.api_key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {each.name: getattr(self, each.name) for each in fields(self)}
-        state["headers"] = dict(state["headers"])
-        del state["api_key"]
-        return _without_key, (type(self), state)
+        # Headers may be as secret as the key.
+        names = [each.name for each in fields(self) if each.name not in _HIDDEN]
+        return _without_key, (type(self), {name: getattr(self, name) for name in names})
 
     def __copy__(self) -> Self:
         return self
@@ -124,9 +139,46 @@ def _without_key(kind: type[Config], state: dict[str, Any]) -> Config:
     config = kind.__new__(kind)
     for name, value in state.items():
         object.__setattr__(config, name, value)
-    object.__setattr__(config, "headers", MappingProxyType(state["headers"]))
+    object.__setattr__(config, "headers", MappingProxyType({}))
     object.__setattr__(config, "api_key", None)
     return config
+
+
+class _Hidden:
+    """A field in whose slot only a `Secret` stands for the value."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+        self._in_slot = slot.__get__
+
+    def __get__(self, config: Config | None, kind: type[Config]) -> Any:
+        return self if config is None else self._in_slot(config).reveal()
+
+    def __set__(self, config: Config, value: Any) -> None:
+        self._slot.__set__(config, Secret(value))
+
+
+_HIDDEN = frozenset({"api_key", "headers"})
+for _name in _HIDDEN:
+    setattr(Config, _name, _Hidden(vars(Config)[_name]))
+
+
+def _made(kind: type[C], overrides: Mapping[str, Any]) -> C | ConfigError:
+    found = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
+    given: dict[str, Any] = {name: value for name, value in found.items() if value}
+    given.update((name, value) for name, value in overrides.items() if value is not None)
+    if "api_key" not in given:
+        return ConfigError(_NO_KEY)
+    return config_or_error(kind, **given)
+
+
+def config_or_error(kind: type[C], *args: Any, **given: Any) -> C | ConfigError:
+    """Make a config, or the error for it without the stack frames that hold the key."""
+    try:
+        return kind(*args, **given)
+    except ConfigError as error:
+        without_frames(error)
+        return error
 
 
 def checked_seconds(name: str, value: Any, error: type[ValueError] = ConfigError) -> float:
@@ -145,7 +197,7 @@ def _kind(value: Any) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
-def _checked_key(key: Any) -> str:
+def _check_key(key: Any) -> None:
     if key is None or (isinstance(key, str) and not key.strip()):
         raise ConfigError(_NO_KEY)
     if not isinstance(key, str):
@@ -155,7 +207,17 @@ def _checked_key(key: Any) -> str:
             "api_key holds a space, a line break or a character that is not ASCII; "
             "copy it again, without the text around it"
         )
-    return key
+
+
+def _check_project(project: Any) -> None:
+    if project is None:
+        return
+    if not isinstance(project, str) or not 0 < len(project) <= MAX_PROJECT:
+        raise ConfigError(
+            f"project_id should be 1 to {MAX_PROJECT} characters of text, not {_kind(project)}"
+        )
+    if not project.isprintable():
+        raise ConfigError("project_id holds a line break or another unprintable character")
 
 
 def _checked_base_url(url: Any, key: str) -> str:
@@ -184,12 +246,13 @@ def _url_problem(url: str, parts: SplitResult, host: str | None) -> str | None:
         return "it holds a query or a fragment; only scheme, host and path may be given"
     if not host:
         return "it has no host"
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         return "it should begin with https:// (http:// only on loopback), to hide the key"
     return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name alone."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

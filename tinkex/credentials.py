@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+import traceback
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .config import DEFAULT_BASE_URL, Config
-from .errors import ConfigError, ServiceError, TinkexError, causes, status_of
+from .causes import fact, without_frames
+from .config import DEFAULT_BASE_URL, Config, config_or_error
+from .errors import ConfigError, ServiceError, TinkexError, causes, in_words, status_of
+from .secret import Secret
+
+logger = logging.getLogger(__name__)
 
 #: Packages whose errors hold the request, whose headers hold the API key.
 _HTTP_PACKAGES = frozenset({"httpcore", "httpx", "pyqwest", "requests", "tinker", "urllib3"})
+
+#: What is read of errors beside their text.
+_FACTS = ("status", "status_code", "category", "retry_after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,8 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
 
     No request is sent and no property is read (the SDK's `holder` would open a session). If the
     service client has no key, the key and base URL of `fallback`, else of the environment, are
-    used together: a key is never sent to a base URL that it was not given for.
+    used together: a key is never sent to a base URL that it was not given for. Its runs lie in the
+    service client's own project, if it has one.
 
     Raises:
         ConfigError: There is no key, or its base URL cannot be used.
@@ -45,10 +54,27 @@ def credentials_of(service: Any, fallback: Config | None = None) -> Credentials:
         return Credentials(given)
     url = url or os.environ.get("TINKER_BASE_URL") or DEFAULT_BASE_URL
     if fallback is None:
-        return Credentials(Config(key, url))
-    # The settings of the given config are kept, but no headers for another server.
-    own = replace(fallback, api_key=key, base_url=url)
-    return Credentials(own if own.base_url == fallback.base_url else replace(own, headers=None))
+        project = _project_of(service, os.environ.get("TINKER_PROJECT_ID"))
+        own = config_or_error(Config, key.reveal(), url, project_id=project)
+    else:
+        project = _project_of(service, None) or fallback.project_id
+        own = _with_settings_of(fallback, key, url, project)
+    # Raised here, in no frame that holds the key.
+    if isinstance(own, ConfigError):
+        raise own
+    return Credentials(own)
+
+
+def _with_settings_of(
+    fallback: Config, key: Secret[str], url: str, project: str | None
+) -> Config | ConfigError:
+    """A config with the settings of another, but without its headers for another server."""
+    try:
+        own = replace(fallback, api_key=key.reveal(), base_url=url, project_id=project)
+    except ConfigError as error:
+        without_frames(error)
+        return error
+    return own if own.base_url == fallback.base_url else replace(own, headers=None)
 
 
 def with_own_key(config: Config, service: Any) -> Config:
@@ -69,13 +95,30 @@ def with_own_key(config: Config, service: Any) -> Config:
     return replace(config, api_key=own.api_key)
 
 
-def secrets_of(service: Any, config: Config | None) -> tuple[str, ...]:
-    """The API keys of a service client and a config, to remove from messages."""
-    keys = (getattr(config, "api_key", None), _own_credentials(service)[0])
-    return tuple(key for key in keys if isinstance(key, str) and key)
+#: API keys, to remove from messages.
+Keys = Secret[tuple[str, ...]]
 
 
-def _own_credentials(service: Any) -> tuple[str | None, str | None]:
+def secrets_of(service: Any, config: Config | None) -> Keys:
+    """The API keys of a service client and a config."""
+    return _keys(getattr(config, "api_key", None), _of_service(service))
+
+
+def all_secrets_of(services: Iterable[Any], config: Config | None) -> Keys:
+    """The API keys of several service clients and a config."""
+    return _keys(getattr(config, "api_key", None), *map(_of_service, services))
+
+
+def _of_service(service: Any) -> str | None:
+    key, _ = _own_credentials(service)
+    return None if key is None else key.reveal()
+
+
+def _keys(*found: Any) -> Keys:
+    return Secret(tuple(key for key in found if isinstance(key, str) and key))
+
+
+def _own_credentials(service: Any) -> tuple[Secret[str] | None, str | None]:
     """The key and base URL in the attributes of an object, or of the SDK's holder in it."""
     own = attributes_of(service)
     places = [own, _mapping(own.get("_holder_kwargs"))]
@@ -84,14 +127,24 @@ def _own_credentials(service: Any) -> tuple[str | None, str | None]:
         # The SDK itself sends the holder's key to the holder's base URL: take both from there.
         if isinstance(key := holder.get("_api_key"), str) and key:
             arguments = _mapping(holder.get("_constructor_kwargs"))
-            return key, _text(holder.get("_base_url")) or _text(arguments.get("base_url"))
-    return _first(places, "_api_key", "api_key"), _first(places, "_base_url", "base_url")
+            url = _text(holder.get("_base_url")) or _text(arguments.get("base_url"))
+            return Secret(key), url
+    key = _first(places, "_api_key", "api_key")
+    url = _first(places, "_base_url", "base_url")
+    return None if key is None else Secret(key), url
 
 
-def keys_in(rest_client: Any) -> tuple[str, ...]:
+def _project_of(service: Any, otherwise: str | None) -> str | None:
+    """The project in a service client's attributes, where it has such a one, even if of none."""
+    own = attributes_of(service)
+    names = (name for name in ("_project_id", "project_id") if name in own)
+    return _text(own.get(next(names, ""), otherwise))
+
+
+def keys_in(rest_client: Any) -> Keys:
     """The API keys in the attributes of the SDK's REST client and of the objects in it."""
     places = [attributes_of(rest_client), *map(attributes_of, attributes_of(rest_client).values())]
-    return tuple(key for place in places if (key := _text(place.get("_api_key"))))
+    return _keys(*(place.get("_api_key") for place in places))
 
 
 def _first(places: Iterable[Mapping[str, Any]], *names: str) -> str | None:
@@ -111,35 +164,62 @@ def _text(thing: Any) -> str | None:
     return thing if isinstance(thing, str) and thing else None
 
 
-def without_secrets(error: BaseException, secrets: Collection[str] = ()) -> BaseException:
-    """Return the error if it holds no secret, else a `ServiceError` with the same facts.
+def without_secrets(error: BaseException, secrets: Keys | None = None) -> BaseException:
+    """Return the error if it can be read and holds no secret, else a `ServiceError` of its facts.
 
-    `secrets` are texts to remove from the message.
+    `secrets` are removed from the message.
     """
     chain = list(causes(error))
-    text = " ".join(map(_all_of, chain))
-    leaks = any(secret in text for secret in secrets)
+    texts = [_all_of(each) for each in chain]
+    leaks = None in texts or _has_any(" ".join(filter(None, texts)), secrets)
     is_ours = isinstance(error, TinkexError) and len(chain) == 1
     if not leaks and (is_ours or not any(map(_is_of_http, chain))):
         return error
-    source = next((cause for cause in chain if _is_specific(cause)), error)
-    message = str(error)
-    for secret in secrets:
-        message = message.replace(secret, "***")
-    category = getattr(source, "category", None)
+    return retold(error, secrets)
+
+
+def retold(error: BaseException, secrets: Keys | None = None) -> ServiceError:
+    """The facts of an error, in one that holds nothing else; `secrets` are removed."""
+    source = next((cause for cause in causes(error) if _is_specific(cause)), error)
+    category = fact(source, "category")
     return ServiceError(
         type(source).__name__,
-        message,
+        _scrubbed(in_words(error), secrets),
         status=status_of(source),
         category=None if category is None else str(getattr(category, "value", category)),
     )
 
 
-def _all_of(error: BaseException) -> str:
-    """An error's message, arguments and attributes (notes included) as one text."""
-    with suppress(Exception):
+def kept(error: BaseException, secrets: Keys | None = None) -> BaseException:
+    """The error as it may be kept and shown: without secrets, and without its stack frames.
+
+    For an error whose raising has ended: frames hold the key, and all that a call has brought.
+    """
+    if logger.isEnabledFor(logging.DEBUG) and not isinstance(error, TinkexError):
+        told = "".join(traceback.format_tb(error.__traceback__))
+        logger.debug("%s came from:\n%s", type(error).__name__, _scrubbed(told, secrets))
+    without_frames(error)
+    return without_secrets(error, secrets)
+
+
+def _has_any(text: str, secrets: Keys | None) -> bool:
+    return secrets is not None and any(key in text for key in secrets.reveal())
+
+
+def _scrubbed(text: str, secrets: Keys | None) -> str:
+    for secret in secrets.reveal() if secrets is not None else ():
+        text = text.replace(secret, "***")
+    return text
+
+
+def _all_of(error: BaseException) -> str | None:
+    """An error's message, arguments and attributes (notes included), if all can be read."""
+    try:
+        for name in _FACTS:
+            getattr(error, name, None)
         return f"{error} {error.args!r} {vars(error)!r}"
-    return str(error)
+    except Exception:
+        return None
 
 
 def _is_of_http(error: BaseException) -> bool:
@@ -155,7 +235,7 @@ def _is_specific(error: BaseException) -> bool:
     """Whether an error has a status or a category, or is about a connection or a timeout."""
     return (
         status_of(error) is not None
-        or getattr(error, "category", None) is not None
+        or fact(error, "category") is not None
         or isinstance(error, ConnectionError | TimeoutError)
         or any(word in type(error).__name__ for word in ("Connection", "Timeout"))
     )

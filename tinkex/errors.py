@@ -1,11 +1,11 @@
-"""The error classes of tinkex, in one tree under `TinkexError`, and functions that read errors."""
+"""The error classes of tinkex, in one tree under `TinkexError`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
+
+from .causes import apart_from_outer, causes, in_words, patience, status_of
 
 __all__ = [
     "AlreadyPendingError",
@@ -39,9 +39,6 @@ __all__ = [
     "patience",
     "status_of",
 ]
-
-#: The longest wait that a server can ask for with `Retry-After`, in seconds.
-LONGEST_PATIENCE = 300.0
 
 
 class TinkexError(Exception):
@@ -299,52 +296,3 @@ class MonitorStoppedError(RecoveryError):
 
     Also by the requests of a segment whose run was stopped while its server was down.
     """
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and every error in its chain or groups, each once; causes first."""
-    seen: set[int] = set()
-    following: list[BaseException | None] = [error]
-    while following:
-        each = following.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            following += (each.__context__, each.__cause__)
-            if isinstance(each, BaseExceptionGroup):
-                following += each.exceptions
-
-
-@contextmanager
-def apart_from_outer() -> Iterator[None]:
-    """Do not chain errors raised in the block to one that this thread already handles."""
-    outer = sys.exc_info()[1]
-    try:
-        yield
-    except BaseException as error:  # raised again
-        for each in list(causes(error)):
-            if outer is not None and each.__context__ is outer:
-                each.__context__ = None
-        raise
-
-
-def in_words(error: BaseException) -> str:
-    """The error's message, or its class name if the message is empty."""
-    return str(error) or type(error).__name__
-
-
-def patience(error: BaseException) -> float | None:
-    """The seconds that the server asked to wait, at most `LONGEST_PATIENCE`; `None` if none."""
-    seconds = getattr(error, "retry_after", None)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        return None
-    return float(min(seconds, LONGEST_PATIENCE))
-
-
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status of an error of tinkex (`status`) or the official SDK (`status_code`)."""
-    for name in ("status", "status_code"):
-        status = getattr(error, name, None)
-        if isinstance(status, int) and not isinstance(status, bool):
-            return status
-    return None

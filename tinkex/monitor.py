@@ -22,6 +22,7 @@ from .handle import MonitoredRun
 from .parts import Parts
 from .policy import Policy
 from .polling.sweep_timer import SweepTimer
+from .polling.sweeper import STRAGGLER
 from .ports import RestModule, ServiceModule
 from .recovery.executor import RecoveryExecutor
 from .runs.status import RunStatus, StatusTable
@@ -58,8 +59,9 @@ class Monitor:
     Threads: every method is safe from any thread. `monitor_run`, `stop_monitoring` and
     `status` do no I/O and wait for nothing. Timers fire on `tinkex-monitor`, polls run on
     `tinkex-poll_N`, attempts on `tinkex-recovery_N`, searches for reasons on `tinkex-reason_N`,
-    receivers and callbacks on `tinkex-signals_N`, service clients are closed on
-    `tinkex-close_N`, all of them daemon threads that are made when they are needed.
+    receivers and callbacks on `tinkex-signals_N`, done-callbacks on `tinkex-done_N`, service
+    clients are closed on `tinkex-close_N`, all of them daemon threads that are made when they are
+    needed.
     """
 
     def __init__(
@@ -233,6 +235,8 @@ class Monitor:
         sweeper = self._parts.sweeper
         if not sweeper.is_own_thread():
             self._parts.waits.wait(sweeper, lambda: not sweeper.is_sweeping, None)
+            # No sweep waits for accounts that hang; but their answers may come.
+            self._parts.waits.wait(sweeper, lambda: sweeper.is_at_rest, STRAGGLER)
 
     # Queries
 

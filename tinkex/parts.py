@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 
@@ -21,6 +22,7 @@ from .recovery.incident import Owner
 from .runs.record import Record
 from .runs.run_map import RunMap
 from .runtime.daemon_pool import DaemonPool
+from .runtime.futures import done_callbacks
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from .runtime.waits import QUIET, Waits
@@ -67,17 +69,15 @@ class Parts:
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
         self._joins: list[Callable[[float], object]] = []
-        if scheduler is None:
-            scheduler = own = ThreadScheduler("tinkex-monitor")
-            self._joins.append(own.close)
-        self.clock = Clock(scheduler)
+        self.clock = Clock(scheduler or ThreadScheduler("tinkex-monitor"))
+        self._joins.append(self.clock.close)
         self.waits = Waits(self.clock)
         quiet = partial(self.waits.notify, QUIET)
         self.publisher = Publisher(sender, inline=inline, on_idle=quiet, complete=self._completed)
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
-        self.races = Races(self.waits, results)
+        self._callbacks = done_callbacks(inline=inline)
+        self.races = Races(self.waits, results, self._callbacks)
         self.runs = RunMap(policy, self.clock, self.publisher, self.waits, self._moved)
-        self._close.append(self.runs.close)
         # The most seconds that the poll of one run may take, its retries included.
         bound = min(20.0, max(5.0, policy.poll_interval))
         polls, self.rest = self._rest_ports(rest_module, poll_workers, bound)
@@ -85,7 +85,9 @@ class Parts:
         self._dispatcher = executor.dispatcher
         self.owner = self._owner_for(executor, service_client_module)
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner)
-        self.detection = Detection(self.runs, self.owner.holds, self.controller, self._poll_failed)
+        self.detection = Detection(
+            self.runs, self.owner.holds, self.controller, self._poll_failed, polls.as_run
+        )
         self.sweeper = self._sweeper_for(polls, poll_workers, bound, on_sweep_end)
         self.confirmation = self._confirmation_for(policy)
         self.outages = self._outages_for(policy)
@@ -101,7 +103,8 @@ class Parts:
             return port, port
         client = default_rest.RestClient(max_connections=max(workers, 1), wait=self.clock.sleep())
         self._close.append(client.close)
-        return RestPort(client, timeout=bound), RestPort(client)
+        port = RestPort(client)
+        return replace(port, timeout=bound), port
 
     def _completed(self, event: Event) -> Event:
         return self._reasons.complete(event)
@@ -116,6 +119,7 @@ class Parts:
     def _owner_for(self, executor: RecoveryExecutor, module: ServiceModule | None) -> Owner:
         return executor.owner_for(
             publisher=self.publisher,
+            callbacks=self._callbacks,
             waits=self.waits,
             clock=self.clock,
             rest=self.rest,
@@ -172,10 +176,12 @@ class Parts:
         self._joins += (
             self.sweeper.join,
             self.publisher.join,
+            self._callbacks.join,
             self._reasons.join,
             self.outages.join,
         )
-        self._close += (self.races.close, self.controller.close, self.owner.own_services.close)
+        own = self.owner.own_services
+        self._close += (self.runs.close, self.races.close, self.controller.close, own.close)
         for pool in pools:
             if pool is not None:
                 self._close.append(partial(pool.shutdown, wait=False))

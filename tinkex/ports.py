@@ -5,12 +5,13 @@ A module is wrapped once, where it comes in. Pickled, a wrapped module travels b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .errors import ApiResponseError, apart_from_outer
 from .service import (
@@ -19,7 +20,11 @@ from .service import (
     reopen_service_client,
     takes_option,
 )
-from .types import TrainingRun
+from .types import Checkpoint, TrainingRun, fitting, misfits_of
+
+logger = logging.getLogger(__name__)
+
+_Kind = TypeVar("_Kind", TrainingRun, Checkpoint)
 
 #: How many runs are asked for in one page.
 PAGE_SIZE = 100
@@ -65,11 +70,14 @@ class ServiceModule(Protocol):
 class RestPort:
     """A REST module; `timeout` bounds each call in seconds, where the module can be told.
 
+    What does not fit in its answers is told of once for each account and field.
     Every method raises what the module raises, and `ApiResponseError` for an unfit answer.
     """
 
     module: RestModule
     timeout: float | None = None
+    #: What was told of, by account and field.
+    _told: dict[tuple[int, str], object] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def can_list(self) -> bool:
@@ -85,7 +93,7 @@ class RestPort:
         """Ask for one run; an answer about another one does not fit."""
         with apart_from_outer():
             answer = self.module.get_training_run(config, run_id, **self._options())
-            run = TrainingRun.from_json(answer)
+            run = self.as_run(config, answer)
         if run.training_run_id != run_id:
             raise ApiResponseError(f"asked for run {run_id!r}, told of {run.training_run_id!r}")
         return run
@@ -95,19 +103,49 @@ class RestPort:
     ) -> tuple[list[tuple[str, Any]], int | None]:
         """Ask for a page; return its rows by run id, as the server sent them, and the total."""
         module: Any = self.module
-        page = module.list_training_runs(config, limit=limit, offset=offset, **self._options())
+        with apart_from_outer():
+            page = module.list_training_runs(config, limit=limit, offset=offset, **self._options())
         rows = getattr(page, "rows", None)
         if rows is None:
             rows = getattr(page, "training_runs", None)
         if not isinstance(rows, list | tuple):
             raise ApiResponseError(f"a page of runs was expected, not {type(page).__name__}")
         total = getattr(page, "total_count", None)
-        return [(_id_of(row), row) for row in rows], total if isinstance(total, int) else None
+        return _with_ids(rows), total if isinstance(total, int) else None
 
-    def checkpoints(self, config: Hashable, run_id: str) -> tuple[object, ...]:
-        """Ask for all checkpoints of a run, as the server sent them, in its order."""
+    def checkpoints(self, config: Hashable, run_id: str) -> tuple[Checkpoint, ...]:
+        """Ask for all checkpoints of a run, in the server's order, without those without a path."""
         module: Any = self.module
-        return tuple(module.list_checkpoints(config, run_id))
+        listed = tuple(module.list_checkpoints(config, run_id))
+        found = []
+        for row in listed:
+            try:
+                found.append(self._read(Checkpoint, config, row))
+            except ApiResponseError as error:
+                self._tell(config, "Checkpoint.tinker_path", f"{error}; the checkpoint is left out")
+        if listed and not found:
+            raise ApiResponseError("no checkpoint of the list has a path")
+        return tuple(found)
+
+    def as_run(self, config: Hashable, row: Any) -> TrainingRun:
+        """Read a row or an answer as far as it fits; what does not is left out, and told of once.
+
+        Raises `ApiResponseError` where its id or flag does not fit.
+        """
+        return self._read(TrainingRun, config, row)
+
+    def _read(self, kind: type[_Kind], config: Hashable, row: Any) -> _Kind:
+        made = fitting(kind, row)
+        of = made.training_run_id if isinstance(made, TrainingRun) else made.tinker_path
+        for name, why in misfits_of(made):
+            self._tell(config, name, f"{of}: {why}; it is left out")
+        return made
+
+    def _tell(self, config: Hashable, name: str, words: str) -> None:
+        this = object()
+        # By its hash: the config itself, with its key, would be kept for as long as the monitor.
+        if self._told.setdefault((hash(config), name), this) is this:
+            logger.warning(words)
 
     @property
     def can_search_sessions(self) -> bool:
@@ -194,6 +232,15 @@ def _portable(module: object) -> tuple[str | None, object]:
 
 def _unpickled(kind: Callable[..., Any], name: str | None, module: object, *rest: object) -> Any:
     return kind(module if name is None else import_module(name), *rest)
+
+
+def _with_ids(rows: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Each row with its run's id."""
+    if set(map(type, rows)) == {dict}:
+        ids = [row.get("training_run_id") for row in rows]
+        if set(map(type, ids)) == {str}:
+            return list(zip(ids, rows, strict=True))
+    return [(_id_of(row), row) for row in rows]
 
 
 def _id_of(row: Any) -> str:

@@ -3,7 +3,8 @@
 A receiver is called as `receiver(sender, event=event)`. The sender is the `Monitor` for all
 that it started and the `RecoveryExecutor` for what was asked of it directly. Receivers run on
 threads of tinkex (`tinkex-signals_N`), never on the poll's or the recovery's: those of one run
-one after the other, in order; those of different runs possibly at the same time. With a
+one after the other, in order; those of different runs possibly at the same time. One that has not
+returned for 10 seconds falls behind alone: later events wait for it, and nobody else does. With a
 scheduler that was handed in they run on the thread that has the news.
 
 The first eight signals and their order are those of the Elixir original.
@@ -12,7 +13,6 @@ The first eight signals and their order are those of the Elixir original.
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,8 +59,6 @@ __all__ = [
     "swept",
     "unprotected",
 ]
-
-logger = logging.getLogger(__name__)
 
 #: The namespace that holds every signal of tinkex.
 namespace = Namespace()
@@ -272,11 +270,13 @@ class Subscription:
     def __init__(
         self, receiver: Callable[..., object], names: tuple[str, ...], sender: object
     ) -> None:
-        def deliver(sent_by: object, **kwargs: Any) -> object:
-            return receiver(sent_by, **kwargs)
+        def deliver(sent_by: object, **kwargs: Any) -> None:
+            if self._is_open:  # an event may be on its way as it is closed
+                receiver(sent_by, **kwargs)
 
         # A function of its own, so that two subscriptions of one receiver end separately.
         self._deliver = deliver
+        self._is_open = True
         deliver.__wrapped__ = receiver  # type: ignore[attr-defined]
         self._names = names
         for name in names:
@@ -284,6 +284,7 @@ class Subscription:
 
     def close(self) -> None:
         """End the subscription; without effect the second time."""
+        self._is_open = False
         for name in self._names:
             namespace[name].disconnect(self._deliver)
 
@@ -325,22 +326,7 @@ def subscribe(
     return Subscription(receiver, names or tuple(EVENTS), sender)
 
 
-def emit(sender: object, event: Event, is_closed: Callable[[], bool] = lambda: False) -> None:
-    """Call the event's receivers one by one; one that raises is logged, the others go on.
-
-    None is called any more once `is_closed()` is true.
-    """
+def receivers_of(sender: object, event: Event) -> list[Callable[..., object]]:
+    """Who is to be called with an event of a sender, in their order."""
     signal = namespace[event.name]
-    if signal.is_muted:
-        return
-    for receiver in signal.receivers_for(sender):
-        if is_closed():
-            return
-        try:
-            receiver(sender, event=event)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # an exit or a cancellation is this receiver's affair only
-            named = getattr(receiver, "__wrapped__", receiver)
-            name = getattr(named, "__qualname__", repr(named))
-            logger.exception("receiver %s of signal %s failed", name, event.name)
+    return [] if signal.is_muted else list(signal.receivers_for(sender))

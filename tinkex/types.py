@@ -8,11 +8,14 @@ from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from .errors import ApiResponseError
 
 __all__ = ["Checkpoint", "TinkerPath", "TrainingRun", "TrainingRunPage", "WeightsInfo"]
+
+#: Fields that an answer had but that do not fit, each with the reason.
+Misfits = tuple[tuple[str, str], ...]
 
 _SCHEME = "tinker://"
 _KINDS: dict[str, Literal["training", "sampler"]] = {
@@ -79,12 +82,20 @@ class _Answer:
         Raises:
             ApiResponseError: a field has the wrong type, or one without a default is missing.
         """
-        return data if isinstance(data, cls) else cls(**_values(cls, data))
+        if isinstance(data, cls):
+            return data
+        sent, misfits = _values(cls, data)
+        for misfit in misfits.values():
+            raise misfit
+        return cls(**sent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint(_Answer):
-    """A saved state of a run. A field that the server did not send is `None`."""
+    """A saved state of a run. A field that the server did not send is `None`.
+
+    `checkpoint_id` and `checkpoint_type` are read from the path where they are missing.
+    """
 
     tinker_path: str
     checkpoint_id: str | None = None
@@ -94,25 +105,7 @@ class Checkpoint(_Answer):
     public: bool | None = None
     user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
     expires_at: datetime | None = None
-
-    @classmethod
-    def from_json(cls, data: Any) -> Self:
-        """Make a checkpoint from the API's JSON object, or from the official SDK's object.
-
-        If `checkpoint_id` or `checkpoint_type` is missing, it is read from the path.
-
-        Raises:
-            ApiResponseError: a field has the wrong type, or there is no `tinker_path`.
-        """
-        if isinstance(data, cls):
-            return data
-        sent = _values(cls, data)
-        if not sent.keys() >= {"checkpoint_id", "checkpoint_type"}:
-            with suppress(ValueError):
-                known = TinkerPath.parse(sent["tinker_path"])
-                sent.setdefault("checkpoint_id", known.name)
-                sent.setdefault("checkpoint_type", known.checkpoint_type)
-        return cls(**sent)
+    _misfits: Misfits = field(default=(), init=False, repr=False, compare=False)
 
     @classmethod
     def from_path(cls, path: str | TinkerPath) -> Self:
@@ -138,6 +131,7 @@ class TrainingRun(_Answer):
     last_checkpoint: Checkpoint | None = None
     last_sampler_checkpoint: Checkpoint | None = None
     user_metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+    _misfits: Misfits = field(default=(), init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +158,9 @@ class TrainingRunPage:
             raise _misfit(cls, "total_count", total, "a whole number")
         rows = page.get("training_runs")
         # A bad row is left out; if all are bad, this is not a page.
-        good = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        found = rows if isinstance(rows, list) else []
+        is_plain = set(map(type, found)) == {dict}
+        good = found if is_plain else [row for row in found if isinstance(row, Mapping)]
         if not good:
             good = list_of_objects(cls, page, "training_runs")
         return cls(rows=good, total_count=total)
@@ -188,6 +184,34 @@ class WeightsInfo(_Answer):
     train_unembed: bool | None = None
     train_mlp: bool | None = None
     train_attn: bool | None = None
+
+
+_Kind = TypeVar("_Kind", TrainingRun, Checkpoint)
+
+
+def fitting(kind: type[_Kind], data: Any) -> _Kind:
+    """Make a run or a checkpoint of what fits: other fields are left out, see `misfits_of`.
+
+    Raises:
+        ApiResponseError: it is no object, or a run's id or flag or a checkpoint's path do not fit.
+    """
+    if isinstance(data, kind):
+        return data
+    sent, misfits = _values(kind, data, lenient=True)
+    for each in fields(kind):
+        if each.default is not None and each.name in misfits:
+            raise misfits[each.name]
+    made = kind(**sent)
+    told = [(f"{kind.__name__}.{name}", str(misfit)) for name, misfit in misfits.items()]
+    for part in ("last_checkpoint", "last_sampler_checkpoint"):
+        told += misfits_of(sent.get(part))
+    object.__setattr__(made, "_misfits", tuple(told))
+    return made
+
+
+def misfits_of(made: object) -> Misfits:
+    """Which fields `fitting` left out, and why."""
+    return made._misfits if isinstance(made, TrainingRun | Checkpoint) else ()
 
 
 def list_of_objects(owner: type, data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -223,22 +247,52 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
-def _values(owner: type, data: Any) -> dict[str, Any]:
-    """The fields that were sent, checked; one with its default's value counts as not sent."""
+def _values(
+    owner: type, data: Any, *, lenient: bool = False
+) -> tuple[dict[str, Any], dict[str, ApiResponseError]]:
+    """The fields that were sent and fit, and why others do not.
+
+    One with its default's value counts as not sent. `lenient`: so is a checkpoint in it read.
+    """
     row = _mapping(owner, data)
-    sent = {}
+    sent: dict[str, Any] = {}
+    misfits = {}
     for name, default, (read, allowed) in _fields(owner):
         value = row.get(name, default)
-        if value is not default or value is MISSING:
-            sent[name] = found = read(value)
-            if found is None:
-                raise _misfit(owner, name, value, allowed)
-    return sent
+        if value is default and value is not MISSING:
+            continue
+        try:
+            found = fitting(Checkpoint, value) if lenient and read is _checkpoint else read(value)
+        except ApiResponseError as error:
+            misfits[name] = error
+            continue
+        if found is None:
+            misfits[name] = _misfit(owner, name, value, allowed)
+        else:
+            sent[name] = found
+    if owner is Checkpoint and "tinker_path" in sent:
+        _complete(sent)
+    return sent, misfits
+
+
+def _complete(sent: dict[str, Any]) -> None:
+    """Read from a checkpoint's path what else it tells."""
+    if not sent.keys() >= {"checkpoint_id", "checkpoint_type"}:
+        with suppress(ValueError):
+            known = TinkerPath.parse(sent["tinker_path"])
+            sent.setdefault("checkpoint_id", known.name)
+            sent.setdefault("checkpoint_type", known.checkpoint_type)
 
 
 @cache
 def _fields(owner: type) -> tuple[tuple[str, Any, tuple[Callable[[Any], Any], str]], ...]:
-    return tuple((each.name, each.default, _READERS[str(each.type)]) for each in fields(owner))
+    return tuple(
+        (each.name, each.default, _READERS[str(each.type)]) for each in fields(owner) if each.init
+    )
+
+
+def _checkpoint(value: Any) -> Checkpoint:
+    return Checkpoint.from_json(value)
 
 
 def _text(value: Any) -> str | None:
@@ -258,14 +312,17 @@ def _object(value: Any) -> dict[str, Any] | None:
     return dict(value) if isinstance(value, Mapping) else None
 
 
-def _time(value: Any) -> datetime | None:
-    moment = value if isinstance(value, datetime) else None
+def as_time(value: Any) -> datetime | None:
+    """A time of the API, aware; one without a zone is UTC. `None` if it is no time."""
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
             return None
-    return moment.replace(tzinfo=UTC) if moment and moment.utcoffset() is None else moment
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    if not isinstance(value, datetime):
+        return None
+    return value.replace(tzinfo=UTC) if value.utcoffset() is None else value
 
 
 #: How a field of each type is read, and what fits in words; `None` is what does not fit.
@@ -275,7 +332,7 @@ _READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "bool": (_flag, "true or false"),
     "bool | None": (_flag, "true or false"),
     "int | None": (_whole, "a whole number"),
-    "datetime | None": (_time, "a time in ISO 8601"),
+    "datetime | None": (as_time, "a time in ISO 8601"),
     "Mapping[str, Any] | None": (_object, "an object"),
-    "Checkpoint | None": (Checkpoint.from_json, "an object"),
+    "Checkpoint | None": (_checkpoint, "an object"),
 }

@@ -249,6 +249,7 @@ def test_the_key_is_in_no_text_and_no_pickle():
         assert "another-secret" not in text
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         assert KEY.encode() not in pickle.dumps(config, protocol)
+        assert b"another-secret" not in pickle.dumps(config, protocol)
 
 
 def test_the_key_is_in_no_message_when_arguments_are_mixed_up():
@@ -281,7 +282,7 @@ def test_an_unpickled_config_asks_for_the_key_again():
     assert KEY not in repr(unpickled)
     with pytest.raises(ConfigError, match=r"dataclasses\.replace"):
         unpickled.require_key()
-    assert dataclasses.replace(unpickled, api_key=KEY) == config
+    assert dataclasses.replace(unpickled, api_key=KEY, headers={"A": "b"}) == config
     with pytest.raises(TypeError):
         unpickled.headers["A"] = "c"
     assert pickle.loads(pickle.dumps(unpickled)) == unpickled
@@ -292,3 +293,20 @@ def test_a_copy_keeps_the_key():
 
     assert copy.copy(config) is config
     assert copy.deepcopy({"config": config})["config"].api_key == KEY
+
+
+def test_the_project_is_read_from_the_environment(no_environment, monkeypatch):
+    monkeypatch.setenv("TINKER_API_KEY", KEY)
+    assert Config.from_env().project_id is None
+    monkeypatch.setenv("TINKER_PROJECT_ID", "")
+    assert Config.from_env().project_id is None
+    monkeypatch.setenv("TINKER_PROJECT_ID", "p-1")
+    assert Config.from_env().project_id == "p-1"
+    assert Config.from_env(project_id="p-2").project_id == "p-2"
+    assert Config(KEY).project_id is None
+
+
+@pytest.mark.parametrize("project", ["", 7, "a\nb", "x" * 513, ["p"]])
+def test_a_project_that_cannot_be_sent_is_refused(project):
+    with pytest.raises(ConfigError, match="project_id"):
+        Config(KEY, project_id=project)

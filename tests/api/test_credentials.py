@@ -17,6 +17,7 @@ from tinkex.errors import (
     TinkexError,
     causes,
 )
+from tinkex.secret import Secret
 
 RUN = "3f0c:train:0"
 PATH = f"tinker://{RUN}/weights/000100"
@@ -165,11 +166,41 @@ def test_what_is_no_text_is_no_key(odd):
     assert credentials.credentials_of(Client(_api_key=odd), fallback).config is fallback
 
 
+class Projected:
+    """As the official SDK's service client: it may have a project, or say that it has none."""
+
+    def __init__(self, project):
+        self._api_key, self._project_id = KEY, project
+
+
+def test_the_project_is_the_service_clients_own_else_the_environments(monkeypatch):
+    monkeypatch.setenv("TINKER_PROJECT_ID", "of-the-environment")
+    without = Projected(None)
+    del without._project_id
+
+    found = [
+        credentials.credentials_of(service).config.project_id
+        for service in (Projected("its-own"), Projected(None), without)
+    ]
+
+    assert found == ["its-own", None, "of-the-environment"]
+
+
+def test_the_project_of_a_given_config_goes_before_the_environments(monkeypatch):
+    monkeypatch.setenv("TINKER_PROJECT_ID", "of-the-environment")
+    given = Config(CONFIG_KEY, project_id="given")
+
+    assert credentials.credentials_of(Projected(None), given).config.project_id == "given"
+    assert credentials.credentials_of(Projected("own"), given).config.project_id == "own"
+    bare = credentials.credentials_of(Projected(None), Config(CONFIG_KEY))
+    assert bare.config.project_id is None
+
+
 def test_the_texts_to_hide_are_the_keys_of_both():
     client = Client(_api_key=KEY)
 
-    assert set(credentials.secrets_of(client, Config(CONFIG_KEY))) == {KEY, CONFIG_KEY}
-    assert credentials.secrets_of(object(), None) == ()
+    assert set(credentials.secrets_of(client, Config(CONFIG_KEY)).reveal()) == {KEY, CONFIG_KEY}
+    assert credentials.secrets_of(object(), None).reveal() == ()
 
 
 # Errors
@@ -200,7 +231,7 @@ def chain(error, cause):
     ids=repr,
 )
 def test_an_error_without_a_secret_is_shown_as_it_is(error):
-    assert credentials.without_secrets(error, [KEY]) is error
+    assert credentials.without_secrets(error, Secret((KEY,))) is error
 
 
 @pytest.mark.parametrize(
@@ -213,7 +244,7 @@ def test_an_error_without_a_secret_is_shown_as_it_is(error):
     ids=["itself", "as a cause", "as the cause of one of ours"],
 )
 def test_an_error_that_holds_a_request_is_replaced_with_all_it_came_from(error):
-    shown = credentials.without_secrets(error, [])
+    shown = credentials.without_secrets(error, Secret(()))
 
     assert isinstance(shown, ServiceError)
     assert shown.status == 401
@@ -236,7 +267,7 @@ def test_a_key_in_a_message_is_blotted_out(place):
     if place == "cause":
         error = chain(RuntimeError("it failed"), error)
 
-    shown = credentials.without_secrets(error, [KEY])
+    shown = credentials.without_secrets(error, Secret((KEY,)))
 
     assert isinstance(shown, ServiceError)
     assert KEY not in "".join(map(str, causes(shown)))
@@ -244,7 +275,7 @@ def test_a_key_in_a_message_is_blotted_out(place):
 
 
 def test_an_error_of_ours_with_a_key_in_its_message_is_replaced_too():
-    shown = credentials.without_secrets(ApiConnectionError(f"no route with {KEY}"), [KEY])
+    shown = credentials.without_secrets(ApiConnectionError(f"no route with {KEY}"), Secret((KEY,)))
 
     assert KEY not in str(shown)
 

@@ -12,9 +12,15 @@ import pytest
 from blinker import Signal
 
 from tinkex import signals
+from tinkex.runtime.publisher import Publisher
 from tinkex.types import TrainingRun
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def emit(sender, event):
+    Publisher(sender, inline=True, on_idle=lambda: None).publish("lane", event)
+
 
 #: The signals and the fields that each has beside `run_id`, `metadata` and `time`.
 CONTRACT = {
@@ -93,7 +99,7 @@ def test_a_receiver_is_called_with_the_sender_and_the_event():
     sender, event = object(), poll_error()
 
     with signals.subscribe(lambda sent_by, event: calls.append((sent_by, event)), "poll_error"):
-        signals.emit(sender, event)
+        emit(sender, event)
 
     assert calls == [(sender, event)]
 
@@ -103,7 +109,7 @@ def test_a_subscription_holds_a_closure_that_nothing_else_holds():
 
     subscription = signals.subscribe(lambda _, event: calls.append(event), "poll_error")
     gc.collect()
-    signals.emit(object(), poll_error())
+    emit(object(), poll_error())
     subscription.close()
 
     assert len(calls) == 1
@@ -114,7 +120,7 @@ def test_plain_connect_keeps_blinkers_weak_meaning():
 
     signals.poll_error.connect(lambda _, event: calls.append(event))
     gc.collect()
-    signals.emit(object(), poll_error())
+    emit(object(), poll_error())
 
     assert calls == []
 
@@ -125,7 +131,7 @@ def test_a_closed_subscription_is_called_no_more_and_closes_again_quietly():
 
     subscription.close()
     subscription.close()
-    signals.emit(object(), poll_error())
+    emit(object(), poll_error())
 
     assert calls == []
 
@@ -138,7 +144,7 @@ def test_the_end_of_a_with_block_ends_the_subscription_also_after_an_error():
         signals.subscribe(lambda _, event: calls.append(event), "poll_error"),
     ):
         raise KeyError
-    signals.emit(object(), poll_error())
+    emit(object(), poll_error())
 
     assert calls == []
 
@@ -147,8 +153,8 @@ def test_without_names_a_receiver_gets_every_signal():
     calls = []
 
     with signals.subscribe(lambda _, event: calls.append(event.name)):
-        signals.emit(object(), poll_error())
-        signals.emit(object(), swept())
+        emit(object(), poll_error())
+        emit(object(), swept())
 
     assert calls == ["poll_error", "swept"]
 
@@ -157,8 +163,8 @@ def test_with_names_a_receiver_gets_those_only():
     calls = []
 
     with signals.subscribe(lambda _, event: calls.append(event.name), "swept", "missing"):
-        signals.emit(object(), poll_error())
-        signals.emit(object(), swept())
+        emit(object(), poll_error())
+        emit(object(), swept())
 
     assert calls == ["swept"]
 
@@ -168,8 +174,8 @@ def test_with_a_sender_a_receiver_gets_what_that_one_sends_only():
     mine, other = object(), object()
 
     with signals.subscribe(lambda _, event: calls.append(str(event.error)), sender=mine):
-        signals.emit(other, poll_error("of another"))
-        signals.emit(mine, poll_error("of mine"))
+        emit(other, poll_error("of another"))
+        emit(mine, poll_error("of mine"))
 
     assert calls == ["of mine"]
 
@@ -183,7 +189,7 @@ def test_two_subscriptions_of_one_receiver_end_separately():
     first = signals.subscribe(receive, "poll_error")
     with signals.subscribe(receive, "poll_error"):
         first.close()
-        signals.emit(object(), poll_error())
+        emit(object(), poll_error())
 
     assert len(calls) == 1
 
@@ -201,7 +207,7 @@ def test_a_receiver_that_raises_does_not_starve_the_others_and_is_logged_by_name
     both = [unlucky_receiver, other] if broken == "first" else [other, unlucky_receiver]
     subscriptions = [signals.subscribe(receiver, "poll_error") for receiver in both]
     with caplog.at_level(logging.ERROR):
-        signals.emit(object(), poll_error())
+        emit(object(), poll_error())
     for subscription in subscriptions:
         subscription.close()
 
@@ -219,7 +225,7 @@ def test_a_muted_signal_is_not_delivered():
         signals.subscribe(lambda _, event: calls.append(event), "poll_error"),
         signals.poll_error.muted(),
     ):
-        signals.emit(object(), poll_error())
+        emit(object(), poll_error())
 
     assert calls == []
 
@@ -241,7 +247,7 @@ def test_a_bad_name_connects_nothing():
 
     with pytest.raises(ValueError, match="zzz"):
         signals.subscribe(lambda _, event: calls.append(event), "poll_error", "zzz")
-    signals.emit(object(), poll_error())
+    emit(object(), poll_error())
 
     assert calls == []
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from .control import Control, ServerProcess
 from .imports import import_times
+from .targets import SLOW
+from .variants import PAGE_SIZE
 from .workers import TookTooLongError, Worker, ceiling, probe
 
 __all__ = ["FULL", "QUICK", "Plan", "measure"]
@@ -27,13 +29,16 @@ class Plan:
     """How much is measured.
 
     `repeats` are the sweeps per number of runs, after a first one; the official SDK is measured
-    with up to `sdk` runs. The other measurements use a `large`, `medium` or `small` number of
+    with up to `sdk` runs, and servers that allow pages of `wide` rows with the numbers of runs in
+    `wide_runs`. The other measurements use a `large`, `medium` or `small` number of
     runs, `samples` flags and some `seconds` each. After `limit` seconds no SDK sweep is begun.
     """
 
     repeats: dict[int, int]
-    latencies: tuple[float, ...] = (0.0, 0.01)
+    latencies: tuple[float, ...] = (0.0, SLOW)
     sdk: int
+    wide_runs: tuple[int, ...]
+    wide: int = 500
     large: int
     medium: int
     small: int
@@ -46,6 +51,7 @@ class Plan:
 FULL = Plan(
     repeats={100: 15, 1_000: 15, 10_000: 11, 100_000: 5},
     sdk=10_000,
+    wide_runs=(10_000, 100_000),
     large=100_000,
     medium=10_000,
     small=1_000,
@@ -57,6 +63,7 @@ FULL = Plan(
 QUICK = Plan(
     repeats={100: 7, 1_000: 7, 10_000: 5},
     sdk=100,
+    wide_runs=(10_000,),
     large=10_000,
     medium=10_000,
     small=300,
@@ -73,7 +80,11 @@ def measure(plan: Plan, say: Say) -> dict[str, Any]:
     ends_at = began + plan.limit
     found: dict[str, Any] = {"machine": machine(), "sweeps": []}
     with ServerProcess() as control:
-        found["sweeps"].extend(_sweeps(plan, control, say))
+        for latency in plan.latencies:
+            for runs in plan.repeats:
+                found["sweeps"].extend(_sweeps(plan, control, say, runs, latency))
+        for runs in plan.wide_runs:
+            found["sweeps"].extend(_sweeps(plan, control, say, runs, SLOW, plan.wide))
         found["sweeps"].extend(_sdk_sweeps(plan, control, say, range(10_000), ends_at))
         for name, run in _others(plan, control).items():
             say(name)
@@ -117,21 +128,21 @@ def _version(package: str) -> str | None:
 # Sweeps
 
 
-def _sweeps(plan: Plan, control: Control, say: Say) -> Iterator[dict[str, Any]]:
-    """The sweeps of the floor and of tinkex, in turns."""
-    for latency in plan.latencies:
-        for runs, repeats in plan.repeats.items():
-            say(f"{runs:,} runs at {latency * 1000:g} ms")
-            control("setup", runs=runs, latency=latency)
-            with ExitStack() as stack:
-                workers = [
-                    stack.enter_context(Worker(name, control, runs, patience=60.0))
-                    for name in ("floor", "tinkex")
-                ]
-                for _ in range(repeats + 1):
-                    for worker in workers:
-                        worker.sweep()
-            yield from (_row(worker, runs, latency) for worker in workers)
+def _sweeps(
+    plan: Plan, control: Control, say: Say, runs: int, latency: float, cap: int = PAGE_SIZE
+) -> list[dict[str, Any]]:
+    """The sweeps of the floor and of tinkex, in turns; the server allows `cap` rows in a page."""
+    say(f"{runs:,} runs at {latency * 1000:g} ms, pages of at most {cap}")
+    control("setup", runs=runs, latency=latency, cap=cap, refuses=1)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(Worker(name, control, runs, patience=60.0))
+            for name in ("floor", "tinkex")
+        ]
+        for _ in range(plan.repeats[runs] + 1):
+            for worker in workers:
+                worker.sweep()
+    return [_row(worker, runs, latency, cap) for worker in workers]
 
 
 def _sdk_sweeps(
@@ -159,13 +170,14 @@ def _sdk_sweeps(
                     yield _row(worker, runs, latency)
 
 
-def _row(worker: Worker, runs: int, latency: float) -> dict[str, Any]:
+def _row(worker: Worker, runs: int, latency: float, cap: int = PAGE_SIZE) -> dict[str, Any]:
     first, *later = worker.sweeps
     steady = later or [first]
     return {
         "variant": worker.name,
         "runs": runs,
         "latency": latency,
+        "cap": cap,
         "first": first["wall"],
         "wall": median(sweep["wall"] for sweep in steady),
         "cpu": median(sweep["cpu"] for sweep in steady),
@@ -195,19 +207,26 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
         control("setup", runs=100)
         return ceiling(control.url, plan.seconds / 4)
 
-    slow = 0.01
     return {
         "ceiling": served,
         "detection": probed(
             "detection",
-            {"runs": medium, "latency": slow},
+            {"runs": medium, "latency": SLOW},
             runs=medium,
             interval=1.0,
             samples=plan.samples,
         ),
+        "detection_beside_silence": probed(
+            "detection",
+            {"runs": small, "latency": SLOW},
+            runs=small,
+            interval=1.0,
+            samples=plan.samples,
+            silent=120,
+        ),
         "calls_in_sweep": probed(
             "calls",
-            {"runs": large + 1, "latency": slow},
+            {"runs": large + 1, "latency": SLOW},
             runs=large,
             seconds=plan.seconds,
             hang=False,
@@ -217,14 +236,14 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
         ),
         "calls_in_refusal": probed(
             "calls_in_refusal",
-            {"runs": large + 1, "latency": slow},
+            {"runs": large + 1, "latency": SLOW},
             runs=large,
             rounds=2,
             patience=600.0,
         ),
         "calls_with_loops": probed(
             "calls_with_loops",
-            {"runs": small + 1, "latency": slow},
+            {"runs": small + 1, "latency": SLOW},
             runs=small,
             loops=small // 2,
             sweeps=10,
@@ -232,19 +251,19 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
         "status_of_all": probed("status_of_all", {"runs": large + 1}, runs=large, repeats=5),
         "memory": probed("memory", {"runs": large}, runs=large),
         "recovery": probed("recovery", {"runs": small, "latency": 0.0}, runs=small, workers=0),
-        "recovery_8": probed("recovery", {"runs": small, "latency": slow}, runs=small, workers=8),
+        "recovery_8": probed("recovery", {"runs": small, "latency": SLOW}, runs=small, workers=8),
         "idle": probed("idle", {"runs": medium}, runs=medium, seconds=plan.seconds),
-        "few": probed("few", {"runs": 5 * medium, "latency": slow}, runs=5, sweeps=5),
+        "few": probed("few", {"runs": 5 * medium, "latency": SLOW}, runs=5, sweeps=5),
         "hung_listed": probed(
             "hung",
-            {"runs": medium, "listed": medium - 1, "latency": slow},
+            {"runs": medium, "listed": medium - 1, "latency": SLOW},
             runs=medium,
             which=medium - 1,
             sweeps=max(4, round(plan.seconds)),
         ),
         "hung_single": probed(
             "hung",
-            {"runs": small, "listing": 0, "latency": slow},
+            {"runs": small, "listing": 0, "latency": SLOW},
             runs=small,
             which=0,
             sweeps=max(2, round(plan.seconds / 2)),

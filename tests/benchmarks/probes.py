@@ -8,11 +8,13 @@ from __future__ import annotations
 import gc
 import json
 import random
+import socket
 import sys
 import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 from tinkex import Monitor, Policy, signals
 
@@ -29,8 +31,11 @@ def _monitor(interval=3600.0, **options):
     return Monitor(Policy(enabled=True, poll_interval=interval), **options)
 
 
-def detection(url, *, runs, interval, samples):
-    """Seconds from the moment when the server flags a run to `detected`, during normal polls."""
+def detection(url, *, runs, interval, samples, silent=0):
+    """Seconds from the moment when the server flags a run to `detected`, during normal polls.
+
+    `silent`: so many runs of an account beside it, whose server takes requests and never answers.
+    """
     control = Control(url)
     service = Service(url, Control(url))
     flagged, seen, sweeps = {}, {}, []
@@ -45,11 +50,14 @@ def detection(url, *, runs, interval, samples):
     with (
         signals.subscribe(on_detected, "detected"),
         signals.subscribe(on_swept, "swept"),
+        ExitStack() as ends,
         _monitor(interval) as monitor,
     ):
         for index in range(runs):
             monitor.monitor_run(run_id(index), service)
         monitor.poll_now()
+        if silent:
+            ends.enter_context(_silent_neighbour(monitor, silent))
         for index in chance.sample(range(runs), samples):
             time.sleep(chance.uniform(0.0, 0.3))
             flagged[run_id(index)] = control("corrupt", first=index)["at"]
@@ -58,6 +66,16 @@ def detection(url, *, runs, interval, samples):
             time.sleep(0.01)
     latencies = [seen[run] - at for run, at in flagged.items() if run in seen]
     return {"missed": samples - len(latencies), **spread(latencies), "sweep": spread(sweeps)}
+
+
+@contextmanager
+def _silent_neighbour(monitor, runs):
+    """Have runs monitored on a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as silent:
+        service = Service(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for index in range(runs):
+            monitor.monitor_run(f"silent-{index}:train:0", service)
+        yield
 
 
 def memory(url, *, runs):

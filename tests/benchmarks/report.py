@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from . import account
 from .chart import NAMES
 from .figures import exponent
 from .targets import METHODS, growth, row_of, targets
 
 __all__ = ["page", "table"]
 
-_HEADS = ("runs", "latency", "", "sweep", "first", "CPU", "requests", "conn.", "peak", "/ floor")
+_HEADS = (
+    "runs",
+    "latency",
+    "page",
+    "",
+    "sweep",
+    "first",
+    "CPU",
+    "requests",
+    "conn.",
+    "peak",
+    "/ floor",
+)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -44,19 +57,25 @@ def page(found: dict[str, Any]) -> str:
         facts="\n".join(facts),
         ceiling_pages=found["ceiling"]["pages"],
         ceiling_runs=found["ceiling"]["runs"],
+        row_bytes=len(account.row_of(0)),
+        news_every=account.NEWS_EVERY,
+        odd_every=account.ODD_EVERY,
     )
 
 
 def _rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     order = [*NAMES]
-    for row in sorted(
-        found["sweeps"], key=lambda row: (row["latency"], row["runs"], order.index(row["variant"]))
-    ):
-        floor = row_of(found, "floor", row["runs"], row["latency"])
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["cap"], row["latency"], row["runs"], order.index(row["variant"])
+
+    for row in sorted(found["sweeps"], key=place):
+        floor = row_of(found, "floor", row["runs"], row["latency"], row["cap"])
         ratio = row["wall"] / floor["wall"] if floor else None
         yield (
             f"{row['runs']:,}",
             f"{1000 * row['latency']:g} ms",
+            f"{row['cap']}",
             NAMES[row["variant"]],
             _seconds(row["wall"]),
             _seconds(row["first"]),
@@ -194,12 +213,14 @@ Measured {where}; {seconds:.0f} s in all.
 {heads}
 {sweeps}
 
-- **bare requests + json** is the floor: eight threads, each with a `requests.Session`, ask for the
-  same pages of 100 runs and parse them with `json.loads`; they do nothing else.
+- **bare requests + json** is the floor: eight threads, each with a `requests.Session`, ask for
+  pages of 100 runs, parse them with `json.loads` and look at each row's `corrupted`; they do
+  nothing else.
 - **tinkex** is a `Monitor` with its defaults; its `poll_now()` is timed. It has at most eight
   connections, too.
 - **official SDK, all at once** submits `get_training_run` for each run, then waits for all
   futures; **one by one** waits for each before it asks for the next.
+- *page* is the most rows that the server gives at a time; it answers 422 to who asks for more.
 - *first* is the time of the first sweep, which opens the connections; *sweep* is the median of
   the later ones. "One by one" makes only one sweep. *CPU* is the CPU time of the client's process,
   *peak* its highest memory use, all imports included. *requests* are those of one sweep, *conn.*
@@ -214,9 +235,13 @@ Measured {where}; {seconds:.0f} s in all.
 ## How it is measured
 
 - One server for all, in its own process on the same machine, without TLS. It uses asyncio on
-  plain sockets and sends rows of 889 bytes that are encoded beforehand; the latency is a timer
-  before each answer. Alone, on eight connections, it gives at least {ceiling_pages:,.0f} pages or
-  {ceiling_runs:,.0f} single runs a second, many times more than any client here asked for.
+  plain sockets, and rows are encoded beforehand; the latency is a timer before each answer. Alone,
+  on eight connections, it gives at least {ceiling_pages:,.0f} pages or {ceiling_runs:,.0f} single
+  runs a second, many times more than any client here asked for.
+- A row is what the hosted service sends, of {row_bytes} bytes: both checkpoints with an expiry, the
+  step in the newest one's metadata, metadata of the run. Between two sweeps each run's last request
+  becomes a later one, and one run in {news_every} saves. One row in {odd_every:,} has a value that
+  nobody expects, such as `"lora_rank": "32"`. Every figure is measured with these rows.
 - Each variant has a fresh process. The floor and tinkex make their sweeps in turns, so that
   other work of the machine affects both. No number is extrapolated: all were measured.
 - There is a pause before each timed call, so that the calls are spread over the sweep.

@@ -1,5 +1,7 @@
 """The server for all measurements: a minimal HTTP/1.1 server with rows encoded beforehand.
 
+Of a page only the rows that have changed since it was last sent are made anew.
+
 `python -m tests.benchmarks.server` prints its port and serves until its standard input ends.
 Requests to `/control/` set it up and read its counts; they are neither counted nor delayed.
 """
@@ -13,7 +15,7 @@ import threading
 import time
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from .account import index_of, row_of, run_id, tinker_path
+from .account import MARK, NEWS_EVERY, index_of, row_of, run_id, savers, tinker_path
 
 __all__ = ["Account", "main"]
 
@@ -22,6 +24,7 @@ _CONFIG = "/api/v1/client/config"
 _CLIENT_CONFIG = b'{"use_pyqwest_transport":true}'
 _REFUSED = b'{"detail":"this account is refused"}'
 _NOT_FOUND = b'{"detail":"there is no such thing here"}'
+_TOO_MANY = b'{"detail":"fewer rows, please"}'
 
 
 class Account:
@@ -31,7 +34,7 @@ class Account:
         self.rows: list[bytes] = []
         self.do_setup()
 
-    def do_setup(self, runs=0, latency=0.0, listing=1, listed=None):
+    def do_setup(self, runs=0, latency=0.0, listing=1, listed=None, cap=100, refuses=0):
         """Begin anew.
 
         Args:
@@ -39,23 +42,30 @@ class Account:
             latency: Seconds before each answer.
             listing: 0 if the server has no list of runs.
             listed: How many of the runs the list has, all by default.
+            cap: The most rows of a page.
+            refuses: 1 if the server answers 422 to who asks for more, instead of sending fewer.
         """
         self.runs = int(runs)
         self.listed = self.runs if listed is None else int(listed)
         self.latency = float(latency)
         self.listing = bool(int(listing))
+        self.cap = int(cap)
+        self.refuses = bool(int(refuses))
         self.hang = ""
         self.refusal = 0
-        self.rows.extend(row_of(run_id(i)) for i in range(len(self.rows), self.runs))
+        #: The sweep that is being answered, and for which of them a page's rows were last made.
+        self.sweep = 0
+        self._made: dict[tuple[int, int], int] = {}
+        self.rows = [row_of(index) for index in range(self.runs)]
         self.corrupted: set[int] = set()
         #: The runs that recoveries made; they come last in the list.
         self.successors: dict[str, bytes] = {}
-        self._pages: dict[tuple[int, int], bytes] = {}
         self.do_reset()
         return {}
 
-    def do_reset(self):
-        """Count from zero."""
+    def do_reset(self, moves=1):
+        """Count from zero; with `moves=0` no run saves during the sweeps that follow."""
+        self.moves = bool(int(moves))
         self.lists = self.gets = self.others = self.connections = 0
         self.first_at = self.last_at = None
         self._cpu = time.process_time()
@@ -87,16 +97,14 @@ class Account:
         """Flag some runs."""
         chosen = range(int(first), int(first) + int(count))
         self.corrupted.update(chosen)
-        for offset, limit in [*self._pages]:
-            if any(offset <= index < offset + limit for index in chosen):
-                del self._pages[offset, limit]
+        for index in chosen:
+            self.rows[index] = self._row(index)
         return {"at": time.monotonic()}
 
     def do_succeed(self, of=""):
         """Make a new run from a checkpoint of another."""
         made = f"{of.rpartition(':')[0]}:{len(self.successors) + 1}"
-        self.successors[made] = row_of(made)
-        self._pages.clear()
+        self.successors[made] = row_of(index_of(f"{made[:8]}{run_id(0)[8:]}"), run=made)
         return {"run_id": made}
 
     def control(self, name, query):
@@ -118,7 +126,10 @@ class Account:
             if not self.listing:
                 return 404, _NOT_FOUND
             asked = dict(parse_qsl(query))
-            return 200, self._page(int(asked.get("offset", 0)), int(asked.get("limit", 20)))
+            limit = int(asked.get("limit", 20))
+            if self.refuses and limit > self.cap:
+                return 422, _TOO_MANY
+            return 200, self._page(int(asked.get("offset", 0)), min(limit, self.cap))
         if method == b"GET" and path.startswith(f"{_RUNS}/"):
             self.gets += 1
             run, _, what = unquote(path[len(_RUNS) + 1 :]).partition("/")
@@ -130,16 +141,14 @@ class Account:
         return (200, _CLIENT_CONFIG) if path == _CONFIG else (404, _NOT_FOUND)
 
     def _row(self, index):
-        if index in self.corrupted:
-            return row_of(run_id(index), corrupted=True)
-        return self.rows[index]
+        return row_of(index, self.sweep, corrupted=index in self.corrupted)
 
     def _run(self, run):
         index = index_of(run)
         if index is not None and index < self.runs:
-            return 200, self._row(index)
+            return 200, _sent(self._row(index))
         row = self.successors.get(run)
-        return (404, _NOT_FOUND) if row is None else (200, row)
+        return (404, _NOT_FOUND) if row is None else (200, _sent(row))
 
     def _checkpoints(self, run):
         found = [
@@ -155,17 +164,25 @@ class Account:
         return 200, json.dumps({"checkpoints": found, "cursor": cursor}).encode()
 
     def _page(self, offset, limit):
-        page = self._pages.get((offset, limit))
-        if page is None:
-            indices = range(offset, min(offset + limit, self.listed))
-            rows = [self._row(i) for i in indices]
-            after = max(offset - self.listed, 0)
-            rows += [*self.successors.values()][after : after + limit - len(rows)]
-            total = self.listed + len(self.successors)
-            cursor = b'{"offset":%d,"limit":%d,"total_count":%d}' % (offset, limit, total)
-            page = b'{"training_runs":[%s],"cursor":%s}' % (b",".join(rows), cursor)
-            self._pages[offset, limit] = page
-        return page
+        if offset == 0 and self.moves:
+            self.sweep += 1
+        end = min(offset + limit, self.listed)
+        made = self._made.get((offset, limit), 0)
+        for sweep in range(max(made, self.sweep - NEWS_EVERY) + 1, self.sweep + 1):
+            for index in savers(sweep, offset, end):
+                self.rows[index] = self._row(index)
+        self._made[offset, limit] = self.sweep
+        rows = self.rows[offset:end]
+        after = max(offset - self.listed, 0)
+        rows += [*self.successors.values()][after : after + limit - len(rows)]
+        total = self.listed + len(self.successors)
+        cursor = b'{"offset":%d,"limit":%d,"total_count":%d}' % (offset, limit, total)
+        return b'{"training_runs":[%s],"cursor":%s}' % (_sent(b",".join(rows)), cursor)
+
+
+def _sent(rows):
+    """Rows as they are sent now: all runs were asked for something just before."""
+    return rows.replace(MARK, time.strftime("%H:%M:%S").encode())
 
 
 class _Connection(asyncio.Protocol):

@@ -26,7 +26,7 @@ PAGE_SIZE = 100
 
 
 class Floor:
-    """Only `requests` and `json`: eight threads with a session each ask for the pages."""
+    """Only `requests` and `json`: eight threads with a session each look at all rows' flags."""
 
     def __init__(self, url, runs):
         import requests
@@ -35,6 +35,7 @@ class Floor:
             f"{url}/api/v1/training_runs?limit={PAGE_SIZE}&offset={offset}&access_scope=owned"
             for offset in range(0, runs, PAGE_SIZE)
         ]
+        self.corrupted = []
         self._pool = ThreadPoolExecutor(CONNECTIONS)
         self._sessions = [requests.Session() for _ in range(CONNECTIONS)]
         for session in self._sessions:
@@ -42,7 +43,7 @@ class Floor:
             session.headers["X-API-Key"] = KEY
 
     def sweep(self):
-        """Ask for every page."""
+        """Ask for every page, and look for corrupted runs."""
         urls = iter(self._urls)
         next_url = threading.Lock()
 
@@ -52,7 +53,9 @@ class Floor:
                     url = next(urls, None)
                 if url is None:
                     return
-                json.loads(session.get(url, timeout=30).content)
+                for row in json.loads(session.get(url, timeout=30).content)["training_runs"]:
+                    if row["corrupted"]:
+                        self.corrupted.append(row["training_run_id"])
 
         for done in [self._pool.submit(drain, session) for session in self._sessions]:
             done.result()

@@ -84,7 +84,8 @@ class Worker:
 
     def sweep(self) -> None:
         """Request one sweep; keep its times and the server's counts."""
-        self._control("reset")
+        # To the floor all rows are the same; between two sweeps of tinkex they move on once.
+        self._control("reset", moves=int(self.name != "floor"))
         self._process.tell()
         found = self._process.answer(self._patience)
         counts = self._control("counts")

@@ -206,8 +206,6 @@ def test_poll_error_is_published_for_each_run_that_fails(world):
         [],
         {},
         {"training_run_id": RUN, "corrupted": "true"},
-        {"training_run_id": RUN, "last_checkpoint": "a string"},
-        {"training_run_id": RUN, "last_checkpoint": ["a", "list"]},
         {"training_run_id": 7},
         {"training_run_id": OTHER, "corrupted": True},
     ],

@@ -113,8 +113,8 @@ def test_no_more_runs_are_asked_for_at_a_time_than_there_may_be(monitors, worker
 
 
 def test_pages_are_asked_for_in_parallel_and_no_more_of_them_than_there_may_be(monitors):
-    site = Busy(ids(2000), held=lambda kind, offset: offset > 0)
-    monitor, _ = monitors(site, 2000)
+    site = Busy(ids(10_000), held=lambda kind, offset: offset > 0)
+    monitor, _ = monitors(site, 10_000)
 
     sweeping = sweep_aside(monitor)
     reached = site.wait_for_flights(4)

@@ -33,14 +33,14 @@ def test_five_runs_of_an_account_with_fifty_thousand_cost_five_requests(world):
     assert_all_are_polled(world, site, monitor)
 
 
-def test_three_hundred_runs_that_are_all_there_are_cost_three_pages(world):
+def test_three_hundred_runs_that_are_all_there_are_cost_one_page(world):
     site = Site(ids(300))
     monitor, runs = watch(world, site, ids(300))
 
-    assert [sweep(world, site) for _ in range(4)] == [3] * 4
-    assert {limit for _, limit in site.lists} == {100}
+    assert [sweep(world, site) for _ in range(4)] == [1] * 4
+    assert site.lists == [(0, 500)]
     assert world.events.of("swept")[-1].runs == 300
-    assert world.events.of("swept")[-1].requests == 3
+    assert world.events.of("swept")[-1].requests == 1
     assert_all_are_polled(world, site, monitor)
     assert_each_is_recovered(world, site, runs[::97])
 
@@ -52,7 +52,8 @@ def test_pages_end_as_soon_as_every_run_was_seen(world):
 
     sweep(world, site)
 
-    assert sweep(world, site) == 2
+    assert sweep(world, site) == 1
+    assert site.lists == [(0, 250)]
     assert_all_are_polled(world, site, monitor)
 
 
@@ -241,7 +242,7 @@ def test_a_bad_row_costs_that_row_and_not_the_page(world, bad):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"corrupted": "yes"}, {"corrupted": None}, {"corrupted": 1}, {"last_checkpoint": 5}],
+    [{"corrupted": "yes"}, {"corrupted": None}, {"corrupted": 1}],
     ids=repr,
 )
 def test_a_row_that_cannot_be_read_is_asked_for_by_itself(world, fields):

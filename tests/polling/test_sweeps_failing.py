@@ -88,7 +88,7 @@ def test_runs_are_healthy_again_with_the_first_page_that_comes(world):
     world.events.clear()
 
     assert_all_are_polled(world, site, monitor)
-    assert sweep(world, site) == 3
+    assert sweep(world, site) == 1
 
 
 # Patience
@@ -156,7 +156,7 @@ def test_each_account_has_its_own_list_and_its_own_key(world):
 
     sweep(world, site, 2)
 
-    assert site.accounts[big.config] == 3
+    assert site.accounts[big.config] == 1
     assert 0 < site.accounts[small.config] <= 3
     assert_all_are_polled(world, site, monitor)
 

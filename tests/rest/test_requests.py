@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 
@@ -14,6 +15,7 @@ from tinkex.errors import (
     ApiTimeoutError,
     ConfigError,
 )
+from tinkex.rest import transport
 from tinkex.types import TinkerPath, TrainingRun
 
 
@@ -214,3 +216,14 @@ def test_an_unpickled_config_is_refused_before_anything_is_sent(stub, client):
     with pytest.raises(ConfigError, match="unpickled"):
         client.get_training_run(unpickled, RUN)
     assert stub.requests == []
+
+
+def test_answers_are_compressed_on_the_way_from_other_machines_alone(stub, client, monkeypatch):
+    client.get_training_run(config_of(stub), RUN)
+    monkeypatch.setattr(transport, "is_loopback", lambda host: False)
+    packed = gzip.compress(json.dumps(RUN_JSON).encode())
+    stub.will((200, {"Content-Encoding": "gzip"}, packed))
+    client.get_training_run(Config("tml-another-key", stub.url), RUN)
+
+    sent = [headers["Accept-Encoding"] for _, _, headers, _ in stub.requests]
+    assert sent == ["identity", "gzip, deflate"]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tinkex import Config
 from tinkex import service as services
 from tinkex.errors import ApiConnectionError, ApiStatusError, ApiTimeoutError, causes
 from tinkex.types import Checkpoint, TrainingRun
@@ -103,3 +104,13 @@ def test_the_sdks_errors_become_ours_without_the_request_in_them(raised, kind, s
 
     assert getattr(caught.value, "status", None) == status
     assert not any(hasattr(cause, "request") for cause in causes(caught.value))
+
+
+def test_a_project_of_the_config_is_handed_to_the_sdk():
+    sdk = SdkClient({"training_runs": []})
+
+    services.SdkRest(sdk).list_training_runs(Config(KEY, project_id="p-1"), limit=5, offset=10)
+
+    assert sdk.calls == [
+        ("list_training_runs", (), {"limit": 5, "offset": 10, "project_id": "p-1"})
+    ]

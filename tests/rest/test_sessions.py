@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -72,23 +73,52 @@ def test_netrc_does_not_add_a_login(stub, client, tmp_path, monkeypatch):
     assert "Authorization" not in stub.requests[0][2]
 
 
-def test_a_proxy_of_the_environment_is_used(stub, client, monkeypatch):
-    monkeypatch.setenv("http_proxy", stub.url)
+def refuse_tunnels(asked):
+    """A proxy that notes what it is asked for and lets nothing through."""
 
-    client.get_training_run(Config(KEY, "http://127.0.0.1:9/x"), RUN)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    client.get_training_run(config_of(stub), RUN)
+    def behave(server, connection):
+        asked.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
 
-    assert stub.requests[0][1].startswith("http://127.0.0.1:9/x/api/v1/training_runs/")
-    assert stub.requests[1][1].startswith("/api/v1/training_runs/")
+    return behave
+
+
+def test_a_proxy_of_the_environment_is_used(raw, client, monkeypatch):
+    def find(host, *args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    asked = []
+    monkeypatch.setenv("https_proxy", raw(refuse_tunnels(asked)).url)
+    config = Config(KEY, "https://tinker.invalid")
+
+    failure(lambda: client.get_training_run(config, RUN), ApiConnectionError)
+    before = len(asked)
+    monkeypatch.setenv("no_proxy", "tinker.invalid")
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    failure(lambda: rest.RestClient().get_training_run(config, RUN), ApiConnectionError)
+
+    assert all(each.startswith(b"CONNECT tinker.invalid:443 ") for each in asked)
+    assert len(asked) == before > 0
+    assert KEY.encode() not in b"".join(asked)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_server_on_this_machine_is_reached_by_no_proxy(stub, raw, client, monkeypatch, host):
+    asked = []
+    proxy = raw(refuse_tunnels(asked)).url
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+
+    client.get_training_run(Config(KEY, stub.url.replace("127.0.0.1", host)), RUN)
+
+    assert asked == []
 
 
 def test_a_proxy_that_cannot_be_used_is_a_connection_error(client, monkeypatch):
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+    config = Config(KEY, "https://tinker.invalid")
 
-    failure(
-        lambda: client.get_training_run(Config(KEY, "http://127.0.0.1:9"), RUN), ApiConnectionError
-    )
+    failure(lambda: client.get_training_run(config, RUN), ApiConnectionError)
 
 
 def test_a_redirect_is_not_followed(stub, client):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from ..config import Config
-from ..credentials import secrets_of, without_secrets
+from ..credentials import kept, secrets_of
 from ..errors import ApiResponseError
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Failure, Kind, classify, is_own_network
@@ -27,7 +28,7 @@ class Detection:
     """Takes what polls bring.
 
     `on_silence(record, error, since)` is called where two polls of a run in a row found no server,
-    the first at `since` in monotonic seconds.
+    the first at `since` in monotonic seconds. `as_run` reads an account's row.
 
     Threads: every method is safe from any thread, and none waits for anything.
     """
@@ -38,11 +39,13 @@ class Detection:
         holds: Holds[Incident],
         controller: Controller,
         on_silence: Callable[[Record, BaseException, float], None],
+        as_run: Callable[[Config | None, Any], TrainingRun],
     ) -> None:
         self._runs = runs
         self._holds = holds
         self._controller = controller
         self._on_silence = on_silence
+        self._as_run = as_run
 
     def sweep_begins(self, polled: Iterable[Record]) -> None:
         """A sweep of these runs is about to begin."""
@@ -66,7 +69,7 @@ class Detection:
         misfits = []
         for record, run_id, row in self._runs.apply_rows(rows):
             try:
-                run = TrainingRun.from_json(row)
+                run = self._as_run(config, row)
             except ApiResponseError:
                 misfits.append(run_id)
             else:
@@ -78,7 +81,7 @@ class Detection:
         self, record: Record, run_id: str, error: BaseException, asked: float = math.inf
     ) -> None:
         """The server did not answer for a run, or not properly, when it was asked at `asked`."""
-        shown = without_secrets(error, secrets_of(record.service, record.config))
+        shown = kept(error, secrets_of(record.service, record.config))
         self._failed(record, run_id, shown, classify(shown), asked)
 
     def all_failed(self, records: Iterable[Record], error: BaseException, asked: float) -> None:
@@ -90,7 +93,7 @@ class Detection:
             service = record.service
             found = known.get(id(service))
             if found is None:
-                shown = without_secrets(error, secrets_of(service, record.config))
+                shown = kept(error, secrets_of(service, record.config))
                 found = known[id(service)] = (shown, classify(shown))
             self._failed(record, record.run_id, *found, asked)
 

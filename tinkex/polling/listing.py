@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from ..config import Config
-from ..errors import ApiResponseError, ApiStatusError
-from ..ports import PAGE_SIZE
+from ..errors import ApiResponseError, ApiStatusError, ApiTimeoutError
 from ..recovery.error_kinds import Kind, classify
 from ..runs.record import Record
+
+#: How many rows are asked for in a page, the most first; a server may refuse many, or give fewer.
+#: To parse 500 rows takes about as long as Python lets any thread run before the next (5 ms).
+PAGE_SIZES = (500, 250, 100)
 
 #: Answers that mean that a server has no list of runs, or not of this size.
 _REFUSALS = frozenset({400, 404, 405, 422, 501})
 
+#: Those of them that may speak of the size.
+_SIZE_REFUSALS = frozenset({400, 422})
+
 #: So few runs are just asked for: that is one round of requests on a monitor's own threads.
 FEW = 8
 
-#: What a page costs, in requests for one run: its rows have to be read as well.
-PAGE_COST = 2
+#: To read so many rows of a page costs as much as a request for one run.
+ROWS_PER_POLL = 100
 
 #: Seconds after which what was learnt of an account's list is learnt anew.
 LEARN_EVERY = 3600.0
@@ -25,20 +32,19 @@ LEARN_EVERY = 3600.0
 
 @dataclass(slots=True, eq=False)
 class AccountView:
-    """What sweeps have learnt of an account. Guarded by the sweeper's lock.
+    """What sweeps have learnt of an account's list. Guarded by the sweeper's lock.
 
-    `page_size` is how many rows a page really brings, `total` how many runs the account has,
-    `depth` how many pages it took to see all that are monitored, `is_doubtful` whether the
+    `page_size` is how many rows a page brings at most, `total` how many runs the account has,
+    `depth` how many rows it took to see all that are monitored, `is_doubtful` whether the
     last list brought nothing at all.
     """
 
-    page_size: int = PAGE_SIZE
+    page_size: int = PAGE_SIZES[0]
     total: int | None = None
     depth: int | None = None
     is_doubtful: bool = False
     learnt_at: float = float("-inf")
     refused_until: float = float("-inf")
-    slow_until: float = float("-inf")
 
     def should_list(self, runs: int, workers: int, now: float) -> bool:
         """Whether to begin with a page. So few runs that they fit one round are just asked for."""
@@ -48,21 +54,35 @@ class AccountView:
             # Perhaps it is only the list that fails: single runs may still be asked for.
             self.is_doubtful = False
             return False
-        if now - self.learnt_at > LEARN_EVERY:
+        if self.total is not None and now - self.learnt_at > LEARN_EVERY:
             self.total = self.depth = None
-            self.page_size = PAGE_SIZE
+            self.page_size = PAGE_SIZES[0]
         return self.total is None or self.is_worthwhile(runs)
 
     def is_worthwhile(self, runs: int) -> bool:
         """Whether listing costs less than asking for this many runs one by one."""
-        pages = -(-(self.total or 0) // self.page_size)
+        rows = self.total or 0
         if self.depth is not None:
-            pages = min(pages, self.depth)
-        return pages * PAGE_COST <= runs
+            rows = min(rows, self.depth)
+        return -(-rows // self.size_for(runs)) + rows / ROWS_PER_POLL <= runs
+
+    def size_for(self, runs: int) -> int:
+        """How many rows to ask for in a page where so many runs are looked for."""
+        enough = [size for size in PAGE_SIZES if size >= runs]
+        return min([self.page_size, *enough])
+
+    def ask_for_less(self, limit: int, error: BaseException) -> bool:
+        """Make pages smaller, where `limit` rows were too many; whether there is a smaller size."""
+        smaller = [size for size in PAGE_SIZES if size < limit]
+        if smaller:
+            # To find out that a page takes too long takes long itself.
+            size = smaller[-1] if isinstance(error, ApiTimeoutError) else smaller[0]
+            self.page_size = min(self.page_size, size)
+        return bool(smaller)
 
 
 class Listing:
-    """One account's pages in one sweep. Guarded by the sweeper's lock.
+    """One account's pages, from the first to the last. Guarded by the sweeper's lock.
 
     Rows move between pages while training goes on, and totals can be wrong. So nothing is
     concluded from a run that was not seen: it is asked for by itself.
@@ -75,41 +95,60 @@ class Listing:
         self.config = config
         self.unseen = {record.run_id: record for record in records}
         self.error: BaseException | None = None
-        # More pages than this cost more than asking for each run.
-        self._worth = max(1, len(records) // PAGE_COST)
-        self._asked = 0
+        self._runs = len(records)
+        # Pages that cost more than this cost more than asking for each run.
+        self._worth = float(len(records))
+        self._is_first = True
         self._open = 0
         self._landed = 0
-        self._last_full = -1
-        self._deepest = -1
+        # The first row that was not asked for yet, ranges of rows that did not come though they
+        # were asked for, where the last full page ends, and the last page with a run of ours.
+        self._next = 0
+        self._gaps: deque[tuple[int, int]] = deque()
+        self._full_to = -1
+        self._deepest = 0
         self._is_over = False
 
     @property
     def has_next(self) -> bool:
         """Whether there is a page to ask for now."""
-        if self._is_over or not self.unseen or self._asked >= self._worth:
+        if self._is_over or not self.unseen or not (self._is_first or self._is_affordable):
             return False
-        if self.view.total is None and self._open:
-            return False
-        if self._asked * self.view.page_size < (self.view.total or 1):
+        if self.view.total is None:
+            return not self._open
+        if self._gaps or self._next < (self.view.total or 1):
             return True
         # Totals can be wrong. But first the pages under way: they may have all that is missing.
-        return not self._open and self._asked <= self._last_full + 1
+        return not self._open and self._next <= self._full_to
+
+    @property
+    def _is_affordable(self) -> bool:
+        return self._worth >= 1 + self.view.size_for(self._runs) / ROWS_PER_POLL
 
     @property
     def is_through(self) -> bool:
         """Whether no page is under way and none is to come."""
         return not self._open and not self.has_next
 
-    def next_page(self) -> int:
-        """Take the number of the next page to ask for."""
-        self._asked += 1
+    def next_page(self) -> tuple[int, int]:
+        """Take the next page to ask for: the number of its first row, and how many rows."""
+        size = self.view.size_for(self._runs)
+        offset, limit = self._gaps.popleft() if self._gaps else (self._next, size)
+        if limit > size:
+            self._gaps.appendleft((offset + size, limit - size))
+            limit = size
+        self._next = max(self._next, offset + limit)
+        self._worth -= 1 + limit / ROWS_PER_POLL
+        self._is_first = False
         self._open += 1
-        return self._asked - 1
+        return offset, limit
 
-    def landed(self, page: int, rows: int, total: int | None, seen: list[str], now: float) -> None:
+    def landed(
+        self, asked: tuple[int, int], rows: int, total: int | None, seen: list[str], now: float
+    ) -> None:
         """Take a page: how many rows it had, and which of the runs that are looked for."""
-        view = self.view
+        view, (offset, limit) = self.view, asked
+        end = offset + rows
         self._open -= 1
         self._landed += 1
         self.error = None
@@ -117,43 +156,51 @@ class Listing:
         for run_id in seen:
             self.unseen.pop(run_id, None)
         if seen:
-            self._deepest = max(self._deepest, page)
-        if page == 0:
-            is_new = view.total is None
+            self._deepest = max(self._deepest, end)
+        is_new = view.total is None and offset == 0
+        if offset == 0:
             view.total = max(total or 0, rows)
-            if 0 < rows < min(view.page_size, view.total):
-                view.page_size = rows  # the server gives fewer rows than were asked for
-            if is_new:
-                view.learnt_at = now
-                self._is_over = not view.is_worthwhile(wanted)
-        if rows and rows >= view.page_size:
-            self._last_full = max(self._last_full, page)
+        if 0 < rows < limit and end < (view.total or 0):
+            view.page_size = min(view.page_size, rows)  # fewer rows than were asked for
+            self._gaps.append((end, limit - rows))
+        if rows >= limit:
+            self._full_to = max(self._full_to, end)
+        if is_new:
+            view.learnt_at = now
+            self._is_over = not view.is_worthwhile(wanted)
         if not self._open and not self.unseen:
-            view.depth = self._deepest + 1
+            view.depth = self._deepest
 
-    def failed(self, error: BaseException, *, refused: bool, whole: bool, now: float) -> None:
-        """A page could not be had: no more of them in this sweep.
+    def failed(self, asked: tuple[int, int], error: BaseException, now: float) -> None:
+        """A page could not be had: no more of them, unless with fewer rows one may be.
 
-        `refused`: the server does not list; `whole`: the error speaks of the whole account, and
-        where no page came, none of its runs is asked for in this sweep.
+        Where the error speaks of the whole account and no page came, none of its runs is asked for.
         """
+        offset, limit = asked
         self._open -= 1
+        if _may_be_of_size(error) and self.view.ask_for_less(limit, error):
+            self._ask_again(offset, limit)
+            return
         self._is_over = True
-        if refused:
+        if refuses_listing(error):
             self.view.refused_until = now + LEARN_EVERY
-        elif whole and self._landed == 0:
+        elif is_of_account(error) and self._landed == 0:
             self.error = error
             self.view.is_doubtful = True
 
-    def end(self) -> None:
-        """Ask for no more pages."""
-        self._is_over = True
+    def _ask_again(self, offset: int, limit: int) -> None:
+        self._is_first = self._is_first or not self._landed
+        if self._next == offset + limit and not self._gaps:
+            self._next = offset
+        else:
+            self._gaps.append((offset, limit))
 
     def left_over(self) -> list[Record]:
         """Hand over the runs that no page has shown."""
         left = list(self.unseen.values())
-        if left and self._asked >= self._worth:
-            self.view.depth = self._asked + 1  # deeper than it is worth to go
+        if left and not self._is_affordable:
+            # Deeper than it is worth to go.
+            self.view.depth = self._next + self.view.page_size
         self.unseen = {}
         self._is_over = True
         return left
@@ -171,3 +218,9 @@ def is_of_account(error: BaseException) -> bool:
     failure = classify(error)
     no_answer = failure.kind is Kind.SERVER and failure.status is None
     return no_answer or failure.kind in (Kind.ACCOUNT, Kind.PATIENCE)
+
+
+def _may_be_of_size(error: BaseException) -> bool:
+    if isinstance(error, ApiStatusError):
+        return error.status in _SIZE_REFUSALS
+    return isinstance(error, ApiResponseError | ApiTimeoutError)

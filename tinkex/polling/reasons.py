@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..credentials import secrets_of
+from ..credentials import Keys, secrets_of
 from ..ports import RestPort
 from ..recovery.error_kinds import classify
 from ..rest.transport import spellings
@@ -17,6 +17,7 @@ from ..runs.run_map import RunMap
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
+from ..secret import Secret
 from ..signals import Cause, Detected, Event
 
 #: How many searches are under way at a time. Beyond that no reason is asked for: when many runs
@@ -126,12 +127,13 @@ class Reasons:
             self._not_before[account] = max(until, self._not_before.get(account, until))
 
 
-def _secrets_of(record: Record) -> list[str]:
+def _secrets_of(record: Record) -> Keys:
     headers = getattr(record.config, "headers", None) or {}
-    return spellings([*secrets_of(record.service, record.config), *headers.values()])
+    keys = secrets_of(record.service, record.config).reveal()
+    return Secret(tuple(spellings([*keys, *headers.values()])))
 
 
-def _reason_in(rows: Iterable[Any], session_id: str, secrets: Collection[str]) -> str | None:
+def _reason_in(rows: Iterable[Any], session_id: str, secrets: Keys) -> str | None:
     """Why a session ended, as its row tells; `None` if it failed in no way that is told."""
     # The search of a server may be wider than what was asked for.
     own = (row for row in rows if _field(row, "session_id") == session_id)
@@ -151,9 +153,9 @@ def _field(thing: Any, name: str) -> Any:
     return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
 
 
-def _line(text: str, secrets: Iterable[str]) -> str:
+def _line(text: str, secrets: Keys) -> str:
     """A server's text as one line without secrets, a little longer than a reason at most."""
-    for secret in secrets:
+    for secret in secrets.reveal():
         text = text.replace(secret, "***")
     shown = (each if each.isprintable() else " " for each in text[: 2 * LONGEST])
     return " ".join("".join(shown).split())

@@ -16,7 +16,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from ..config import Config
-from ..credentials import secrets_of, with_own_key, without_secrets
+from ..credentials import all_secrets_of, kept, secrets_of, with_own_key, without_secrets
 from ..errors import (
     AttemptTimeoutError,
     CheckpointMissingError,
@@ -94,12 +94,7 @@ class AttemptTask:
     is_wanted: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = _values(self, "on_begun", "on_selected", "is_wanted")
-        config = self.request.config
-        if isinstance(config, Config):
-            # Headers may be as secret as the key.
-            kept["request"] = replace(self.request, config=replace(config, headers=None))
-        return partial(AttemptTask, **kept), ()
+        return partial(AttemptTask, **_values(self, "on_begun", "on_selected", "is_wanted")), ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,8 +182,7 @@ def run_attempt(task: AttemptTask) -> AttemptReport:
     except BaseException as error:
         if not isinstance(error, Exception) and current_thread() is main_thread():
             raise  # an interrupt of the caller, whose thread this is
-        keys = [each for one in used for each in secrets_of(one, keyed.request.config)]
-        known["error"] = without_secrets(error, keys)
+        known["error"] = kept(error, all_secrets_of(used, keyed.request.config))
     finally:
         _current.reset(token)
     given, *opened = used
@@ -260,8 +254,7 @@ def _successor_metadata(
 def _asked(request: RecoveryRequest) -> TrainingRun | None:
     """The run that is recovered, where no poll has brought it."""
     try:
-        found = request.rest.module.get_training_run(request.config, request.run_id)
-        return TrainingRun.from_json(found)
+        return request.rest.run(request.config, request.run_id)
     except Exception as error:
         # A recovery is worth more than the metadata that it could carry on.
         shown = without_secrets(error, secrets_of(request.service, request.config))
@@ -344,4 +337,4 @@ def _listings(
             logger.info("the checkpoints of run %s cannot be listed: %s", run_id, shown)
             yield error
         else:
-            yield tuple(map(Checkpoint.from_json, listed))
+            yield listed

@@ -31,6 +31,7 @@ from ..runs.changes import (
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
+from ..runtime.futures import OwnFuture, copy
 from ..signals import Cause, Completed, Exhausted, RolledBack
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
@@ -73,7 +74,7 @@ class Controller:
         record: Record,
         cause: Cause = Cause.REQUESTED,
         run_id: str | None = None,
-        error: BaseException | None = None,
+        error: str | None = None,
         proof: RolledBack | None = None,
     ) -> Future[Completed]:
         """Begin a recovery now; with `run_id`, only if that is still the live generation.
@@ -91,10 +92,9 @@ class Controller:
             raise AlreadyPendingError(about)
         return self._begin(record, about, None)
 
-    def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> Future[Completed]:
+    def _begin(self, record: Record, run_id: str, run: TrainingRun | None) -> OwnFuture[Completed]:
         request, metadata, owner = self._request(record, run), record.metadata, self._owner
-        shared: Future[Completed] = Future()
-        shared.set_running_or_notify_cancel()
+        shared: OwnFuture[Completed] = OwnFuture(owner.callbacks)
         try:
             self._check_budget(record, run_id)
             listener = partial(self._take, record, shared)
@@ -111,9 +111,9 @@ class Controller:
             return incident.future
         with self._lock:
             self._joined[record] = shared
-        shared.add_done_callback(lambda _: self._forget(record, shared))
+        shared.then(lambda _: self._forget(record, shared))
         # Where it fails its owner, this run is told to go on alone.
-        incident.future.add_done_callback(partial(_pass_on, shared, errors=False))
+        incident.future.then(lambda ended: copy(ended, shared, errors=False))
         return shared
 
     def _forget(self, record: Record, shared: Future[Completed]) -> None:
@@ -181,7 +181,7 @@ class Controller:
             taken = self._runs.apply(record, change)
             if taken is not None:
                 own = self._begin(record, record.run_id, None)
-                own.add_done_callback(partial(_pass_on, shared, errors=True))
+                own.then(lambda ended: copy(ended, shared))
             else:
                 _end(shared, record)
             return taken
@@ -222,12 +222,3 @@ class Controller:
 def _end(shared: Future[Completed], record: Record) -> None:
     with suppress(InvalidStateError):
         shared.set_exception(MonitorStoppedError(f"run {record.run_id!r} was stopped"))
-
-
-def _pass_on(to: Future[Completed], ended: Future[Completed], *, errors: bool) -> None:
-    error = ended.exception()
-    with suppress(InvalidStateError):  # its run was stopped meanwhile
-        if error is None:
-            to.set_result(ended.result())
-        elif errors:
-            to.set_exception(error)

@@ -6,14 +6,16 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
+from ..runtime.daemon_pool import DaemonPool
 from ..runtime.waits import QUIET
 from ..signals import Started
-from .attempt import AttemptReport, RecoveryRequest, current_task, run_attempt
+from .attempt import AttemptReport, RecoveryRequest, current_task
 from .incident import RECOVERIES, Attempt, Incident, Listener, Owner
 from .outcome import adopt, conclude, end_with, stopped, tell_left_behind, tell_orphan
 
@@ -43,6 +45,8 @@ class Dispatcher:
 
     def __init__(self, pool: Executor, max_concurrent: int) -> None:
         self._pool = pool
+        # What is known not to wait as it takes a job.
+        self._is_quick = type(pool) in (DaemonPool, ThreadPoolExecutor)
         self._max_concurrent = max_concurrent
         self._workers = workers_of(pool) or max_concurrent + HUNG_AT_MOST
         self._lock = threading.Lock()
@@ -176,8 +180,8 @@ class Dispatcher:
             if timer is not None:
                 timer.cancel()
         end_with(incident, stopped(incident))
-        if attempt is not None and attempt.job is not None:
-            attempt.job.cancel()
+        if attempt is not None:
+            attempt.cancel_job()
         incident.drop_joined()
         self._pump()
 
@@ -240,23 +244,23 @@ class Dispatcher:
             self._cancel(incident)
             self._ended(attempt, None)
             return
-        self._time(attempt, request.policy.attempt_timeout)
-        job: Any = None
-        error: Exception | None = None
         try:
-            job = self._pool.submit(run_attempt, attempt.make_task())
-        except Exception as refused:
-            error = refused
-        if callable(getattr(job, "add_done_callback", None)):
-            attempt.job = job
-            job.add_done_callback(lambda done: self._ended(attempt, AttemptReport.of(done)))
-        else:
-            error = error or TypeError(f"the executor's submit returned {job!r}, no future")
+            self._time(attempt, request.policy.attempt_timeout)
+            attempt.task = attempt.made_task()
+        except Exception as error:  # no timer, no attempt: it could hang for ever
             self._ended(attempt, AttemptReport(error=error))
+            return
+        submit = partial(attempt.submit, self._pool, attempt.task, partial(self._ended, attempt))
+        incident.owner.aside(submit, is_quick=self._is_quick)
 
     def _time(self, attempt: Attempt, seconds: float) -> None:
-        """Have an attempt timed out in some seconds."""
-        timer = attempt.incident.owner.clock.call_later(seconds, lambda: self._time_out(attempt))
+        """Have an attempt timed out in some seconds; not by the thread of timers itself."""
+
+        def time_out() -> None:
+            if attempt.is_current():
+                attempt.incident.owner.aside(partial(self._time_out, attempt))
+
+        timer = attempt.incident.owner.clock.call_later(seconds, time_out)
         with self._lock:
             attempt.timer = timer
             is_stale = not attempt.is_current()
@@ -274,8 +278,7 @@ class Dispatcher:
             attempt.incident.current = None
             self._abandon_locked(attempt)
             hung, is_stuck = len(self._hung), len(self._hung) >= self._workers
-        if attempt.job is not None:
-            attempt.job.cancel()
+        attempt.cancel_job()
         request = attempt.incident.request
         if is_stuck:
             logger.error(
@@ -287,7 +290,6 @@ class Dispatcher:
         error = AttemptTimeoutError(request.run_id, request.policy.attempt_timeout)
         self._conclude(attempt, AttemptReport(error=error))
         if attempt.incident.settled and request.rest.can_list:
-            # This is the thread of timers, which asks no server.
             with suppress(Exception):
                 self._pool.submit(tell_left_behind, attempt.incident, None)
         self._pump()

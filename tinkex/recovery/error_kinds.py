@@ -10,11 +10,13 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
 
+from ..causes import fact
 from ..errors import (
     ApiConnectionError,
     AttemptTimeoutError,
     CheckpointMissingError,
     causes,
+    in_words,
     patience,
     status_of,
 )
@@ -134,13 +136,13 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
                 status=status,
                 retry_after=patience(cause),
             )
-        category = str(getattr(cause, "category", "") or "").rpartition(".")[2].lower()
+        category = str(fact(cause, "category") or "").rpartition(".")[2].lower()
         if category:
             refused = Kind.REQUEST if category == "user" else Kind.SERVER
             return Failure(kind=Kind.CHECKPOINT if loading else refused)
         if isinstance(cause, ApiConnectionError | ConnectionError | TimeoutError):
             return Failure(kind=Kind.SERVER)
-        if getattr(cause, "kind", type(cause).__name__) in _NETWORK_NAMES:
+        if (fact(cause, "kind") or type(cause).__name__) in _NETWORK_NAMES:
             return Failure(kind=Kind.SERVER)
     return Failure(kind=Kind.CODE)
 
@@ -167,7 +169,7 @@ def is_own_network(error: BaseException) -> bool:
 def _tells_of_network(error: BaseException) -> bool:
     number = error.errno if isinstance(error, OSError) else None
     is_unknown = isinstance(error, socket.gaierror) or number in _OWN_NETWORK_NUMBERS
-    return is_unknown or _OWN_NETWORK.search(str(error)) is not None
+    return is_unknown or _OWN_NETWORK.search(in_words(error)) is not None
 
 
 class Verdict(StrEnum):
@@ -198,7 +200,7 @@ def is_session_over(error: BaseException) -> bool:
     That of a refused account does not: it may be the session of a login.
     """
     over = _death(_SERVICE, _ANY_ID, unnamed=_ENDS)
-    is_told = any(over.search(str(cause)) for cause in causes(error))
+    is_told = any(over.search(in_words(cause)) for cause in causes(error))
     return is_told and classify(error).kind not in (Kind.ACCOUNT, Kind.PATIENCE)
 
 
@@ -221,7 +223,7 @@ def rollback_told(error: BaseException) -> BaseException | None:
     told = (
         cause
         for cause in causes(error)
-        if status_of(cause) in _ROLLED_BACK_STATUSES and _ROLLED_BACK.search(str(cause))
+        if status_of(cause) in _ROLLED_BACK_STATUSES and _ROLLED_BACK.search(in_words(cause))
     )
     return next(told, None)
 
@@ -249,7 +251,7 @@ def judge(error: BaseException, run_id: str, effects: Collection[Effect]) -> Ver
     A sentence that says that this run is dead goes before status and category: real servers send
     `422 Adapter RUN_ID not found` and `400 ... not loaded` as if the request were at fault.
     """
-    texts = [str(cause) for cause in causes(error)]
+    texts = [in_words(cause) for cause in causes(error)]
     failure = classify(error)
     is_its_own = any(effect is not Effect.NONE for effect in effects)
     # The id of the run or of its session; not within another id, nor in a path.

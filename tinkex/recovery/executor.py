@@ -28,6 +28,8 @@ from ..ports import RestModule, RestPort, ServiceModule, ServicePort
 from ..runs.apply import Result, notices_of
 from ..runs.changes import Change, RecoveryChange
 from ..runtime.daemon_pool import DaemonPool
+from ..runtime.delivery import Delivery
+from ..runtime.futures import done_callbacks
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from ..runtime.waits import QUIET, Waits
@@ -77,16 +79,16 @@ class RecoveryExecutor:
         given = checked_executor("pool", pool)
         # Neither makes a thread before it is used. Some are for attempts that hang.
         self._own_pool = DaemonPool(max_concurrent + HUNG_AT_MOST, "tinkex-recovery")
-        self._own_scheduler = ThreadScheduler("tinkex-executor")
         #: The incidents under way, for monitors.
         self.dispatcher = Dispatcher(self._own_pool if given is None else given, max_concurrent)
-        clock = Clock(self._own_scheduler if scheduler is None else scheduler)
+        self._clock = clock = Clock(scheduler or ThreadScheduler("tinkex-executor"))
         waits = Waits(clock)
         # Of the recoveries that are asked for here. No poll tells it when an account works again.
         self._owner = self.owner_for(
             publisher=Publisher(
                 self, inline=scheduler is not None, on_idle=partial(waits.notify, QUIET)
             ),
+            callbacks=done_callbacks(inline=scheduler is not None),
             waits=waits,
             clock=clock,
             rest=RestPort(default_rest),
@@ -180,8 +182,9 @@ class RecoveryExecutor:
         close = (end_pool, owner.own_services.close)
         joins = (
             owner.publisher.join,
+            owner.callbacks.join,
             self.join,
-            self._own_scheduler.close,
+            self._clock.close,
             owner.own_services.join,
         )
         patience, grace = (timeout, JOIN_GRACE) if wait else (0.0, 0.0)
@@ -195,6 +198,7 @@ class RecoveryExecutor:
         self,
         *,
         publisher: Publisher,
+        callbacks: Delivery,
         waits: Waits,
         clock: Clock,
         rest: RestPort,
@@ -209,8 +213,9 @@ class RecoveryExecutor:
         """
         return Owner(
             publisher=publisher,
+            callbacks=callbacks,
             waits=waits,
-            clock=clock if self._scheduler is None else Clock(self._scheduler),
+            clock=clock if self._scheduler is None else self._clock,
             rest=rest if self._rest_module is None else RestPort(self._rest_module),
             services=ServicePort(services if self._services is None else self._services),
             own_services=OwnServices(inline=is_inline),

@@ -5,26 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from .. import rest
 from ..config import Config
+from ..credentials import kept, secrets_of
 from ..own_services import OwnServices
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
 from ..runs.apply import Result
 from ..runs.changes import AttemptStep, Change, Dropped, GaveUp, Recovered
+from ..runtime.delivery import Delivery
+from ..runtime.futures import OwnFuture
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
-from ..runtime.undisturbed import undisturbed
+from ..runtime.undisturbed import aside, undisturbed
 from ..runtime.waits import Waits
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
 from ..types import Checkpoint
-from .attempt import AttemptReport, AttemptTask, RecoveryRequest
+from .attempt import AttemptReport, AttemptTask, RecoveryRequest, run_attempt
 from .holds import Holds
 from .retry import Tally
 
@@ -59,6 +63,7 @@ class Owner:
     """
 
     publisher: Publisher
+    callbacks: Delivery
     waits: Waits
     clock: Clock
     rest: RestPort
@@ -72,6 +77,13 @@ class Owner:
     def undisturbed(self, function: Callable[[], T]) -> T:
         """Call a function so that an interrupt of the caller cannot leave it half done."""
         return function() if self.is_inline else undisturbed(function)
+
+    def aside(self, function: Callable[[], object], *, is_quick: bool = False) -> None:
+        """Call a function that may hang in foreign code, unless it `is_quick`; do not wait."""
+        if self.is_inline or is_quick:
+            function()
+        else:
+            aside(function)
 
 
 class Incident:
@@ -94,8 +106,7 @@ class Incident:
         self.metadata = metadata
         self.owner = owner
         self.listeners = [listener]
-        self.future: Future[Completed] = Future()
-        self.future.set_running_or_notify_cancel()
+        self.future: OwnFuture[Completed] = OwnFuture(owner.callbacks)
         self.began = owner.clock.monotonic()
         self.attempt = 0
         self.with_optimizer = request.policy.restore_optimizer
@@ -167,6 +178,15 @@ def base_url_of(port: RestPort, account: Config | None) -> str | None:
     return account.base_url if is_ours and account is not None else None
 
 
+class _Made(ref[Any]):
+    """A training client, not kept alive nor compared, how it was made, and what its key names."""
+
+    __slots__ = ("recovered", "rest")
+
+    recovered: Recovered
+    rest: RestPort
+
+
 class Recoveries:
     """The recoveries of this process, so that monitors beside each other make each run once.
 
@@ -176,11 +196,9 @@ class Recoveries:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Guarded by _lock, with the `listeners` of all incidents: those under way by server and
-        # run; the clients that came of others, as long as they live, and how each was made. The
-        # REST module is kept with it, since the key holds its identity only.
+        # run; and the clients that came of others, while they live.
         self._under_way: WeakValueDictionary[Hashable, Incident] = WeakValueDictionary()
-        self._clients: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
-        self._made: WeakKeyDictionary[Any, tuple[Recovered, RestPort]] = WeakKeyDictionary()
+        self._made: dict[Hashable, _Made] = {}
 
     def enter(self, incident: Incident, *, joining: bool) -> Incident | Recovered | None:
         """Add an incident, unless one of its run is under way: return that.
@@ -194,12 +212,12 @@ class Recoveries:
             if pending is not None:
                 pending.listeners += incident.listeners if joining else ()
                 return pending
-            client = self._clients.get(key) if joining else None
-            if client not in self._made:
+            made = self._made.get(key) if joining else None
+            client = None if made is None else made()
+            if made is None or client is None:
                 self._under_way[key] = incident
                 return None
-            recovered, _ = self._made[client]
-        return recovered._replace(event=replace(recovered.event, client=client))
+        return made.recovered._replace(event=replace(made.recovered.event, client=client))
 
     def leave(self, incident: Incident, recovered: Recovered | None = None) -> None:
         """Nobody joins the incident any more; `recovered` is what came of it."""
@@ -209,16 +227,22 @@ class Recoveries:
                 del self._under_way[key]
             if recovered is None:
                 return
-            client = recovered.event.client
-            made = recovered._replace(event=replace(recovered.event, client=None))
             with suppress(TypeError):  # nothing can refer to it weakly
-                self._made[client] = made, incident.request.rest
-                self._clients[key] = client
+                made = _Made(recovered.event.client, partial(self._let_go, key))
+                made.rest = incident.request.rest
+                bare = replace(recovered.event, client=None)
+                made.recovered = recovered._replace(event=bare)
+                self._made[key] = made
 
-    def disown(self, client: Any) -> None:
-        """Nothing uses this client, so nobody is to take it over."""
-        with self._lock, suppress(KeyError, TypeError):
-            del self._made[client]
+    def disown(self, incident: Incident) -> None:
+        """Nothing uses the client that came of it, so nobody is to take it over."""
+        with self._lock:
+            self._made.pop(incident.key(), None)
+
+    def _let_go(self, key: Hashable, made: _Made) -> None:
+        # May come from the garbage collection of a thread that has the lock: it is not taken.
+        if self._made.get(key) is made:
+            self._made.pop(key, None)
 
 
 RECOVERIES = Recoveries()
@@ -237,10 +261,10 @@ class Attempt:
         self.timer: Timer | None = None
         self.began: float | None = None
 
-    def make_task(self) -> AttemptTask:
-        """Make the task. The caller holds no lock."""
+    def made_task(self) -> AttemptTask:
+        """A task for it. The caller holds no lock."""
         incident = self.incident
-        self.task = AttemptTask(
+        return AttemptTask(
             request=incident.request,
             number=self.number,
             with_optimizer=incident.with_optimizer,
@@ -252,7 +276,41 @@ class Attempt:
             on_selected=self._selected,
             is_wanted=self.is_current,
         )
-        return self.task
+
+    def submit(
+        self, pool: Executor, task: AttemptTask, on_end: Callable[[AttemptReport], object]
+    ) -> None:
+        """Give its task to a pool, which is foreign code, as is the future that it returns."""
+
+        def came(report: AttemptReport) -> None:
+            # As long as its texts are looked at it can still be timed out.
+            if report.error is not None:
+                secrets = secrets_of(task.request.service, task.request.config)
+                report = replace(report, error=kept(report.error, secrets))
+            on_end(report)
+
+        try:
+            job: Any = pool.submit(run_attempt, task)
+        except BaseException as error:
+            if self.incident.owner.is_inline and not isinstance(error, Exception):
+                raise  # an interrupt of the caller
+            came(AttemptReport(error=error))
+            return
+        if not callable(getattr(job, "add_done_callback", None)):
+            came(
+                AttemptReport(error=TypeError(f"the executor's submit returned {job!r}, no future"))
+            )
+            return
+        self.job = job
+        job.add_done_callback(lambda done: came(AttemptReport.of(done)))
+        if not self.is_current():
+            self.cancel_job()  # it was given up meanwhile
+
+    def cancel_job(self) -> None:
+        """Cancel what the pool has not begun."""
+        job = self.job
+        if job is not None:
+            self.incident.owner.aside(job.cancel, is_quick=type(job) is Future)
 
     def time_left(self) -> float:
         """The seconds that are left to the work; all of them while it waits for its executor."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ..credentials import secrets_of, without_secrets
+from ..credentials import kept, secrets_of, without_secrets
 from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, in_words
 from ..ports import PAGE_SIZE
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
@@ -39,7 +39,7 @@ def conclude(attempt: Attempt, report: AttemptReport, settle: Settle, release: R
 
     Where the report has a client, the incident is settled.
     """
-    incident = attempt.incident
+    incident, request = attempt.incident, attempt.incident.request
     try:
         if report.has_client:
             _recovered(attempt, report)
@@ -49,10 +49,10 @@ def conclude(attempt: Attempt, report: AttemptReport, settle: Settle, release: R
             release((incident,), delay)
     except Exception as unforeseen:
         # No run may be left in the middle of an incident that nothing carries on.
-        logger.exception("run %s: its attempt could not be dealt with", incident.request.run_id)
+        logger.exception("run %s: its attempt could not be dealt with", request.run_id)
         settle(incident)
         tell_orphan(incident, report, is_shown=True)
-        _tell_give_up(attempt, unforeseen)
+        _tell_give_up(attempt, kept(unforeseen, secrets_of(request.service, request.config)))
 
 
 def _recovered(attempt: Attempt, report: AttemptReport) -> None:
@@ -90,7 +90,7 @@ def _hand_over(
     if is_taken:
         _keep(incident, report, completed)
     else:
-        RECOVERIES.disown(report.client)
+        RECOVERIES.disown(incident)
         tell_orphan(incident, report, is_shown=is_shown)
         end_with(incident, stopped(incident))
         incident.drop_joined()
@@ -117,12 +117,10 @@ def adopt(incident: Incident, recovered: Recovered) -> None:
 def _failed(attempt: Attempt, report: AttemptReport, settle: Settle) -> float | None:
     incident = attempt.incident
     request, incident.run = incident.request, report.run or incident.run
-    raised = report.error or RecoveryError(
+    error = report.error or RecoveryError(
         f"the attempt made run {report.successor_id!r}, but its client stayed in another "
         "process; give an executor that runs attempts in this one"
     )
-    # What came from outside the attempt's own work, such as an executor, is not yet checked.
-    error = without_secrets(raised, secrets_of(request.service, request.config))
     incident.reopen = incident.reopen or isinstance(error, AttemptTimeoutError)
     decision = _decide(incident, report, error)
     is_held = decision.action is Action.PAUSE

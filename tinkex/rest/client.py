@@ -21,8 +21,10 @@ from ..types import (
     TrainingRun,
     TrainingRunPage,
     WeightsInfo,
+    fitting,
     list_of_objects,
 )
+from .accounts import Accounts
 from .sockets import Call
 from .transport import Account, Answer, object_of, status_error
 
@@ -77,7 +79,7 @@ class RestClient:
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._process = os.getpid()
-        self._accounts: dict[tuple[Any, ...], Account] = {}
+        self._accounts = Accounts(max_connections)
         self._calls: set[Call] = set()
 
     def close(self) -> None:
@@ -86,29 +88,32 @@ class RestClient:
             self._stopped.set()
             self._leave_parent_locked()
             calls, self._calls = self._calls, set()
-            accounts, self._accounts = self._accounts, {}
+            accounts, self._accounts = self._accounts.all(), Accounts(self._max_connections)
         for call in calls:
             call.end(ApiConnectionError(f"{call.where}: {_CLOSED}"))
-        for account in accounts.values():
+        for account in accounts:
             account.close()
 
     def get_training_run(
         self, config: Config, run_id: str, *, timeout: float | None = None
     ) -> TrainingRun:
-        """Ask for one run."""
+        """Ask for one run. Fields that do not fit are left out, but not its id and its flag."""
         path = f"{_RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
-        return TrainingRun.from_json(self._request(config, "GET", path, timeout))
+        return fitting(TrainingRun, self._request(config, "GET", path, timeout))
 
     def list_training_runs(
         self, config: Config, *, limit: int = 20, offset: int = 0, timeout: float | None = None
     ) -> TrainingRunPage:
         """Ask for a page: up to `limit` runs, without the first `offset`, in the server's order.
 
-        Servers differ in the largest `limit` that they accept, and in their answer to more.
+        They are those of the config's project, where it has one. Servers differ in the largest
+        `limit` that they accept, and in their answer to more.
         """
         if not _is_whole(limit, least=1) or not _is_whole(offset, least=0):
             raise ValueError(f"limit should be 1 or more, offset 0 or more: {limit!r}, {offset!r}")
         path = f"{_RUNS}?limit={limit}&offset={offset}&access_scope={config.access_scope}"
+        if config.project_id is not None:
+            path += f"&project_id={quote(config.project_id, safe='')}"
         return TrainingRunPage.from_json(self._request(config, "GET", path, timeout))
 
     def list_checkpoints(
@@ -116,24 +121,25 @@ class RestClient:
     ) -> tuple[Checkpoint, ...]:
         """Ask for all checkpoints of a run, in the server's order.
 
-        If the server sends them in pages, the oldest first, all pages are read.
+        If the server sends them in pages, the oldest first, all pages are read. Fields that do not
+        fit are left out, and so are rows without a path.
         """
         path = f"{_RUNS}/{quoted_id(run_id)}/checkpoints"
         bound = _bound(timeout)
         began_at = monotonic()
         found: dict[str, Checkpoint] = {}
-        query = ""
+        query = misfit = ""
         for _ in range(MAX_CHECKPOINT_PAGES):
             left = max(bound - (monotonic() - began_at), 0.001)
             answer = self._request(config, "GET", path + query, left)
             known = len(found)
-            for row in list_of_objects(Checkpoint, answer, "checkpoints"):
-                checkpoint = Checkpoint.from_json(row)
-                found[checkpoint.tinker_path] = checkpoint
+            misfit = _add_checkpoints(answer, found) or misfit
             # A server without paging sends the same ones again, and no new one.
             if len(found) == known or len(found) >= _total(answer):
                 break
             query = f"?limit=100&offset={len(found)}"
+        if misfit and not found:
+            raise ApiResponseError(misfit)
         return tuple(found.values())
 
     def get_weights_info(
@@ -181,6 +187,9 @@ class RestClient:
         finally:
             with self._lock:
                 self._calls.discard(call)
+                outdated = self._accounts.give_back(account, monotonic())
+            for each in outdated:
+                each.close()
         result = object_of(answer, call, account) if isinstance(answer, Answer) else answer
         # Raised here, where no other error is being handled, so that none is chained to it.
         if isinstance(result, RestError):
@@ -188,15 +197,11 @@ class RestClient:
         return result
 
     def _begin(self, config: Config, where: str, bound: float) -> tuple[Account, Call]:
-        key = (config.base_url, config.require_key(), *(config.headers or {}).items())
         with self._lock:
             self._leave_parent_locked()
             if self._stopped.is_set():
                 raise ApiConnectionError(_CLOSED)
-            account = self._accounts.get(key)
-            if account is None:
-                account = Account(config, max_connections=self._max_connections)
-                self._accounts[key] = account
+            account = self._accounts.take(config)
             call = Call(account.scrub(where), bound, config)
             self._calls.add(call)
         return account, call
@@ -204,7 +209,8 @@ class RestClient:
     def _leave_parent_locked(self) -> None:
         # A forked child must neither use its parent's connections nor close them.
         if self._process != os.getpid():
-            self._process, self._accounts, self._calls = os.getpid(), {}, set()
+            self._process, self._calls = os.getpid(), set()
+            self._accounts = Accounts(self._max_connections)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # In another process its connections are of no use: there it stands for the shared client.
@@ -239,6 +245,19 @@ def quoted_id(run_id: str) -> str:
             f"not {reprlib.repr(run_id)}"
         )
     return quote(run_id, safe="")
+
+
+def _add_checkpoints(answer: Mapping[str, Any], found: dict[str, Checkpoint]) -> str:
+    """Add an answer's checkpoints by path; return why one could not be read, if so."""
+    misfit = ""
+    for row in list_of_objects(Checkpoint, answer, "checkpoints"):
+        try:
+            checkpoint = fitting(Checkpoint, row)
+        except ApiResponseError as error:
+            misfit = str(error)
+        else:
+            found[checkpoint.tinker_path] = checkpoint
+    return misfit
 
 
 def _total(answer: Mapping[str, Any]) -> int:

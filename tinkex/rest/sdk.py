@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from ..config import Config
-from ..credentials import keys_in, without_secrets
+from ..credentials import Keys, keys_in, without_secrets
 from ..errors import ApiConnectionError, ApiStatusError, ApiTimeoutError, TinkexError, status_of
-from ..types import Checkpoint, TrainingRun, TrainingRunPage
+from ..types import Checkpoint, TrainingRun, TrainingRunPage, fitting
 
 
 class SdkRest:
@@ -31,19 +30,21 @@ class SdkRest:
 
     def get_training_run(self, config: Config | None, run_id: str) -> TrainingRun:
         """Return one run; `config` is not used."""
-        return TrainingRun.from_json(self._call("get_training_run", run_id))
+        return fitting(TrainingRun, self._call("get_training_run", run_id))
 
     def list_training_runs(
         self, config: Config | None, *, limit: int = 20, offset: int = 0
     ) -> TrainingRunPage:
-        """Return a page of the account's runs; `config` is not used."""
-        page = self._call("list_training_runs", limit=limit, offset=offset)
+        """Return a page of the account's runs, or of those of the config's `project_id`."""
+        project = getattr(config, "project_id", None)
+        options = {} if project is None else {"project_id": project}
+        page = self._call("list_training_runs", limit=limit, offset=offset, **options)
         return TrainingRunPage.from_json(page)
 
     def list_checkpoints(self, config: Config | None, run_id: str) -> tuple[Checkpoint, ...]:
         """Return a run's checkpoints; `config` is not used."""
         listed = self._call("list_checkpoints", run_id)
-        return tuple(Checkpoint.from_json(item) for item in listed["checkpoints"])
+        return tuple(fitting(Checkpoint, item) for item in listed["checkpoints"])
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -66,9 +67,7 @@ def _make_rest_client() -> Any:
     return maker() if maker is not None else tinker.ServiceClient().create_rest_client()
 
 
-def _as_rest_error(
-    error: Exception, method: str, timeout: float, secrets: Collection[str]
-) -> Exception:
+def _as_rest_error(error: Exception, method: str, timeout: float, secrets: Keys) -> Exception:
     shown = without_secrets(error, secrets)
     status = status_of(shown)
     if status is not None:

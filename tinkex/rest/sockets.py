@@ -11,7 +11,7 @@ import http.client
 import io
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
@@ -20,9 +20,11 @@ from urllib.parse import urlsplit
 import requests.adapters
 import urllib3
 import urllib3.connection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ..config import Config
 from ..errors import RestError
+from .connecting import opened
 
 _BUFFER_BYTES = 64 * 1024
 
@@ -45,11 +47,13 @@ class Call:
         self.where = where
         self._config = config
         self._deadline = monotonic() + timeout
+        self._response: http.client.HTTPResponse | None = None
         self._lock = threading.Lock()
         # Guarded by _lock:
         self._ended: RestError | None = None
         self._socket: socket.socket | None = None
         self._spare: socket.socket | None = None
+        self._wake: Callable[[], object] | None = None
 
     @property
     def ended(self) -> RestError | None:
@@ -81,6 +85,17 @@ class Call:
                 self._ended = error
             if self._socket is not None:
                 _shut(self._socket)
+            wake = self._wake
+        if wake is not None:
+            wake()
+
+    def on_end(self, wake: Callable[[], object]) -> None:
+        """Have `end` call this, at once where it was called before."""
+        with self._lock:
+            self._wake = wake
+            is_over = self._ended is not None
+        if is_over:
+            wake()
 
     def attach(self, connection: socket.socket, *, spare: bool = False) -> None:
         """Remember the socket on which this call waits; the call itself closes a `spare` one."""
@@ -91,6 +106,10 @@ class Call:
             if self._ended is not None:
                 _shut(connection)
 
+    def answered_by(self, response: http.client.HTTPResponse) -> None:
+        """Remember the answer that this call reads; for the calling thread alone."""
+        self._response = response
+
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """In the `with` block, the sockets that this thread uses belong to this call."""
@@ -99,6 +118,10 @@ class Call:
             yield
         finally:
             _current.call = None
+            if self._response is not None:
+                # A pooled connection keeps it until the next one, and a server may echo the key.
+                self._response.headers = self._response.msg = None  # type: ignore[assignment]  # as it was before it was read
+                self._response = None
             with self._lock:
                 # From here on the socket may be in the pool, or in use by another call.
                 self._socket = None
@@ -144,27 +167,39 @@ class _BoundedResponse(http.client.HTTPResponse):
         call: Call | None = getattr(_current, "call", None)
         if call is not None:
             call.attach(sock)
+            call.answered_by(self)
             raw = self.fp.detach()
             self.fp = io.BufferedReader(_BoundedReader(raw, sock, call), _BUFFER_BYTES)
 
 
-class _Reported:
-    """Tells the current call about a new connection before its TLS handshake."""
+class _Bounded:
+    """Opens connections in the current call's time; the call can be ended meanwhile."""
 
     def _new_conn(self) -> socket.socket:
-        connection: socket.socket = super()._new_conn()  # type: ignore[misc]  # a mixin: urllib3's class is beside it
-        call: Call | None = getattr(_current, "call", None)
-        if call is not None:
-            # A duplicate: wrapping in TLS detaches the original from this socket object.
-            call.attach(connection.dup(), spare=True)
+        call: Call = _current.call
+        made: Any = self  # a mixin: urllib3's class is beside it
+        try:
+            connection = opened(
+                made._dns_host,
+                made.port,
+                call.connect_wait(),
+                call,
+                options=made.socket_options or (),
+                source=made.source_address,
+            )
+            connection.settimeout(call.connect_wait())  # for a handshake of TLS
+        except TimeoutError as error:
+            raise ConnectTimeoutError(made, str(error)) from error
+        except OSError as error:
+            raise NewConnectionError(made, str(error)) from error
         return connection
 
 
-class _HttpConnection(_Reported, urllib3.connection.HTTPConnection):
+class _HttpConnection(_Bounded, urllib3.connection.HTTPConnection):
     response_class = _BoundedResponse
 
 
-class _HttpsConnection(_Reported, urllib3.connection.HTTPSConnection):
+class _HttpsConnection(_Bounded, urllib3.connection.HTTPSConnection):
     response_class = _BoundedResponse
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from ..errors import in_words
 from ..policy import Policy
 from ..runtime.publisher import Call, Notice
 from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
@@ -16,14 +15,11 @@ from . import changes
 from .changes import Change
 from .checkpoints import newest_checkpoint, saved_again, unprotected_since
 from .record import History, Record
-from .rows import NEWS, quiet_row
+from .rows import NEWS, WARN_EVERY, Limits, quiet_row
 from .state import RunState, check_transition
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
-
-#: The least seconds between two `unprotected` signals of a run.
-WARN_EVERY = 60.0
 
 #: After how many polls in a row that could not find it a run counts as missing, and how many
 #: poll intervals then lie between two polls.
@@ -59,13 +55,14 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
     return None if is_refused else APPLIED_BY[type(change)](record, change, moment)
 
 
-def apply_rows(rows: Iterable[Row], now: datetime, warn_before: datetime) -> list[Row]:
+def apply_rows(rows: Iterable[Row], now: datetime, policy: Policy) -> list[Row]:
     """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do."""
     news = []
+    limits = Limits.at(now, policy.unprotected_after)
     for row in rows:
         record, run_id, sent = row
         with record.lock:
-            saved = quiet_row(record, run_id, sent, warn_before)
+            saved = quiet_row(record, run_id, sent, limits)
             if saved is not NEWS:
                 record.saved, record.last_poll = saved, now
                 continue
@@ -156,8 +153,7 @@ def _begin_incident(
     history.stuck, history.stuck_at = history.stuck + 1 if is_stuck else 1, highest
     last = run.last_checkpoint if run else record.last_checkpoint
     common = {**_common(record, moment), "checkpoint": last, "run": run, "cause": cause}
-    reason = in_words(history.error) if history.error and not run else None
-    return (Detected(**common, reason=reason),)
+    return (Detected(**common, reason=None if run else history.error),)
 
 
 def _attempt_step(record: Record, change: changes.AttemptStep, moment: Moment) -> Result:
@@ -215,7 +211,7 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
         record.lineage()[-1],
         ended_at=moment.utc,
         cause=history.cause,
-        error=in_words(history.error) if history.error else None,
+        error=history.error,
         attempts=event.attempt,
     )
     history.past = (*history.past, ended)

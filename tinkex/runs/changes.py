@@ -68,7 +68,7 @@ class Requested(NamedTuple):
     """
 
     cause: Cause
-    error: BaseException | None = None
+    error: str | None = None
     proof: RolledBack | None = None
     run_id: str | None = None
 
@@ -156,7 +156,7 @@ class Stopped(NamedTuple):
 class ErrorNoted(NamedTuple):
     """What the training loop met, for the incident that may follow; `None` takes it back."""
 
-    error: BaseException | None
+    error: str | None
     run_id: str | None = None
 
 

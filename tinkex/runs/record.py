@@ -13,7 +13,7 @@ from ..signals import Cause
 from ..types import Checkpoint
 from .checkpoints import Cursor, by_path, cursor_of
 from .state import Generation, RunState
-from .status import Row, RunStatus, as_checkpoint
+from .status import Kept, RunStatus, as_checkpoint
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class History:
     orphans: dict[str, tuple[str, ...]] = field(default_factory=dict)
     incidents: tuple[float, ...] = ()
     cause: Cause | None = None
-    error: BaseException | None = None
+    error: str | None = None
     has_resume_step: bool = False
     stuck: int = 0
     stuck_at: int | None = None
@@ -58,7 +58,7 @@ class Record:
 
     `handle` is the `MonitoredRun` that callers hold, made by `make_handle`; `is_dead`: it was
     stopped during an incident or after giving up, and never gets a new client; `saved` is the
-    newest checkpoint, or the fields of its row, since most are never looked at; `attempts` tells
+    newest checkpoint, or what is kept of its row, since most are never looked at; `attempts` tells
     the last incident's failed ones. Of the polls: `failed_at` is when one last failed and `told_at`
     when that was last published, `misses` how often in a row the run could not be found, and
     `poll_after` the earliest next poll of a run that is missing, in monotonic seconds.
@@ -82,7 +82,7 @@ class Record:
     is_dead: bool = False
     generation: int = 0
     own_history: History | None = None
-    saved: Checkpoint | Row | None = None
+    saved: Checkpoint | Kept | None = None
     last_poll: datetime | None = None
     next_attempt: datetime | None = None
     error: BaseException | None = None

@@ -1,40 +1,148 @@
-"""Tells whether a row of a list of runs brings news of its run, without parsing the row."""
+"""Tells whether a row of a list of runs brings news of its run, without converting the row."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Final
+from datetime import datetime, timedelta
+from itertools import product
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, Self
 
+from ..types import Checkpoint, as_time
 from .record import Record
 from .state import RunState
-from .status import ROW_FIELDS
+from .status import IDENTITY, kept
 
 # Looked up once: an attribute of an enumeration takes longer than all the rest of a row.
 _HEALTHY: Final = RunState.HEALTHY
 
+#: The least seconds between two `unprotected` signals of a run.
+WARN_EVERY = 60.0
+
 #: Stands for a row that has to be looked at as a whole.
 NEWS: Final = ("news",)
 
+_identity = itemgetter(*IDENTITY)
 
-def quiet_row(record: Record, run_id: str, row: Any, warn_before: datetime) -> Any:
+
+class _Fields:
+    """Some fields of a JSON object, with the types that they have where they fit."""
+
+    def __init__(self, **types: type) -> None:
+        self._names = tuple(types)
+        self._values = itemgetter(*types)
+        self._fitting = frozenset(product(*((each, type(None)) for each in types.values())))
+
+    def fit(self, row: dict[str, Any]) -> bool:
+        """Whether all values are null, missing, or of the types that fit."""
+        try:
+            values = self._values(row)
+        except KeyError:
+            values = map(row.get, self._names)
+        return tuple(map(type, values)) in self._fitting
+
+
+#: The fields of a run and of a checkpoint that a sweep does not use otherwise.
+_RUN = _Fields(
+    base_model=str,
+    model_owner=str,
+    is_lora=bool,
+    lora_rank=int,
+    last_request_time=str,
+    last_sampler_checkpoint=dict,
+    user_metadata=dict,
+)
+_CHECKPOINT = _Fields(
+    checkpoint_id=str,
+    checkpoint_type=str,
+    time=str,
+    size_bytes=int,
+    public=bool,
+    user_metadata=dict,
+)
+
+
+class Limits(NamedTuple):
+    """The moments with which it is judged whether an `unprotected` event may be due.
+
+    A run without a checkpoint that was begun after `begun` needs none yet, a checkpoint that
+    expires after `expires` protects its run, and what was told after `told` is not told again.
+    """
+
+    begun: datetime
+    expires: datetime
+    told: datetime
+
+    @classmethod
+    def at(cls, now: datetime, within: float) -> Self:
+        """Those of a policy that allows a run to be unprotected for `within` seconds."""
+        allowed = timedelta(seconds=within)
+        return cls(now - allowed, now + allowed, now - timedelta(seconds=max(within, WARN_EVERY)))
+
+    def may_warn(self, record: Record) -> bool:
+        """Whether a run was not warned of lately."""
+        return record.warned_at is None or record.warned_at <= self.told
+
+
+def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
     """What a healthy run's record keeps as `saved` where the row says nothing new, else `NEWS`.
 
-    `run_id` is the generation that was asked for; a run that was begun before `warn_before`
-    and has no checkpoint is news.
+    `run_id` is the generation that was asked for.
     """
-    if type(row) is not dict or row.get("corrupted") is not False:
+    if type(row) is not dict or record.state is not _HEALTHY or record.run_id != run_id:
         return NEWS
-    if record.state is not _HEALTHY or record.run_id != run_id:
+    flag, last = row.get("corrupted"), row.get("last_checkpoint")
+    if flag is not False:
         return NEWS
-    last = row.get("last_checkpoint")
     saved = record.saved
-    if last is None:
-        return saved if saved is not None or record.started_at > warn_before else NEWS
-    if type(last) is not dict or last.get("expires_at") is not None:
+    if type(last) is not dict:
+        return _without(record, row, limits) if last is None else NEWS
+    try:
+        path, time, expires = _identity(last)
+    except KeyError:
+        path, time, expires = map(last.get, IDENTITY)
+    time, expires = "" if time is None else time, "" if expires is None else expires
+    try:
+        identity = "\n".join((path, time, expires))
+    except TypeError:
         return NEWS
-    path = last.get("tinker_path")
-    if type(saved) is tuple and saved[0] == path and saved[4] is None:
-        return saved
-    if type(path) is not str or type(last.get("time")) is not str:
+    if not isinstance(saved, tuple) or saved[0] != identity:
+        saved = _new(record, row, last, identity)
+        if saved is NEWS:
+            return NEWS
+    until = saved[1]
+    if until is not None and until <= limits.expires and limits.may_warn(record):
         return NEWS
-    return tuple(map(last.get, ROW_FIELDS))
+    return saved
+
+
+def _without(record: Record, row: dict[str, Any], limits: Limits) -> Any:
+    """The same of a row that tells of no checkpoint."""
+    saved = record.saved
+    if record.last_poll is None and not _RUN.fit(row):
+        return NEWS
+    if saved is None:
+        is_young = record.started_at > limits.begun
+        return saved if is_young or not limits.may_warn(record) else NEWS
+    until = saved[1] if isinstance(saved, tuple) else saved.expires_at
+    is_safe = until is None or until > limits.expires
+    return saved if is_safe or not limits.may_warn(record) else NEWS
+
+
+def _new(record: Record, row: dict[str, Any], last: dict[str, Any], identity: str) -> Any:
+    """What is kept of a checkpoint that is new, or was looked at as a whole before, else `NEWS`."""
+    path, *times = identity.split("\n")
+    kind = last.get("checkpoint_type")
+    if len(times) != 2 or (type(kind) is str and kind != "training"):
+        return NEWS
+    time, until = map(as_time, times)
+    saved = record.saved
+    if isinstance(saved, Checkpoint) and saved.tinker_path == path:
+        is_fit = (saved.time, saved.expires_at) == (time, until)
+    else:
+        # What does not fit is looked at as a whole the first time, so that it is told of.
+        is_fit = (
+            (time is None, until is None) == (times[0] == "", times[1] == "")
+            and _CHECKPOINT.fit(last)
+            and (record.last_poll is not None or _RUN.fit(row))
+        )
+    return kept(identity, until, last) if is_fit else NEWS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 from ..config import Config
@@ -100,8 +99,7 @@ class RunMap:
     def apply_rows(self, rows: list[Row]) -> list[Row]:
         """Apply the rows of healthy runs that bring no news; return those that do."""
         now = self._clock.utc()
-        warn_before = now - timedelta(seconds=self._policy.unprotected_after)
-        return apply_rows(rows, now, warn_before)
+        return apply_rows(rows, now, self._policy)
 
     def register(
         self,

@@ -1,132 +1,338 @@
-"""Calls queued functions, in order for each run, on the signal threads."""
+"""Calls callers' functions, in order for each run, on the signal threads; parks one that hangs."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 
-from .daemon_pool import DaemonPool
+from .jobs import Group, Job, Lane, Parked, identity_of, name_of
 
 logger = logging.getLogger(__name__)
 
 #: How many lanes may be delivered at the same time.
 LANES_AT_ONCE = 32
 
+#: The seconds after which a call that has not returned is parked.
+PATIENCE = 10.0
+
+#: How many calls wait for a parked function at most; the oldest give way.
+BACKLOG = 1000
+
+#: How many parked functions may hang at the same time; from there on calls hold up their lanes.
+MOST_PARKED = 2048
+
 
 class Delivery:
     """Calls functions: those of one lane one after the other, other lanes meanwhile.
 
-    `inline`: call them on the thread that flushes, all in one lane, and make no thread.
+    A call that takes longer than `PATIENCE` is parked: its lane goes on without it, on another
+    thread. What comes for the same function waits until all its parked calls have returned, and
+    is then called in order; so is, each on a thread of its own, what is left of the same group,
+    which may hang as well. So there are at most `LANES_AT_ONCE` threads for lanes, and beside them
+    those of parked functions: for each, the calls that were under way when it was parked.
+
+    `inline`: call them on the thread that flushes, all in one lane, and make no thread; there a
+    `KeyboardInterrupt` reaches the caller, and what is left goes out with the next flush.
     `on_idle` is called each time that a lane is empty.
 
     Threads: every method is safe from any thread. `queue` only touches memory, `flush` never
-    waits and never raises unless `inline`. A function that raises is logged.
+    waits and never raises unless `inline`. Whatever a function raises is logged.
     """
 
-    def __init__(self, *, inline: bool, on_idle: Callable[[], None]) -> None:
-        self._pool = None if inline else DaemonPool(LANES_AT_ONCE, "tinkex-signals")
+    def __init__(
+        self, *, inline: bool, on_idle: Callable[[], None], name: str = "tinkex-signals"
+    ) -> None:
+        self._inline = inline
         self._on_idle = on_idle
+        self._name = name
+        self._numbers = itertools.count()
+        # Taken by itself: an interrupt in the condition's own `with` can leave it locked.
         self._lock = threading.Lock()
-        # Guarded by _lock: _lanes, what is queued per lane; _waiting, the lanes that no thread
-        # has taken yet; _draining, which thread delivers which lane; _closed. A lane is in
-        # _lanes as long as it is in one of the other two. Other locks may be held around it.
-        self._lanes: dict[object, deque[Callable[[], object]]] = {}
-        self._waiting: deque[object] = deque()
-        self._draining: dict[object, int] = {}
+        self._at_rest = threading.Condition(self._lock)
+        # Guarded by _lock: _lanes by key, each of them in _waiting, where no thread has taken it
+        # yet, or in _taken; _parked, functions by key, and _unstaffed, those of them that need a
+        # thread; _free, the threads that are in no parked call; _threads, all that are alive;
+        # _is_watched; _closed. Other locks may be held around it.
+        self._lanes: dict[object, Lane] = {}
+        self._waiting: deque[Lane] = deque()
+        self._taken: set[Lane] = set()
+        self._parked: dict[Hashable, Parked] = {}
+        self._unstaffed: deque[Parked] = deque()
+        self._free = 0
+        self._threads: set[threading.Thread] = set()
+        self._is_watched = False
         self._closed = False
 
-    def queue(self, lane: object, functions: Iterable[Callable[[], object]]) -> None:
-        """Have functions called after all that was queued for `lane` before."""
-        key = None if self._pool is None else lane
-        added = tuple(functions)
+    def queue(self, key: object, groups: Iterable[Group]) -> None:
+        """Have groups of jobs called after all that was queued for the lane `key` before."""
+        key = None if self._inline else key
+        added = tuple(groups)
         with self._lock:
             if self._closed or not added:
                 return
-            if key not in self._lanes:
-                self._lanes[key] = deque()
-                self._waiting.append(key)
-            self._lanes[key].extend(added)
+            lane = self._lanes.get(key)
+            if lane is None:
+                lane = self._lanes[key] = Lane(key)
+                self._waiting.append(lane)
+            lane.groups.extend(added)
 
     def flush(self) -> None:
         """Start to call what is queued. The caller holds no lock."""
-        while self._waiting:
+        if not self._inline:
+            self._staff()
+            return
+        try:
+            while self._waiting and (lane := self._take()) is not None:
+                self._deliver(lane)
+                self._on_idle()
+        except BaseException:
             with self._lock:
-                if not self._waiting:
-                    return
-                lane = self._waiting.popleft()
-                self._draining[lane] = 0
-            if self._pool is None:
-                self._drain(lane)
-                continue
-            try:
-                self._pool.submit(self._drain, lane)
-            except RuntimeError:  # closed just now, or no thread to be had: with the next flush
-                self._give_back(lane)
-                return
+                for lane in [each for each in self._taken if each.thread == threading.get_ident()]:
+                    self._give_back_locked(lane)
+            self._on_idle()
+            raise
 
-    def post(self, lane: object, function: Callable[[], object]) -> None:
+    def post(self, key: object, function: Callable[[], object]) -> None:
         """Queue one function and flush."""
-        self.queue(lane, (function,))
+        self.queue(key, (lambda: (Job(function, name_of(function), identity_of(function)),),))
         self.flush()
 
     def is_idle(self) -> bool:
         """Whether nothing is left to deliver but what waits for the calling thread itself."""
         own = threading.get_ident()
         with self._lock:
-            return all(self._draining.get(lane) == own for lane in self._lanes)
-
-    def is_closed(self) -> bool:
-        """Whether nothing more may be delivered."""
-        return self._closed
+            return all(lane.thread == own for lane in self._lanes.values()) and all(
+                not parked.threads - {own} and (parked.threads or not parked.jobs)
+                for parked in self._parked.values()
+            )
 
     def close(self) -> None:
         """Deliver nothing more, ever; a function that is running ends by itself."""
         with self._lock:
             self._closed = True
             while self._waiting:
-                del self._lanes[self._waiting.popleft()]
-            for functions in self._lanes.values():
-                functions.clear()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
+                del self._lanes[self._waiting.popleft().key]
+            for lane in self._lanes.values():
+                lane.groups.clear()
+                lane.jobs.clear()
+            for parked in self._parked.values():
+                parked.jobs.clear()
+            self._at_rest.notify_all()
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of a closed delivery, at most `timeout` seconds."""
-        if self._pool is not None:
-            self._pool.join(timeout)
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            in_calls = {lane.thread for lane in self._taken}
+            in_calls.update(*(parked.threads for parked in self._parked.values()))
+            # Those in calls last: they may hang, and must not use up the others' time.
+            threads = sorted(self._threads, key=lambda thread: thread.ident in in_calls)
+        for thread in filter(threading.Thread.is_alive, threads):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _drain(self, lane: object) -> None:
+    # Threads
+
+    def _staff(self) -> None:
+        """Start the threads that are needed; where none can start, the next flush tries again."""
+        while (self._waiting or self._unstaffed) and (wanted := self._wanted()) is not None:
+            work, undo = wanted
+            name = f"{self._name}_{next(self._numbers)}"
+            thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+            try:
+                with self._lock:
+                    self._threads.add(thread)
+                thread.start()
+            except BaseException as error:
+                with self._lock:
+                    if thread.ident is None:  # it has not begun
+                        self._threads.discard(thread)
+                        undo()
+                if isinstance(error, RuntimeError):
+                    return
+                raise
+
+    def _wanted(self) -> tuple[Callable[[], object], Callable[[], object]] | None:
+        """What one more thread is to do, and what undoes that with the lock held."""
+        with self._lock:
+            if self._closed:
+                return None
+            if not self._is_watched:
+                self._is_watched = True
+                return self._watch, partial(setattr, self, "_is_watched", False)
+            if self._unstaffed:
+                parked = self._unstaffed.popleft()
+                return partial(self._work_off, parked), lambda: self._unstaffed.append(parked)
+            spare = self._free - len(self._taken)
+            if len(self._waiting) <= spare or self._free >= LANES_AT_ONCE:
+                return None
+            self._free += 1
+            return self._work, self._one_less
+
+    def _one_less(self) -> None:
+        self._free -= 1
+
+    def _run(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _work(self) -> None:
+        while (lane := self._take()) is not None:
+            parked = self._deliver(lane)
+            self._on_idle()
+            if parked is not None:
+                # Another thread is in this one's place.
+                self._work_off(parked)
+                return
+
+    def _watch(self) -> None:
+        """Look after the calls that are under way, as long as there are any."""
+        while True:
+            with self._lock:
+                is_busy = self._waiting or self._taken or self._parked
+                if self._closed or not is_busy:
+                    self._is_watched = False
+                    return
+                self._at_rest.wait(PATIENCE / 4)
+            self._park_late()
+            self._staff()
+
+    def _rest_locked(self) -> None:
+        if not (self._waiting or self._taken or self._parked):
+            self._at_rest.notify_all()
+
+    # Lanes
+
+    def _take(self) -> Lane | None:
+        with self._lock:
+            if not self._waiting:
+                self._free -= 1
+                return None
+            lane = self._waiting.popleft()
+            lane.thread = threading.get_ident()
+            self._taken.add(lane)
+            return lane
+
+    def _deliver(self, lane: Lane) -> Parked | None:
+        """Call what is queued for a lane; return what the last call was parked as, if it was."""
+        while (job := self._next(lane)) is not None:
+            self._call(job)
+            with self._lock:
+                if lane.job is not job:
+                    return self._parked[job.key]
+                lane.job = None
+        return None
+
+    def _next(self, lane: Lane) -> Job | None:
+        while True:
+            with self._lock:
+                while lane.jobs:
+                    job = lane.jobs.popleft()
+                    if job.key not in self._parked:
+                        lane.job, lane.since = job, time.monotonic()
+                        return job
+                    self._park_locked(job)
+                if not lane.groups:
+                    # In the step that looks, so that what is queued from now on waits anew.
+                    del self._lanes[lane.key]
+                    self._taken.discard(lane)
+                    self._rest_locked()
+                    return None
+                group = lane.groups.popleft()
+            jobs = self._jobs_of(group)
+            with self._lock:
+                if not self._closed:
+                    lane.jobs.extend(jobs)
+
+    def _jobs_of(self, group: Group) -> Sequence[Job]:
+        try:
+            return group()
+        except Exception:
+            logger.exception("what was to be called could not be found")
+            return ()
+
+    def _give_back_locked(self, lane: Lane) -> None:
+        self._taken.discard(lane)
+        lane.thread = lane.job = None
+        if self._closed:
+            self._lanes.pop(lane.key, None)
+        elif lane.key in self._lanes:
+            self._waiting.append(lane)
+
+    def _call(self, job: Job) -> None:
+        try:
+            job.function()
+        except BaseException as error:  # an exit or a cancellation is this function's affair only
+            if self._inline and isinstance(error, KeyboardInterrupt):
+                raise
+            logger.exception("%s failed", job.name)
+
+    # Parked functions
+
+    def _park_locked(self, job: Job) -> Parked:
+        """Have a job called apart from its lane, after those of the same function."""
+        parked = self._parked.get(job.key)
+        if parked is None:
+            parked = self._parked[job.key] = Parked(job.key, job.name)
+            self._unstaffed.append(parked)
+        if len(parked.jobs) >= BACKLOG:
+            parked.jobs.popleft()
+            parked.lost += 1
+        parked.jobs.append(job)
+        return parked
+
+    def _park_late(self) -> None:
+        """Park the calls that take too long, and tell of each function once."""
+        before = time.monotonic() - PATIENCE
+        with self._lock:
+            for lane in [each for each in self._taken if each.since <= before]:
+                if lane.job and lane.thread and len(self._parked) < MOST_PARKED:
+                    job, known = lane.job, self._parked.get(lane.job.key)
+                    parked = known or Parked(job.key, job.name)
+                    self._parked[job.key] = parked
+                    parked.threads.add(lane.thread)
+                    parked.since = lane.since
+                    self._free -= 1
+                    while lane.jobs:
+                        self._park_locked(lane.jobs.popleft())
+                    self._give_back_locked(lane)
+            found = self._parked.values()
+            late = [p for p in found if p.threads and p.since <= before and not p.is_told]
+            for parked in late:
+                parked.is_told = True
+        for parked in late:
+            told = "%s has not returned for %g s; it is not called again before it does"
+            logger.error(told, parked.name, PATIENCE)
+
+    def _work_off(self, parked: Parked) -> None:
+        """Call what waits for a parked function, unless another call of it is under way."""
+        while (job := self._next_parked(parked)) is not None:
+            self._call(job)
+        if not parked.threads and parked.lost:
+            logger.error("%s: %d calls were left out while it hung", parked.name, parked.lost)
+        self._on_idle()
+
+    def _next_parked(self, parked: Parked) -> Job | None:
         own = threading.get_ident()
         with self._lock:
-            self._draining[lane] = own
-        try:
-            while (function := self._next(lane)) is not None:
-                try:
-                    function()
-                except (Exception, SystemExit):
-                    logger.exception("a callback failed")
-        finally:
-            # After a KeyboardInterrupt the lane is not empty.
-            if self._draining.get(lane) == own:
-                self._give_back(lane)
-            self._on_idle()
-
-    def _next(self, lane: object) -> Callable[[], object] | None:
-        with self._lock:
-            functions = self._lanes[lane]
-            if functions:
-                return functions.popleft()
-            # Both in one step, so that what is queued in between makes the lane wait again.
-            del self._lanes[lane]
-            del self._draining[lane]
-            return None
-
-    def _give_back(self, lane: object) -> None:
-        with self._lock:
-            self._draining.pop(lane, None)
-            if self._closed:
-                self._lanes.pop(lane, None)
-            elif lane in self._lanes:
-                self._waiting.append(lane)
+            parked.threads.discard(own)
+            if parked.threads:
+                return None
+            if not parked.jobs:
+                if self._parked.get(parked.key) is parked:
+                    del self._parked[parked.key]
+                    self._rest_locked()
+                return None
+            parked.threads.add(own)
+            parked.since = time.monotonic()
+            job = parked.jobs.popleft()
+            parked.name = job.name
+            return job

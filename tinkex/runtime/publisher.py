@@ -22,9 +22,10 @@ from ..signals import (
     Resumed,
     RolledBack,
     Unprotected,
-    emit,
+    receivers_of,
 )
 from .delivery import Delivery
+from .jobs import Job, identity_of, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,8 @@ class Publisher:
             with self._lock:
                 if self._queued:
                     lane, notices = self._queued.popleft()
-                    calls = [partial(self._deliver, notice) for notice in notices]
-                    self._delivery.queue(lane, calls)
+                    groups = [partial(self._jobs, lane, notice) for notice in notices]
+                    self._delivery.queue(lane, groups)
         self._delivery.flush()
 
     def is_idle(self) -> bool:
@@ -118,24 +119,37 @@ class Publisher:
         self.queue(lane, (notice,))
         self.flush()
 
-    def _deliver(self, notice: Notice) -> None:
+    def _jobs(self, lane: object, notice: Notice) -> list[Job]:
+        """The calls that deliver a notice: the log line, then the receivers; or a callback."""
         if isinstance(notice, Call):
-            notice.function(*notice.arguments)
-            return
-        notice = self._complete(notice.make() if isinstance(notice, Late) else notice)
-        level = _LEVELS.get(type(notice), logging.DEBUG)
+            # One that hangs for a run is called for the others.
+            key = (lane, identity_of(notice.function))
+            name = f"callback {name_of(notice.function)}"
+            return [Job(partial(notice.function, *notice.arguments), name, key)]
+        event = self._complete(notice.make() if isinstance(notice, Late) else notice)
+        level = _LEVELS.get(type(event), logging.DEBUG)
+        jobs = []
         if logger.isEnabledFor(level):
-            logger.log(level, "run %s: %s", notice.run_id, _in_words(notice))
-        emit(self._sender, notice, self._delivery.is_closed)
+            line = partial(_log, level, event)
+            jobs.append(Job(line, f"the log of signal {event.name}", _log))
+        for receiver in receivers_of(self._sender, event):
+            call = partial(receiver, self._sender, event=event)
+            name = f"receiver {name_of(receiver)} of signal {event.name}"
+            jobs.append(Job(call, name, identity_of(receiver)))
+        return jobs
 
 
-def _in_words(event: Event) -> str:
+def _log(level: int, event: Event) -> None:
     told = (f.name for f in fields(event) if f.name not in ("client", "metadata", "run", "run_id"))
-    return " ".join([event.name, *(f"{name}={_shown(getattr(event, name))}" for name in told)])
+    words = " ".join([event.name, *(f"{name}={_text(getattr(event, name))}" for name in told)])
+    logger.log(level, "run %s: %s", event.run_id, words)
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     """A field's value; of many things only the first and their number."""
     if isinstance(value, tuple) and len(value) > NAMED:
-        return f"{', '.join(map(str, value[:NAMED]))} and {len(value) - NAMED:,} more"
-    return str(value)
+        return f"{', '.join(map(_text, value[:NAMED]))} and {len(value) - NAMED:,} more"
+    try:
+        return str(value)
+    except Exception:  # of a caller's own class
+        return f"<{type(value).__qualname__}>"

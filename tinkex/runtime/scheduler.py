@@ -43,11 +43,15 @@ class Scheduler(Protocol):
 class Clock:
     """One clock over any scheduler: monotonic seconds, UTC times, timers and waits.
 
+    Timers that are threads may fail to start, when there are too many: those fire on a spare
+    thread, which is made with the first of them.
+
     Threads: safe from any thread.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
+        self._spare = ThreadScheduler("tinkex-spare")
         own_now = getattr(scheduler, "now", None)
         self.monotonic: Callable[[], float] = own_now or time.monotonic
         self._wait: Any = getattr(scheduler, "wait", None)
@@ -61,11 +65,24 @@ class Clock:
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
         """Start a timer that calls `function` in `delay` seconds."""
         timer = self._scheduler(delay, function)
-        if isinstance(timer, threading.Thread):
-            timer.daemon = True
-            timer.name = "tinkex-timer"
-        timer.start()
+        if not isinstance(timer, threading.Thread):
+            timer.start()
+            return timer
+        timer.daemon = True
+        timer.name = "tinkex-timer"
+        try:
+            timer.start()
+            self._spare.begin()
+        except RuntimeError:
+            if timer.ident is None:
+                timer = self._spare(delay, function)
+                timer.start()
         return timer
+
+    def close(self, timeout: float) -> None:
+        """Fire no timer of ours any more; wait for its thread, at most `timeout` seconds."""
+        own = self._scheduler if isinstance(self._scheduler, ThreadScheduler) else self._spare
+        own.close(timeout)
 
     def sleep(self) -> Callable[[float], bool] | None:
         """How a scheduler with a `wait` of its own spends seconds; `None` where it has none."""
@@ -126,6 +143,11 @@ class ThreadScheduler:
         """Make a timer; see `Scheduler`."""
         return _HeapTimer(self, interval, function)
 
+    def begin(self) -> None:
+        """Make the thread already; `RuntimeError` where it cannot start."""
+        with self._lock:
+            self._begin_locked()
+
     def close(self, timeout: float) -> None:
         """Drop all timers and end the thread, waiting up to `timeout` seconds for it."""
         with self._lock:
@@ -141,15 +163,18 @@ class ThreadScheduler:
             if self._closed:
                 return
             heapq.heappush(self._timers, (time.monotonic() + interval, next(self._ids), timer))
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                thread.start()
-                self._thread = thread
+            self._begin_locked()
             if len(self._timers) > self._compact_at:
                 self._timers = [entry for entry in self._timers if not entry[2].cancelled]
                 heapq.heapify(self._timers)
                 self._compact_at = 2 * len(self._timers) + COMPACT_AT
             self._changed.notify()
+
+    def _begin_locked(self) -> None:
+        if self._thread is None and not self._closed:
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         while (timer := self._next_due()) is not None:

@@ -1,11 +1,14 @@
-"""Calls that an interrupt of the main thread cannot leave half done."""
+"""Calls on threads of their own: that no interrupt leaves half done, and that may hang."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,3 +36,21 @@ def undisturbed(function: Callable[[], T]) -> T:
         return function()
     thread.join()
     return done.result(0)
+
+
+def aside(function: Callable[[], object]) -> None:
+    """Call a function that may hang, on a thread of its own; where none can start, here.
+
+    What it raises is logged.
+    """
+
+    def call() -> None:
+        try:
+            function()
+        except BaseException:  # an exit in foreign code, too
+            logger.exception("a call of foreign code failed")
+
+    try:
+        threading.Thread(target=call, name="tinkex-call", daemon=True).start()
+    except RuntimeError:
+        call()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 
-from ..credentials import secrets_of, without_secrets
+from ..credentials import Keys, secrets_of, without_secrets
 from ..errors import AlreadyPendingError, MonitorStoppedError, in_words
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
@@ -58,7 +58,8 @@ class Confirmation:
         and says nothing of its successors. `effects` is that of `judge`.
         """
         secrets = secrets_of(record.service, record.config)
-        shown = without_secrets(error, secrets)
+        # In words: the error itself is still to be raised, with all that its frames hold.
+        shown = in_words(without_secrets(error, secrets))
         verdict = judge(error, run_id, effects)
         self.runs.apply(record, ErrorNoted(run_id=run_id, error=shown))
         try:
@@ -78,7 +79,7 @@ class Confirmation:
         )
 
     def _proof(
-        self, record: Record, run_id: str, error: BaseException, secrets: Collection[str]
+        self, record: Record, run_id: str, error: BaseException, secrets: Keys
     ) -> RolledBack:
         """What the server said of a run that it rolled back."""
         text = in_words(without_secrets(rollback_told(error) or error, secrets))
@@ -94,7 +95,7 @@ class Confirmation:
         self,
         record: Record,
         run_id: str,
-        error: BaseException,
+        error: str,
         verdict: Verdict,
         proof: RolledBack | None,
     ) -> None:

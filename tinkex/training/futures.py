@@ -14,6 +14,8 @@ from ..errors import MonitorStoppedError, SegmentSupersededError
 from ..runs.record import Record
 from ..runs.state import RunState
 from ..runtime.daemon_pool import DaemonPool
+from ..runtime.delivery import Delivery
+from ..runtime.futures import OwnFuture
 from ..runtime.waits import Waits
 
 if TYPE_CHECKING:
@@ -50,13 +52,14 @@ def stopped_in_outage(run_id: str) -> MonitorStoppedError:
 class Races:
     """The futures of one monitor's runs that are not done, and what ends them early.
 
-    Threads: every method is safe from any thread. A future that its run ends early is ended on
-    a thread of `pool`, since what waits for it may be foreign code.
+    Threads: every method is safe from any thread. Calls that block run on those of `pool`, the
+    done-callbacks of futures through `callbacks`.
     """
 
-    def __init__(self, waits: Waits, pool: DaemonPool | None) -> None:
+    def __init__(self, waits: Waits, pool: DaemonPool | None, callbacks: Delivery) -> None:
         self._waits = waits
         self._pool = pool
+        self._callbacks = callbacks
         self._lock = threading.Lock()
         # Guarded by _lock: the futures that are not done, of each run; and of runs whose results
         # are held back, those that came.
@@ -71,7 +74,8 @@ class Races:
         `on_result` or `on_error` is called with what it came to, before anything that waits for
         it sees that.
         """
-        raced = RacedFuture(future, run_id, self._waits, on_result, on_error)
+        done: OwnFuture[Any] = OwnFuture(self._callbacks)
+        raced = RacedFuture(future, run_id, self._waits, done, (on_result, on_error))
         source = standard(future) or self.call(future.result)
         with self._lock:
             self._open.setdefault(record, set()).add(raced)
@@ -165,8 +169,7 @@ class Races:
             return  # and what is begun from here on looks at the state itself
         with self._lock:
             over = self._over(record, self._open.get(record, ()))
-        if over:
-            self.call(partial(_end_all, over))
+        _end_all(over)
 
     def close(self) -> None:
         """End the futures of runs that get no client any more: the monitor has stopped."""
@@ -226,8 +229,7 @@ class _Begun:
 
 def _end_all(ended: list[_Ended]) -> None:
     for each, error in ended:
-        with suppress(BaseException):  # of a callback: the others must end too
-            each.end(error)
+        each.end(error)
 
 
 class RacedFuture:
@@ -239,17 +241,15 @@ class RacedFuture:
     """
 
     def __init__(
-        self, future: Any, run_id: str, waits: Waits, on_result: Told, on_error: Told
+        self, future: Any, run_id: str, waits: Waits, done: OwnFuture[Any], told: tuple[Told, Told]
     ) -> None:
         self._future = future
         self.run_id = run_id
         #: Whether the request changes or saves the state of its run.
         self.is_change = False
         self._waits = waits
-        self._on_result = on_result
-        self._on_error = on_error
-        self._done: Future[Any] = Future()
-        self._done.set_running_or_notify_cancel()
+        self._on_result, self._on_error = told
+        self._done = done
 
     @property  # type: ignore[misc]  # so that `isinstance` holds for the SDK's class
     def __class__(self) -> type:
@@ -337,7 +337,7 @@ def on_loop(future: Future[Any]) -> asyncio.Future[Any]:
     """A standard future as one of the calling event loop."""
     import asyncio  # noqa: PLC0415 (only a loop with an event loop needs it)
 
-    return asyncio.wrap_future(future)
+    return asyncio.wrap_future(future.plain() if isinstance(future, OwnFuture) else future)
 
 
 def standard(future: Any) -> Future[Any] | None:

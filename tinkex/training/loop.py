@@ -13,7 +13,6 @@ from ..errors import (
     MonitorStoppedError,
     RecoveryExhaustedError,
     ResumePointUnknownError,
-    in_words,
 )
 from ..recovery.attempt import make_plan
 from ..recovery.controller import Controller
@@ -186,8 +185,7 @@ class Loop:
         task = self.controller.next_task(self.record)
         rest = task.request.rest
         listed = rest.checkpoints(task.request.config, run_id) if rest.can_list_checkpoints else ()
-        found = map(Checkpoint.from_json, listed)
-        return next((each for each in found if each.tinker_path == path), None)
+        return next((each for each in listed if each.tinker_path == path), None)
 
     def interrupt(self, run_id: str) -> None:
         """Have a generation replaced that is further than its checkpoints.
@@ -245,7 +243,7 @@ def _raise_if_ended(record: Record) -> None:
             f"run {each.run_id}: {each.error or each.cause}; recovered" for each in history.past
         ]
         if history.error is not None:
-            story.append(f"run {record.run_id}: {in_words(history.error)}")
+            story.append(f"run {record.run_id}: {history.error}")
         raise RecoveryExhaustedError(
             record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
         ) from record.error

@@ -11,16 +11,15 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from requests.utils import get_environ_proxies
-
 from ...config import Config
-from ...credentials import secrets_of, without_secrets
+from ...credentials import retold, secrets_of
 from ...errors import ApiConnectionError
 from ...polling.sweeper import Sweeper
 from ...recovery.error_kinds import is_own_network
 from ...recovery.holds import DOWN, Breaker, Holds
 from ...recovery.incident import Incident
 from ...rest.sockets import connected, cut, has_ended
+from ...rest.transport import proxies_for
 from ...runs.effects import Effect
 from ...runs.record import Record
 from ...runs.state import RunState
@@ -130,7 +129,7 @@ class Outages:
             server = self._up_locked(record)
             if server is None or any(e.answered_at > since for e in server.trained.values()):
                 return
-        self._begin(server, error)
+        self._begin(server, error, is_network=is_own_network(error))
 
     def request_failed(self, record: Record, error: BaseException, since: float) -> None:
         """The connection of a request failed that was submitted at `since`, in monotonic seconds.
@@ -141,7 +140,9 @@ class Outages:
             server = self._up_locked(record)
             if server is None or since <= server.settled_at:
                 return
-        self._begin(server, without_secrets(error, secrets_of(record.service, record.config)))
+        # In its own words only: the error itself goes on to the caller, with its stack frames.
+        shown = retold(error, secrets_of(record.service, record.config))
+        self._begin(server, shown, is_network=is_own_network(error))
 
     def _up_locked(self, record: Record) -> _Server | None:
         """The server on which a run is trained, unless it is down."""
@@ -150,9 +151,8 @@ class Outages:
         is_known = server is not None and record in server.trained and not server.is_down
         return server if is_known else None
 
-    def _begin(self, server: _Server, error: BaseException) -> None:
+    def _begin(self, server: _Server, error: BaseException, *, is_network: bool) -> None:
         """An outage begins that the open connection did not tell."""
-        is_network = is_own_network(error)
         self._went_down(server, error, is_network=is_network)
         server.woken.set()
         if not is_network:  # else the connection may outlive it, and show that the server did too
@@ -195,7 +195,7 @@ class Outages:
 
     def _look(self, server: _Server) -> None:
         # A connection past a proxy says nothing.
-        is_behind = bool(get_environ_proxies(server.base_url))
+        is_behind = bool(proxies_for(server.base_url))
         was_up, last = False, float("-inf")
         while not self.settling.closed.is_set():
             connection, is_down = (None, False) if is_behind else connected(server.base_url)

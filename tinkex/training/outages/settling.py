@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ...credentials import secrets_of, without_secrets
-from ...errors import AlreadyPendingError, ApiConnectionError, MonitorStoppedError, in_words
+from ...errors import AlreadyPendingError, MonitorStoppedError, in_words
 from ...policy import Policy
 from ...recovery.controller import Controller
 from ...runs.changes import Withdrawn
@@ -157,7 +157,7 @@ class Settling:
 
     def _restore(self, watched: Watched, found: Finding) -> None:
         record, run_id = watched.record, watched.run_id
-        error = ApiConnectionError(f"the server was down: {found.evidence}")
+        error = f"the server was down: {found.evidence}"
         proof = None
         if found.back_at is not None:
             proof = RolledBack(

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, NamedTuple, NoReturn
 
+from ...runtime.futures import copy
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
 from ..futures import Races, is_superseded, on_loop, standard
@@ -130,7 +131,7 @@ class Turns:
             else:
                 answer = done.result()
                 source = standard(answer) or self._races.call(answer.result)
-                source.add_done_callback(lambda came: _copy(came, outcome))
+                source.add_done_callback(lambda came: copy(came, outcome))
 
         turn.add_done_callback(take)
         return outcome
@@ -148,13 +149,3 @@ def _is_on_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _copy(source: Future[Any], target: Future[Any]) -> None:
-    """Have a future come to what another has come to."""
-    try:
-        result = source.result()
-    except BaseException as error:  # whatever the request raised is its outcome
-        target.set_exception(error)
-    else:
-        target.set_result(result)

@@ -1,0 +1,88 @@
+"""Timers that cannot be had: no run stays in the middle of a recovery, no slot is lost."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from support.real_threads import QUICK
+from support.recorder import PATIENCE
+from support.world import OTHER, RUN
+
+from tinkex.testing import FakeScheduler, FakeServiceClient
+
+
+class Unlucky:
+    """Starts threads, but not the n-th whose name begins like this."""
+
+    def __init__(self, monkeypatch, prefix):
+        self._start, self._prefix, self.left = threading.Thread.start, prefix, 0
+        self._lock = threading.Lock()
+
+        def start(thread):
+            self._started(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+    def _started(self, thread):
+        with self._lock:
+            is_counted = thread.name.startswith(self._prefix)
+            self.left -= is_counted
+            fails = is_counted and self.left == 0
+        if fails:
+            raise RuntimeError("can't start new thread")
+        self._start(thread)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "prefix"),
+    [(threading.Timer, "tinkex-timer"), (threading.Timer, "tinkex-"), (None, "tinkex-")],
+)
+@pytest.mark.parametrize("number", range(1, 16))
+def test_one_thread_that_cannot_be_started_costs_no_run(
+    bench, monkeypatch, scheduler, prefix, number
+):
+    service = FakeServiceClient()
+    service.fail(RuntimeError("no capacity"))
+    bench.server.corrupt(RUN, OTHER)
+    monitor = bench.monitor(QUICK, scheduler=scheduler)
+    unlucky = Unlucky(monkeypatch, prefix)
+
+    unlucky.left = number
+    monitor.monitor_run(RUN, service)
+    monitor.monitor_run(OTHER, FakeServiceClient())
+    monitor.monitor_run("healthy:train:0", FakeServiceClient())
+    bench.told.wait_for("completed", RUN)
+    bench.told.wait_for("completed", OTHER)
+
+    bench.server.wait_for_more_polls("healthy:train:0", 3)
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_a_scheduler_that_raises_once_leaves_no_run_recovering(world, number):
+    class Raises(FakeScheduler):
+        left = 0
+
+        def __call__(self, interval, function):
+            self.left -= 1
+            if self.left == 0:
+                raise RuntimeError("no timer")
+            return super().__call__(interval, function)
+
+    world.fake = Raises()
+    world.corrupt()
+    world.corrupt(OTHER)
+    world.service.fail(ConnectionResetError(), times=2)
+    world.corrupt("third:train:0")
+    monitor = world.monitor(backoff=1.0)
+    runs = [monitor.monitor_run(run_id, world.service) for run_id in (RUN, OTHER)]
+    futures = [run.recover() for run in runs[:1]]
+
+    world.fake.left = number
+    world.fake.advance(3600)
+    futures += [run.recover() for run in runs if run.state == "exhausted"]
+    world.fake.advance(3600)
+
+    assert all(future.done() for future in futures)
+    assert {str(run.state) for run in runs} <= {"healthy", "exhausted"}
+    assert monitor.monitor_run("third:train:0", world.service).recover().result(PATIENCE)

@@ -1,0 +1,36 @@
+"""`Secret`, which stands for a value that is used but never shown."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NoReturn, TypeVar
+from weakref import ref
+
+T = TypeVar("T")
+
+# The values by a reference to what stands for them. Each is let go with that, by no code of Python,
+# in which an interrupt would be lost.
+_values: dict[ref[Secret[Any]], Any] = {}
+
+
+class Secret(Generic[T]):
+    """Stands for a value that lies elsewhere.
+
+    So no walk through attributes, slots, containers or the locals of stack frames leads from what
+    holds a secret to its value, however deep whoever shows or keeps objects looks into them.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, value: T) -> None:
+        _values[ref(self, _values.pop)] = value
+
+    def reveal(self) -> T:
+        """The value; to be used where it is asked for, and kept in no variable."""
+        value: T = _values[ref(self)]
+        return value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled or copied")
