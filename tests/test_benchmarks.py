@@ -13,7 +13,7 @@ from benchmarks.control import ServerProcess
 from benchmarks.figures import exponent, quantile
 from benchmarks.report import page, table
 from benchmarks.server import Account
-from benchmarks.targets import targets
+from benchmarks.targets import METHODS, targets
 from benchmarks.workers import Worker, probe
 
 from tinkex import TrainingRun
@@ -22,7 +22,7 @@ from tinkex.polling.reasons import AT_ONCE
 
 CALLS = {
     name: {"median": 0.0001, "p99": 0.0002, "max": 0.001}
-    for name in ("monitor_run", "status", "stop_monitoring")
+    for name in ("monitor_run", "status", "stop_monitoring", "state")
 }
 
 
@@ -76,6 +76,19 @@ def test_all_runs_that_are_corrupted_at_once_are_recovered(control):
     assert found["recovered"] == 30
     # One page, then each run's checkpoints, and searches for reasons until the first is a 404.
     assert 1 + 30 < found["requests"] <= 1 + 30 + AT_ONCE
+
+
+def test_calls_are_timed_while_an_account_is_refused_comes_back_and_loops_wait(control):
+    control("setup", runs=31, latency=0.0)
+
+    refusal = probe("calls_in_refusal", control.url, runs=30, rounds=1)
+    control("refuse", status=0)
+    loops = probe("calls_with_loops", control.url, runs=30, loops=5, sweeps=2)
+    control("refuse", status=0)
+    looks = probe("status_of_all", control.url, runs=30, repeats=2, seconds=0.1)
+
+    for found in (refusal["refused"], refusal["back"], loops["without"], loops["with"], looks):
+        assert all(found[name]["count"] for name in METHODS)
 
 
 def test_a_worker_that_cannot_begin_says_why(control):
@@ -215,6 +228,13 @@ def everything():
         "detection": {"runs": 9, **spread, "sweep": spread},
         "calls_in_sweep": {"runs": 9, **CALLS},
         "calls_in_hang": {"runs": 9, **CALLS},
+        "calls_in_refusal": {"runs": 9, "refused": CALLS, "back": CALLS},
+        "calls_with_loops": {
+            "runs": 9,
+            "without": {**CALLS, "sweep": spread},
+            "with": {**CALLS, "sweep": spread},
+        },
+        "status_of_all": {"runs": 9, **CALLS, "seconds": spread, "ratio": 3.0},
         "memory": {"runs": 9, "registered": 300.0, "swept": 600.0},
         "recovery": {"runs": 9, "recovered": 9, "seconds": 1.0},
         "recovery_8": {"runs": 9, "recovered": 9, "seconds": 1.0},

@@ -97,7 +97,8 @@ class Told:
         self.names = []
 
     def queue(self, lane, notices):
-        self.names += [notice.name for notice in notices]
+        made = [getattr(notice, "make", lambda one=notice: one)() for notice in notices]
+        self.names += [event.name for event in made]
 
     def flush(self):
         pass

@@ -57,7 +57,7 @@ class MonitoredRun:
     @property
     def lineage(self) -> tuple[Generation, ...]:
         """Every generation of the run, the live one last."""
-        with self._parts.runs.lock:
+        with self._record.lock:
             return self._record.lineage()
 
     def status(self) -> RunStatus:

@@ -240,9 +240,9 @@ class Monitor:
         self._sweep()
         sweeper = self._parts.sweeper
         if not sweeper.is_own_thread():
-            self._parts.waits.wait(lambda: not sweeper.is_sweeping, None)
+            self._parts.waits.wait(sweeper, lambda: not sweeper.is_sweeping, None)
             # No sweep waits for accounts that hang; but their answers may come.
-            self._parts.waits.wait(lambda: sweeper.is_at_rest, STRAGGLER)
+            self._parts.waits.wait(sweeper, lambda: sweeper.is_at_rest, STRAGGLER)
 
     # Queries
 
@@ -259,9 +259,7 @@ class Monitor:
             KeyError: The run is not monitored.
         """
         if run is None:
-            with self._runs.lock:
-                records = self._runs.records()
-            return StatusTable(map(self._runs.status, records))
+            return StatusTable(map(self._runs.status, self._runs.records()))
         run_id = run.run_id if isinstance(run, MonitoredRun) else run
         record = self._runs.find(run_id)
         if record is None:
@@ -270,9 +268,7 @@ class Monitor:
 
     def __repr__(self) -> str:
         life = "stopped" if self.is_stopped else "started" if self._started else "not started"
-        with self._runs.lock:
-            count = len(self._runs.records())
-        return f"<Monitor {life}, {count} runs>"
+        return f"<Monitor {life}, {len(self._runs.records())} runs>"
 
     def _repr_html_(self) -> str:
         return self.status()._repr_html_()
@@ -292,7 +288,7 @@ class Monitor:
 
     def _swept(self, event: Swept) -> None:
         self._parts.publisher.publish("swept", event)
-        self._parts.waits.notify()
+        self._parts.waits.notify(self._parts.sweeper)
         self._sweep_timer.release()
         self._pace()
 

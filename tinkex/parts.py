@@ -29,7 +29,7 @@ from .runtime.daemon_pool import DaemonPool
 from .runtime.futures import done_callbacks
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler
-from .runtime.waits import Waits
+from .runtime.waits import QUIET, Waits
 from .signals import Event, Swept
 from .training.confirmation import Confirmation
 from .training.futures import Races
@@ -78,9 +78,8 @@ class Parts:
         self.home, self.clock = Home(), Clock(scheduler or ThreadScheduler("tinkex-monitor"))
         self._joins.append(self.clock.close)
         self.waits = Waits(self.clock)
-        self.publisher = Publisher(
-            sender, inline=inline, on_idle=self.waits.notify, complete=self._completed
-        )
+        quiet = partial(self.waits.notify, QUIET)
+        self.publisher = Publisher(sender, inline=inline, on_idle=quiet, complete=self._completed)
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self._callbacks = done_callbacks(inline=inline)
         self.races = Races(self.waits, results, self._callbacks)
@@ -233,6 +232,7 @@ class Parts:
         self.owner.closing = True
         self.sweeper.close()
         self._reasons.close()
+        self.waits.notify_all()  # no poll is waited for any more
         grace = min(JOIN_GRACE, timeout / 10)
         close, joins = self._close, self._joins
         self._dispatcher.stop(self.owner, timeout - grace, grace, close=close, joins=joins)

@@ -27,7 +27,7 @@ class Control:
         self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 
     def __call__(self, name: str, **query: Any) -> dict[str, Any]:
-        """Send one control request: `setup`, `reset`, `counts`, `corrupt`, `hang` or `succeed`."""
+        """Send one control request, such as `setup`, `counts` or `corrupt`; see the server."""
         self._connection.request("GET", f"/control/{name}?{urlencode(query, quote_via=quote)}")
         found: dict[str, Any] = json.loads(self._connection.getresponse().read())
         return found

@@ -234,6 +234,21 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
         "calls_in_hang": probed(
             "calls", {"runs": small + 1}, runs=small, seconds=plan.seconds / 2, hang=True
         ),
+        "calls_in_refusal": probed(
+            "calls_in_refusal",
+            {"runs": large + 1, "latency": SLOW},
+            runs=large,
+            rounds=2,
+            patience=600.0,
+        ),
+        "calls_with_loops": probed(
+            "calls_with_loops",
+            {"runs": small + 1, "latency": SLOW},
+            runs=small,
+            loops=small // 2,
+            sweeps=10,
+        ),
+        "status_of_all": probed("status_of_all", {"runs": large + 1}, runs=large, repeats=5),
         "memory": probed("memory", {"runs": large}, runs=large),
         "recovery": probed("recovery", {"runs": small, "latency": 0.0}, runs=small, workers=0),
         "recovery_8": probed("recovery", {"runs": small, "latency": SLOW}, runs=small, workers=8),

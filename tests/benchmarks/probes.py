@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from tinkex import Monitor, Policy, signals
 
 from .account import run_id
+from .callers import calls, calls_in_refusal, calls_with_loops, status_of_all
 from .control import Control
 from .figures import spread
 from .variants import Service
@@ -75,48 +76,6 @@ def _silent_neighbour(monitor, runs):
         for index in range(runs):
             monitor.monitor_run(f"silent-{index}:train:0", service)
         yield
-
-
-def calls(url, *, runs, seconds, hang):
-    """How long `monitor_run`, `status` and `stop_monitoring` take during sweeps or a hang."""
-    control = Control(url)
-    service = Service(url)
-    monitor = _monitor().start()
-    for index in range(runs):
-        monitor.monitor_run(run_id(index), service)
-    monitor.poll_now()
-    over = threading.Event()
-
-    def sweep():
-        while not over.is_set():
-            try:
-                monitor.poll_now()
-            except Exception:
-                return
-
-    if hang:
-        control("hang", run="all")
-    sweeper = threading.Thread(target=sweep, name="sweeps", daemon=True)
-    sweeper.start()
-    taken = {"monitor_run": [], "status": [], "stop_monitoring": []}
-    spare = run_id(runs)  # the server knows one run more than are monitored
-    ends_at = time.monotonic() + seconds
-    while time.monotonic() < ends_at:
-        for name, arguments in (
-            ("monitor_run", (spare, service)),
-            ("status", (run_id(runs // 2),)),
-            ("stop_monitoring", (spare,)),
-        ):
-            # A pause, so that the calls are spread over the sweep; it also lets other threads
-            # run, as they would between the calls of a normal program.
-            time.sleep(0.001)
-            call = getattr(monitor, name)
-            began = time.perf_counter()
-            call(*arguments)
-            taken[name].append(time.perf_counter() - began)
-    over.set()
-    monitor.stop()
-    return {name: spread(each) for name, each in taken.items()}
 
 
 def memory(url, *, runs):
@@ -211,7 +170,21 @@ def hung(url, *, runs, which, sweeps):
     return {case: spread(each) for case, each in found.items()}
 
 
-PROBES = {each.__name__: each for each in (detection, calls, memory, recovery, idle, few, hung)}
+PROBES = {
+    each.__name__: each
+    for each in (
+        detection,
+        calls,
+        calls_in_refusal,
+        calls_with_loops,
+        status_of_all,
+        memory,
+        recovery,
+        idle,
+        few,
+        hung,
+    )
+}
 
 
 if __name__ == "__main__":

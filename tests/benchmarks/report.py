@@ -8,11 +8,9 @@ from typing import Any
 from . import account
 from .chart import NAMES
 from .figures import exponent
-from .targets import growth, row_of, targets
+from .targets import METHODS, growth, row_of, targets
 
 __all__ = ["page", "table"]
-
-_METHODS = ("monitor_run", "status", "stop_monitoring")
 
 _HEADS = (
     "runs",
@@ -102,12 +100,7 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"median {seen['median']:.2f} s, 99th percentile {seen['p99']:.2f} s "
         f"(a sweep: {seen['sweep']['median']:.2f} s, at most {seen['sweep']['max']:.2f} s)",
     )
-    for name, words in (("calls_in_sweep", "sweeps"), ("calls_in_hang", "a hang")):
-        during = found[name]
-        yield (
-            f"Calls during {words} of {during['runs'] - 1:,} runs, 99th percentile",
-            ", ".join(f"`{each}` {_milliseconds(during[each]['p99'])}" for each in _METHODS),
-        )
+    yield from _calls(found)
     memory = found["memory"]
     yield (
         f"Memory per monitored run, {memory['runs']:,} of them (`tracemalloc`)",
@@ -147,6 +140,31 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "The server alone, on 8 connections",
         f"{ceiling['pages']:,.0f} pages or {ceiling['runs']:,.0f} single runs a second",
+    )
+
+
+def _calls(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    refusal, loops, looks = (
+        found[name] for name in ("calls_in_refusal", "calls_with_loops", "status_of_all")
+    )
+    for runs, during, words in (
+        (found["calls_in_sweep"]["runs"], found["calls_in_sweep"], "during sweeps of {} runs"),
+        (found["calls_in_hang"]["runs"], found["calls_in_hang"], "during a hang of {} runs"),
+        (refusal["runs"], refusal["refused"], "while an account of {} runs is refused"),
+        (refusal["runs"], refusal["back"], "while an account of {} runs comes back"),
+        (loops["runs"], loops["without"], "while {} runs fail"),
+        (loops["runs"], loops["with"], "while {} runs fail and a loop waits for each second one"),
+        (looks["runs"], looks, "while another thread asks for the `status()` of all {} runs"),
+    ):
+        yield (
+            f"Calls {words.format(f'{runs - 1:,}')}, 99th percentile",
+            ", ".join(f"`{each}` {_milliseconds(during[each]['p99'])}" for each in METHODS),
+        )
+    ratio = loops["with"]["sweep"]["median"] / loops["without"]["sweep"]["median"]
+    yield "The sweeps that fail with those loops, divided by those without", f"{ratio:.2f}x"
+    yield (
+        f"`status()` of all {looks['runs'] - 1:,} runs",
+        f"{looks['seconds']['median']:.2f} s, {looks['ratio']:.1f}x a list of as many small tuples",
     )
 
 

@@ -22,6 +22,7 @@ __all__ = ["Account", "main"]
 _RUNS = "/api/v1/training_runs"
 _CONFIG = "/api/v1/client/config"
 _CLIENT_CONFIG = b'{"use_pyqwest_transport":true}'
+_REFUSED = b'{"detail":"this account is refused"}'
 _NOT_FOUND = b'{"detail":"there is no such thing here"}'
 _TOO_MANY = b'{"detail":"fewer rows, please"}'
 
@@ -51,6 +52,7 @@ class Account:
         self.cap = int(cap)
         self.refuses = bool(int(refuses))
         self.hang = ""
+        self.refusal = 0
         #: The sweep that is being answered, and for which of them a page's rows were last made.
         self.sweep = 0
         self._made: dict[tuple[int, int], int] = {}
@@ -86,6 +88,11 @@ class Account:
         self.hang = run
         return {}
 
+    def do_refuse(self, status=0):
+        """From now on answer every request about runs with this status; 0: no more."""
+        self.refusal = int(status)
+        return {}
+
     def do_corrupt(self, first=0, count=1):
         """Flag some runs."""
         chosen = range(int(first), int(first) + int(count))
@@ -109,6 +116,9 @@ class Account:
         if self.first_at is None:
             self.first_at = time.monotonic()
         path, _, query = target.partition("?")
+        if self.refusal and path.startswith(_RUNS):
+            self.others += 1
+            return self.refusal, _REFUSED
         if path == _RUNS:
             self.lists += 1
             if self.hang == "all":

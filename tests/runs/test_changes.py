@@ -23,6 +23,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 def record():
     return Record(
+        lock=threading.Lock(),
         run_id=RUN,
         service=None,
         config=None,

@@ -96,9 +96,7 @@ def test_a_wait_goes_through_a_scheduler_that_has_one():
     clock = Clock(fake)
     clock.call_later(4.0, lambda: None)
 
-    lock = threading.Lock()
-
-    held = clock.wait(lock, threading.Condition(lock), lambda: clock.monotonic() >= 4.0, 30.0)
+    held = clock.wait(threading.Lock(), lambda: clock.monotonic() >= 4.0, 30.0)
 
     assert held
     assert fake.now() == 4.0
@@ -106,16 +104,17 @@ def test_a_wait_goes_through_a_scheduler_that_has_one():
 
 def test_a_wait_without_a_bound_reaches_the_scheduler_as_an_infinite_one():
     with pytest.raises(DeadlockError):
-        Clock(FakeScheduler()).wait(threading.Lock(), threading.Condition(), lambda: False, None)
+        Clock(FakeScheduler()).wait(threading.Lock(), lambda: False, None)
 
 
 @pytest.mark.parametrize("holds", [True, False])
-def test_a_wait_without_a_scheduler_of_its_own_uses_the_condition(holds):
+def test_a_wait_without_a_scheduler_of_its_own_uses_the_bell(holds):
     clock = Clock(TimerLog())
 
-    lock = threading.Lock()
+    bell = threading.Lock()
+    bell.acquire()
 
-    assert clock.wait(lock, threading.Condition(lock), lambda: holds, 0.01) is holds
+    assert clock.wait(bell, lambda: holds, 0.01) is holds
 
 
 def test_sleeping_on_a_scheduler_with_a_wait_takes_its_seconds_and_not_ours():

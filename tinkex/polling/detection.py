@@ -11,7 +11,7 @@ from ..config import Config
 from ..credentials import kept, secrets_of
 from ..errors import ApiResponseError
 from ..recovery.controller import Controller
-from ..recovery.error_kinds import Kind, classify, is_own_network
+from ..recovery.error_kinds import Failure, Kind, classify, is_own_network
 from ..recovery.holds import REFUSED, Holds
 from ..recovery.incident import Incident
 from ..runs.apply import Row
@@ -50,7 +50,8 @@ class Detection:
     def sweep_begins(self, polled: Iterable[Record]) -> None:
         """A sweep of these runs is about to begin."""
         if self._holds.are_any():
-            self._holds.probe({record.config for record in polled})
+            configs = {id(record.config): record.config for record in polled}
+            self._holds.probe({*configs.values()})
 
     def seen(self, record: Record, run_id: str, run: TrainingRun) -> None:
         """The server answered for a run."""
@@ -81,7 +82,24 @@ class Detection:
     ) -> None:
         """The server did not answer for a run, or not properly, when it was asked at `asked`."""
         shown = kept(error, secrets_of(record.service, record.config))
-        failure = classify(shown)
+        self._failed(record, run_id, shown, classify(shown), asked)
+
+    def all_failed(self, records: Iterable[Record], error: BaseException, asked: float) -> None:
+        """The same for many runs, for which one answer stands."""
+        # To look an error through takes longer than all the rest; what is left out of it depends
+        # on the service client.
+        known: dict[int, tuple[BaseException, Failure]] = {}
+        for record in records:
+            service = record.service
+            found = known.get(id(service))
+            if found is None:
+                shown = kept(error, secrets_of(service, record.config))
+                found = known[id(service)] = (shown, classify(shown))
+            self._failed(record, record.run_id, *found, asked)
+
+    def _failed(
+        self, record: Record, run_id: str, shown: BaseException, failure: Failure, asked: float
+    ) -> None:
         before = record.failed_at
         others_succeed = before is not None and self._holds.succeeded_since(record.config, before)
         # Where others of the account are found, it is this run that is not. A key or a bill that

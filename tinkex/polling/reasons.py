@@ -74,7 +74,7 @@ class Reasons:
         """Ask no more, and let go of whoever waits for an answer."""
         with self._lock:
             self._closed = True
-        self._waits.notify()
+        self._waits.notify(self)
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
@@ -97,8 +97,8 @@ class Reasons:
         except RuntimeError:  # closed just now, or no thread to be had
             self._ended()
             return None
-        answer.add_done_callback(lambda _: self._waits.notify())
-        if self._waits.wait(lambda: answer.done() or self._closed, WAIT):
+        answer.add_done_callback(lambda _: self._waits.notify(self))
+        if self._waits.wait(self, lambda: answer.done() or self._closed, WAIT):
             return answer.result() if answer.done() else None
         self._spare(account, PAUSE)
         return None

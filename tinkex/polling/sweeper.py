@@ -48,7 +48,7 @@ class Sweeper:
         bound: float,
         detection: Detection,
         on_end: Callable[[Swept], None],
-        notify: Callable[[], None],
+        notify: Callable[[object], None],
     ) -> None:
         self._rest = rest
         self._clock = clock
@@ -215,8 +215,10 @@ class Sweeper:
             self._end_if_done(sweep)
         if request.is_late and self._pool is not None:
             self._work()  # its account may have more in flight again
-        if self._sweep is None or (isinstance(request, Poll) and request.is_single):
-            self._notify()
+        if isinstance(request, Poll) and request.is_single:
+            self._notify(request.record)
+        if self._sweep is None:
+            self._notify(self)
 
     def _ask_run(self, poll: Poll) -> None:
         run, error = self._asked(self._rest.run, poll.account.config, poll.run_id)
@@ -266,8 +268,7 @@ class Sweeper:
             page.listing.failed(page.asked, error, self._clock.monotonic())
             left = page.account.leave_over(page.listing)
             self._turns.line_up(page.account)
-        for record in left:
-            self._detection.failed(record, record.run_id, error)
+        self._detection.all_failed(left, error, page.began)
 
     def _land_locked(self, request: Poll | Page, error: BaseException | None) -> None:
         """A request has ended."""
@@ -323,7 +324,7 @@ class Sweeper:
             self._end_if_done(sweep)
         if late or given_up:
             self._work()
-            self._notify()
+            self._notify(self)
         if again:
             self._watch_later()
 
@@ -332,6 +333,7 @@ class Sweeper:
         if isinstance(request, Poll):
             error = ApiTimeoutError(f"run {request.run_id}: {seconds}")
             self._detection.failed(request.record, request.run_id, error)
+            self._notify(request.record)
             return
         self._page_failed(request, ApiTimeoutError(f"the list of runs: {seconds}"))
 

@@ -57,7 +57,7 @@ class Controller:
         self._dispatcher = dispatcher
         self._owner = owner
         self._lock = threading.Lock()
-        # Guarded by _lock: the futures of the incidents that runs have joined last.
+        # Guarded by _lock: the futures of the incidents that runs have joined, until they are done.
         self._joined: dict[Record, Future[Completed]] = {}
 
     def server_of(self, record: Record) -> str | None:
@@ -110,6 +110,7 @@ class Controller:
             return incident.future
         with self._lock:
             self._joined[record] = shared
+        shared.then(lambda _: self._forget(record, shared))
         # Where it fails its owner, this run is told to go on alone.
         incident.future.then(lambda ended: copy(ended, shared, errors=False))
         return shared
@@ -120,10 +121,16 @@ class Controller:
         event = Exhausted(run_id=run_id, metadata=metadata, time=now, attempt=0, error=error)
         self._runs.apply(record, GaveUp(run_id=run_id, event=event))
 
+    def _forget(self, record: Record, shared: Future[Completed]) -> None:
+        """What a run has joined is over: the map does not keep its clients."""
+        with self._lock:
+            if self._joined.get(record) is shared:
+                del self._joined[record]
+
     def is_budget_spent(self, record: Record) -> bool:
         """Whether one more incident of the run would be refused."""
         since = self._owner.clock.monotonic() - self._policy.incident_window
-        with self._runs.lock:
+        with record.lock:
             recent = [began for began in record.history.incidents if began > since]
         return len(recent) >= self._policy.max_incidents
 
@@ -139,7 +146,7 @@ class Controller:
             raise IncidentBudgetError(run_id, self._policy.max_stuck, math.inf, step)
 
     def _request(self, record: Record, run: TrainingRun | None) -> RecoveryRequest:
-        with self._runs.lock:
+        with record.lock:
             return RecoveryRequest(
                 run_id=record.run_id,
                 root_id=record.root_id,

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import AlreadyPendingError, AttemptTimeoutError, MonitorStoppedError
 from ..runtime.daemon_pool import DaemonPool
+from ..runtime.waits import QUIET
 from ..signals import Started
 from .attempt import AttemptReport, RecoveryRequest, current_task
 from .incident import RECOVERIES, Attempt, Incident, Listener, Owner
@@ -147,7 +148,7 @@ class Dispatcher:
         owner.undisturbed(lambda: self._cancel_all(owner, only_waiting=True))
         try:
             if patience is None or patience > 0:
-                owner.waits.wait(lambda: self._is_quiet(owner), patience)
+                owner.waits.wait(QUIET, lambda: self._is_quiet(owner), patience)
         except Exception:
             logger.exception("the scheduler's wait failed; stopping without it")
         finally:
@@ -157,7 +158,7 @@ class Dispatcher:
                 step()
             for join in joins:
                 join(grace / len(joins))
-            owner.waits.notify()
+            owner.waits.notify_all()
 
     def _cancel_all(self, owner: Owner, *, only_waiting: bool = False) -> None:
         with self._lock:
@@ -324,7 +325,7 @@ class Dispatcher:
                 self._ending.pop(attempt, None)
             if incident.settled:
                 RECOVERIES.leave(incident)
-            incident.owner.waits.notify()
+            incident.owner.waits.notify(QUIET)
 
     def _conclude(self, attempt: Attempt, report: AttemptReport) -> None:
         conclude(attempt, report, self._settle, self.release)

@@ -33,7 +33,7 @@ from ..runtime.delivery import Delivery
 from ..runtime.futures import done_callbacks
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
-from ..runtime.waits import Waits
+from ..runtime.waits import QUIET, Waits
 from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
@@ -87,7 +87,9 @@ class RecoveryExecutor:
         waits = Waits(clock)
         # Of the recoveries that are asked for here. No poll tells it when an account works again.
         self._owner = self.owner_for(
-            publisher=Publisher(self, inline=scheduler is not None, on_idle=waits.notify),
+            publisher=Publisher(
+                self, inline=scheduler is not None, on_idle=partial(waits.notify, QUIET)
+            ),
             callbacks=done_callbacks(inline=scheduler is not None),
             waits=waits,
             clock=clock,

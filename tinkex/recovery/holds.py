@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 
 from ..arguments import NO_METADATA
 from ..config import Config
-from ..runtime.publisher import Publisher
+from ..runtime.publisher import Late, Publisher
 from ..runtime.scheduler import Clock
-from ..signals import Paused, Resumed
+from ..signals import Event, Paused, Resumed
 
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
@@ -84,8 +84,8 @@ class Holds(Generic[T]):
         self._release = release
         self._lock = threading.Lock()
         # Guarded by _lock: _accounts, with all that is in them. The dispatcher's lock may be
-        # held around it; the run map's and the publisher's are taken within, so that `paused`
-        # and `resumed` come in the order in which the breaker opened and closed.
+        # held around it. `paused` and `resumed` are queued within, so that they come in the order
+        # in which the breaker opened and closed; which runs they name is looked up later.
         self._accounts: dict[Config | None, _Account[T]] = {}
 
     # What opens and closes a breaker
@@ -191,9 +191,11 @@ class Holds(Generic[T]):
         error: BaseException,
         now: datetime,
     ) -> None:
-        runs = self._runs_of(account)
-        event = kind(run_id=None, metadata=NO_METADATA, time=now, error=error, runs=runs)
-        self._publisher.queue(("account", account), (event,))
+        def event() -> Event:
+            runs = self._runs_of(account)
+            return kind(run_id=None, metadata=NO_METADATA, time=now, error=error, runs=runs)
+
+        self._publisher.queue(("account", account), (Late(event),))
 
     # Incidents
 

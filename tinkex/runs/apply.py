@@ -60,19 +60,17 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
 
 
 def apply_rows(rows: Iterable[Row], moment: Moment) -> list[Row]:
-    """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do.
-
-    The caller holds the lock of the records.
-    """
+    """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do."""
     news = []
     limits = Limits.at(moment.seconds, moment.served, moment.policy.unprotected_after)
     for row in rows:
         record, run_id, sent = row
-        saved = quiet_row(record, run_id, sent, limits)
-        if saved is NEWS:
-            news.append(row)
-        else:
-            record.saved, record.last_poll = saved, moment.utc
+        with record.lock:
+            saved = quiet_row(record, run_id, sent, limits)
+            if saved is not NEWS:
+                record.saved, record.last_poll = saved, moment.utc
+                continue
+        news.append(row)
     return news
 
 

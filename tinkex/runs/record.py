@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime
-from sys import intern
 from typing import Any
 
 from ..config import Config
-from ..errors import ApiResponseError
 from ..signals import Cause
-from ..types import Checkpoint, as_time, fitting
+from ..types import Checkpoint
 from .checkpoints import Cursor, by_path, cursor_of
 from .state import Generation, RunState
-from .status import RunStatus
-
-#: What tells a state that was saved from any other. It is kept as one text, a line for each, as
-#: the server sent them: that takes less memory, and less time to compare, than three values.
-IDENTITY = ("tinker_path", "time", "expires_at")
-
-#: As little as can be kept of a healthy run's newest checkpoint: its identity, when it expires, its
-#: size, whether it is public, and its metadata, first the keys and then the values.
-Kept = tuple[str, datetime | None, Any, Any, tuple[Any, ...] | None]
+from .status import Kept, RunStatus, as_checkpoint
 
 
 @dataclass(slots=True, eq=False)
@@ -74,9 +65,11 @@ class Record:
     `started` is `started_at`, and `warned_at` when `unprotected` was last published, in monotonic
     seconds: the clock on the wall may be set.
 
-    Guarded by the lock of its `RunMap`, and changed by `tinkex.runs.apply` alone.
+    Guarded by `lock`, for memory only, and changed by `tinkex.runs.apply` alone. Other records may
+    share it, so nobody holds those of two at a time.
     """
 
+    lock: threading.Lock
     run_id: str
     service: Any
     config: Config | None
@@ -120,9 +113,7 @@ class Record:
     @property
     def last_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint that is known."""
-        if isinstance(self.saved, tuple):
-            return _as_checkpoint(self.saved)
-        return self.saved
+        return as_checkpoint(self.saved)
 
     def known_checkpoints(self) -> tuple[Checkpoint, ...]:
         """The checkpoints of the lineage that were recorded or that a poll saw."""
@@ -155,38 +146,8 @@ class Record:
             generation=self.generation,
             last_poll=self.last_poll,
             last_error=self.error,
-            last_checkpoint=self.last_checkpoint,
+            last_checkpoint=self.saved,
             next_attempt=self.next_attempt,
             recoveries=self.generation,
             metadata=self.metadata,
         )
-
-
-def kept(identity: str, until: datetime | None, last: Mapping[str, Any]) -> Kept:
-    """What is kept of a checkpoint's row that expires at `until`."""
-    metadata, flat = last.get("user_metadata"), None
-    if type(metadata) is dict:
-        try:
-            flat = (*map(intern, metadata), *metadata.values())  # the same names in all runs
-        except TypeError:
-            flat = (*metadata, *metadata.values())
-    return identity, until, last.get("size_bytes"), last.get("public"), flat
-
-
-def _as_checkpoint(row: Kept) -> Checkpoint | None:
-    """The checkpoint of what was kept, as far as it fits."""
-    identity, until, size, public, flat = row
-    path, time, _ = identity.split("\n")
-    half = len(flat or ()) // 2
-    sent = {
-        "tinker_path": path,
-        "time": as_time(time),
-        "expires_at": until,
-        "size_bytes": size,
-        "public": public,
-        "user_metadata": None if flat is None else dict(zip(flat[:half], flat[half:], strict=True)),
-    }
-    try:
-        return fitting(Checkpoint, sent)
-    except ApiResponseError:
-        return None

@@ -8,8 +8,9 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple, Self
 
 from ..types import Checkpoint, as_time
-from .record import IDENTITY, Record, kept
+from .record import Record
 from .state import RunState
+from .status import IDENTITY, kept
 
 # Looked up once: an attribute of an enumeration takes longer than all the rest of a row.
 _HEALTHY: Final = RunState.HEALTHY

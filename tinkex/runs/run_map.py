@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -20,15 +21,19 @@ from .record import Record
 from .state import RunState
 from .status import RunStatus
 
+#: How many locks the records share.
+LOCKS = 256
+
 
 class RunMap:
     """The runs of a monitor, and the way in which each of them changes.
 
-    When a run's state or client changes, `on_move` is called with its record, and `waits` are
-    woken. `server_time(config, own)` tells an account's server's time, `own` where it is not known.
+    When a run's state or client changes, `on_move` is called with its record, and who waits for
+    that is woken. `server_time(config, own)` tells an account's server's time, `own` where it is
+    not known.
 
     Threads: every method is safe from any thread and waits for nothing. To read more than one
-    field of a record, hold `lock`, for memory only.
+    field of a record, hold its `lock`, for memory only.
     """
 
     def __init__(
@@ -50,10 +55,14 @@ class RunMap:
         #: For a change that does not look at the time.
         self._any_time = self._moment()
         forks.register(self)
-        self.lock = threading.Lock()
-        # Guarded by lock, with the fields of all records: _is_closed; _records, by every id of
-        # every lineage; _configs, one config to stand for all that are equal, since each call
-        # of monitor_run may bring its own. The publisher's lock may be taken within.
+        # For the fields of a record, each has one of these for good: a change of many runs, one
+        # by one, rarely meets a call that is about another one.
+        self._locks = tuple(threading.Lock() for _ in range(LOCKS))
+        self._next_lock = itertools.cycle(self._locks)
+        self._lock = threading.Lock()
+        # Guarded by _lock, which may be taken while that of a record is held: _is_closed;
+        # _records, by every id of every lineage; _configs, one config to stand for all that are
+        # equal, since each call of monitor_run may bring its own; which record gets which lock.
         self._is_closed = False
         self._records: dict[str, Record] = {}
         self._configs: dict[Config | None, Config | None] = {}
@@ -61,7 +70,10 @@ class RunMap:
     def after_fork(self) -> None:
         """Let a forked child look at the runs as they were."""
         # Guards what the one before it guarded.
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
+        for lock in self._locks:
+            if lock.locked():  # by a thread that is not there any more
+                lock.release()
 
     # Changes
 
@@ -74,17 +86,15 @@ class RunMap:
         # To read the clock would be a fifth of what it takes to stop a run.
         polled = record if type(change) is Seen else None
         moment = self._any_time if type(change) is Stopped else self._moment(polled)
-        with self.lock:
-            state, client = record.state, record.client
+        with record.lock:
+            state, client, run_id = record.state, record.client, record.run_id
             notices = apply(record, change, moment)
             if notices is None:
                 return None
-            if record.state is not RunState.STOPPED:
-                self._records[record.run_id] = record
-            elif not self._is_closed:
-                self._forget_locked(record, *record.run_ids)
+            if record.state is RunState.STOPPED or record.run_id != run_id:
+                self._enter(record)
             if isinstance(change, Orphaned) and change.successor_id not in record.run_ids:
-                self._forget_locked(record, change.successor_id)
+                self._leave(record, change.successor_id)
             is_moved = record.state is not state or record.client is not client
             if notices:
                 self._publisher.queue(record.root_id, notices)
@@ -92,24 +102,40 @@ class RunMap:
             self._publisher.flush()
         if is_moved:
             self._on_move(record)
-            self._waits.notify()
+            self._waits.notify(record)
         return notices
+
+    def _enter(self, record: Record) -> None:
+        """Have a record found by its new id, or one that was stopped by none."""
+        with self._lock:
+            if record.state is not RunState.STOPPED:
+                self._records[record.run_id] = record
+                return
+            is_closed = self._is_closed
+        if not is_closed:
+            self._leave(record, *record.run_ids)
+
+    def _leave(self, record: Record, *run_ids: str) -> None:
+        """Have a record found by these ids no more."""
+        with self._lock:
+            for run_id in run_ids:
+                if self._records.get(run_id) is record:
+                    del self._records[run_id]
 
     def claim(self, record: Record, run_id: str) -> Record:
         """Have a run id mean this record, unless it means another; return which it means.
 
         It is given back with `Orphaned`. A run that is not recovered any more claims nothing.
         """
-        with self.lock:
-            if record.state.is_pending:
+        with record.lock:
+            if not record.state.is_pending:
+                return record
+            with self._lock:
                 return self._records.setdefault(run_id, record)
-            return record
 
     def apply_rows(self, rows: list[Row]) -> list[Row]:
         """Apply the rows of an account's healthy runs that bring no news; return those that do."""
-        moment = self._moment(rows[0][0] if rows else None)
-        with self.lock:
-            return apply_rows(rows, moment)
+        return apply_rows(rows, self._moment(rows[0][0] if rows else None))
 
     def register(
         self,
@@ -127,42 +153,42 @@ class RunMap:
         """
         trained = None if client is None else _run_of(client, run_id)
         moment = self._moment()
-        with self.lock:
-            if self._is_closed:
-                raise MonitorStoppedError("this monitor was stopped; make a new one")
-            config = self._configs.setdefault(config, config)
-            record = self.find(run_id)
-            if record is None or record.state is RunState.STOPPED:
-                record = Record(
-                    run_id=run_id,
-                    service=service,
-                    config=config,
-                    metadata=metadata,
-                    client=client,
-                    started_at=moment.utc,
-                    started=moment.seconds,
-                    make_handle=make_handle,
-                )
-                self._records[run_id] = record
-                return record
-            live = client if trained == record.run_id else None
-            update = Updated(service=service, config=config, metadata=metadata, client=live)
-            apply(record, update, moment)
-        self._waits.notify()
-        return record
-
-    def _forget_locked(self, record: Record, *run_ids: str) -> None:
-        for run_id in run_ids:
-            if self._records.get(run_id) is record:
-                del self._records[run_id]
+        while True:
+            with self._lock:
+                if self._is_closed:
+                    raise MonitorStoppedError("this monitor was stopped; make a new one")
+                config = self._configs.setdefault(config, config)
+                record = self.find(run_id)
+                if record is None or _is_stopped(record):
+                    record = self._records[run_id] = Record(
+                        lock=next(self._next_lock),
+                        run_id=run_id,
+                        service=service,
+                        config=config,
+                        metadata=metadata,
+                        client=client,
+                        started_at=moment.utc,
+                        started=moment.seconds,
+                        make_handle=make_handle,
+                    )
+                    return record
+            with record.lock:
+                if _is_stopped(record):
+                    continue  # just now, so the id is free again
+                live = client if trained == record.run_id else None
+                update = Updated(service=service, config=config, metadata=metadata, client=live)
+                apply(record, update, moment)
+            self._waits.notify(record)
+            return record
 
     def close(self) -> None:
         """Stop all runs, which can still be looked at, and take no more."""
-        with self.lock:
+        with self._lock:
             self._is_closed = True
-            for record in self.records():
+        for record in self.records():
+            with record.lock:
                 apply(record, Stopped(), self._any_time)
-        self._waits.notify()
+        self._waits.notify_all()
 
     def _moment(self, polled: Record | None = None) -> Moment:
         utc = self._clock.utc()
@@ -176,26 +202,30 @@ class RunMap:
         return self._records.get(run_id)
 
     def records(self) -> list[Record]:
-        """Each run once; the caller holds the lock."""
-        return [record for run_id, record in self._records.items() if run_id == record.root_id]
+        """Each run once."""
+        with self._lock:
+            found = self._records.copy()
+        return [record for run_id, record in found.items() if run_id == record.root_id]
 
     def status(self, record: Record) -> RunStatus:
         """A snapshot of one run."""
-        with self.lock:
+        with record.lock:
             return record.status()
 
     def polled(self) -> list[Record]:
         """The runs that sweeps ask for."""
-        with self.lock:
-            return [record for record in self.records() if record.state.is_polled]
+        return [record for record in self.records() if record.state.is_polled]
 
     def of_account(self, config: Config | None) -> tuple[str, ...]:
         """The ids of an account's runs."""
-        with self.lock:
-            return tuple(r.run_id for r in self.records() if r.config == config)
+        return tuple(r.run_id for r in self.records() if r.config == config)
 
     def __len__(self) -> int:
         return len(self._records)
+
+
+def _is_stopped(record: Record) -> bool:
+    return record.state is RunState.STOPPED
 
 
 def _run_of(client: Any, run_id: str) -> Any:

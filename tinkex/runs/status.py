@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from sys import intern
 from typing import Any
 
-from ..types import Checkpoint
+from ..errors import ApiResponseError
+from ..types import Checkpoint, as_time, fitting
 from .state import RunState
 
 _COLORS = {
@@ -22,11 +24,34 @@ _COLORS = {
 
 _CELL = "text-align:left;padding:2px 10px"
 
+#: What tells a state that was saved from any other. It is kept as one text, a line for each, as
+#: the server sent them: that takes less memory, and less time to compare, than three values.
+IDENTITY = ("tinker_path", "time", "expires_at")
+
+#: As little as can be kept of a healthy run's newest checkpoint: its identity, when it expires, its
+#: size, whether it is public, and its metadata, first the keys and then the values.
+Kept = tuple[str, datetime | None, Any, Any, tuple[Any, ...] | None]
+
 #: How many rows a notebook shows.
 ROWS_SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _LastCheckpoint:
+    """A field that keeps a checkpoint as its record does, and reads a row when it is looked at.
+
+    To read those of many runs takes longer than all the rest of a look at them.
+    """
+
+    def __get__(self, status: RunStatus | None, owner: type | None = None) -> Checkpoint | None:
+        if status is None:
+            raise AttributeError("there is no default")
+        return as_checkpoint(status.__dict__["last_checkpoint"])
+
+    def __set__(self, status: RunStatus, saved: Checkpoint | Kept | None) -> None:
+        status.__dict__["last_checkpoint"] = saved
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStatus:
     """A snapshot of one run.
 
@@ -41,7 +66,7 @@ class RunStatus:
     generation: int
     last_poll: datetime | None
     last_error: BaseException | None
-    last_checkpoint: Checkpoint | None
+    last_checkpoint: _LastCheckpoint = _LastCheckpoint()
     next_attempt: datetime | None
     recoveries: int
     metadata: Mapping[str, Any]
@@ -57,6 +82,38 @@ class StatusTable(tuple[RunStatus, ...]):
 
     def _repr_html_(self) -> str:
         return as_html(self)
+
+
+def kept(identity: str, until: datetime | None, last: Mapping[str, Any]) -> Kept:
+    """What is kept of a checkpoint's row that expires at `until`."""
+    metadata, flat = last.get("user_metadata"), None
+    if type(metadata) is dict:
+        try:
+            flat = (*map(intern, metadata), *metadata.values())  # the same names in all runs
+        except TypeError:
+            flat = (*metadata, *metadata.values())
+    return identity, until, last.get("size_bytes"), last.get("public"), flat
+
+
+def as_checkpoint(row: Checkpoint | Kept | None) -> Checkpoint | None:
+    """The checkpoint of what was kept, as far as it fits."""
+    if not isinstance(row, tuple):
+        return row
+    identity, until, size, public, flat = row
+    path, time, _ = identity.split("\n")
+    half = len(flat or ()) // 2
+    sent = {
+        "tinker_path": path,
+        "time": as_time(time),
+        "expires_at": until,
+        "size_bytes": size,
+        "public": public,
+        "user_metadata": None if flat is None else dict(zip(flat[:half], flat[half:], strict=True)),
+    }
+    try:
+        return fitting(Checkpoint, sent)
+    except ApiResponseError:
+        return None
 
 
 def as_html(rows: Iterable[RunStatus]) -> str:

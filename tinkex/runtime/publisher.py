@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial
@@ -27,6 +29,9 @@ from .jobs import Job, identity_of, name_of
 
 logger = logging.getLogger(__name__)
 
+#: How many runs the log line of an event names.
+NAMED = 5
+
 _LEVELS: dict[type[Event], int] = {
     Detected: logging.WARNING,
     PollError: logging.WARNING,
@@ -48,8 +53,14 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...]
 
 
+class Late(NamedTuple):
+    """An event that is made when it is about to be sent: to make it takes a while."""
+
+    make: Callable[[], Event]
+
+
 #: What a publisher delivers.
-Notice = Event | Call
+Notice = Event | Call | Late
 
 
 class Publisher:
@@ -73,18 +84,35 @@ class Publisher:
         self._sender = sender
         self._complete = complete
         self._delivery = Delivery(inline=inline, on_idle=on_idle)
-        #: Start to deliver what is queued.
-        self.flush = self._delivery.flush
-        self.is_idle = self._delivery.is_idle
+        # In the order of the calls. One by one, so that to add waits for no other thread.
+        self._queued: deque[tuple[object, Iterable[Notice]]] = deque()
+        self._lock = threading.Lock()
+        # Guarded by _lock: that what is taken from _queued is handed on in that order. The
+        # delivery's lock may be taken within.
         self.close = self._delivery.close
         self.join = self._delivery.join
 
     def queue(self, lane: object, notices: Iterable[Notice]) -> None:
         """Line notices up behind those of the same lane; `flush` delivers them.
 
-        Only memory is touched, so the caller may hold the lock of what the notices are about.
+        It takes no lock, so the caller may hold that of what the notices are about.
         """
-        self._delivery.queue(lane, [partial(self._jobs, lane, notice) for notice in notices])
+        self._queued.append((lane, notices))
+
+    def flush(self) -> None:
+        """Start to deliver what is queued. The caller holds no lock."""
+        while self._queued:
+            with self._lock:
+                if self._queued:
+                    lane, notices = self._queued.popleft()
+                    groups = [partial(self._jobs, lane, notice) for notice in notices]
+                    self._delivery.queue(lane, groups)
+        self._delivery.flush()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is left to deliver but what waits for the calling thread itself."""
+        with self._lock:
+            return not self._queued and self._delivery.is_idle()
 
     def publish(self, lane: object, notice: Notice) -> None:
         """Queue a notice and start to deliver it. The caller holds no lock."""
@@ -98,7 +126,7 @@ class Publisher:
             key = (lane, identity_of(notice.function))
             name = f"callback {name_of(notice.function)}"
             return [Job(partial(notice.function, *notice.arguments), name, key)]
-        event = self._complete(notice)
+        event = self._complete(notice.make() if isinstance(notice, Late) else notice)
         level = _LEVELS.get(type(event), logging.DEBUG)
         jobs = []
         if logger.isEnabledFor(level):
@@ -118,6 +146,9 @@ def _log(level: int, event: Event) -> None:
 
 
 def _text(value: object) -> str:
+    """A field's value; of many things only the first and their number."""
+    if isinstance(value, tuple) and len(value) > NAMED:
+        return f"{', '.join(map(_text, value[:NAMED]))} and {len(value) - NAMED:,} more"
     try:
         return str(value)
     except Exception:  # of a caller's own class

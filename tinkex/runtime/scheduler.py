@@ -91,22 +91,23 @@ class Clock:
         return lambda seconds: self._wait_through(lambda: False, seconds)
 
     def wait(
-        self,
-        lock: threading.Lock,
-        condition: threading.Condition,
-        predicate: Callable[[], bool],
-        timeout: float | None,
+        self, bell: threading.Lock, predicate: Callable[[], bool], timeout: float | None
     ) -> bool:
         """Wait until `predicate()` holds, at most `timeout` seconds; say whether it does.
 
-        `condition` is notified after each change; `lock` is its own, not held by the caller.
+        `bell` is a lock, held now, that is released after each change.
         """
         if timeout is not None and timeout > threading.TIMEOUT_MAX:
             timeout = None
         if self._wait is not None:
             return self._wait_through(predicate, timeout)
-        with lock:
-            return condition.wait_for(predicate, timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        while not predicate():
+            left = -1.0 if until is None else until - time.monotonic()
+            if until is not None and left <= 0:
+                return False
+            bell.acquire(timeout=left)
+        return True
 
     def _wait_through(self, predicate: Callable[[], bool], timeout: float | None) -> bool:
         if timeout is None:

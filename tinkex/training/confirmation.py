@@ -115,14 +115,15 @@ class Confirmation:
         if is_dead and verdict is not Verdict.UNUSABLE:
             recover(dead)
         while not _is_over(record, run_id):
-            self.waits.wait(self.sweeper.poll(record), MISTAKE_WAIT if is_mistake else None)
+            polled = self.sweeper.poll(record)
+            self.waits.wait(record, polled, MISTAKE_WAIT if is_mistake else None)
             if is_mistake or _is_over(record, run_id):
                 return
             if is_dead:
                 recover(dead)
             left = until - self.clock.monotonic()
             if left > 0:
-                self.waits.wait(lambda: _is_over(record, run_id), min(left, LOOK_EVERY))
+                self.waits.wait(record, lambda: _is_over(record, run_id), min(left, LOOK_EVERY))
             else:
                 break
         if recovers and not is_dead:

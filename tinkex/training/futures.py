@@ -332,7 +332,6 @@ class RacedFuture:
     def _set(self, settle: Callable[[], None]) -> None:
         with suppress(Exception):  # done already, by the other of the two
             settle()
-        self._waits.notify()
 
 
 def on_loop(future: Future[Any]) -> asyncio.Future[Any]:

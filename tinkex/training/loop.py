@@ -98,7 +98,7 @@ class Loop:
 
     def pause(self, run_id: str, seconds: float) -> None:
         """Let time pass, or return at once when a generation is superseded."""
-        self.waits.wait(lambda: self.is_superseded(run_id), seconds)
+        self.waits.wait(self.record, lambda: self.is_superseded(run_id), seconds)
 
     def wait_live(self, timeout: float | None) -> Any:
         """Wait until the run is healthy with a live client, and return that client."""
@@ -108,9 +108,9 @@ class Loop:
             live = record.state is RunState.HEALTHY and record.client is not None
             return live or _has_ended(record)
 
-        if not self.waits.wait(is_settled, timeout):
+        if not self.waits.wait(record, is_settled, timeout):
             raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
-        with self.runs.lock:
+        with self.record.lock:
             _raise_if_ended(record)
             return record.client
 
@@ -122,12 +122,12 @@ class Loop:
             return (record.state.is_polled and record.client is not None) or _has_ended(record)
 
         until = self.clock.monotonic() + max_wait
-        while not self.waits.wait(is_usable, min(WAIT_LINE_EVERY, self._left(until))):
+        while not self.waits.wait(record, is_usable, min(WAIT_LINE_EVERY, self._left(until))):
             state = record.state
             if self._left(until) <= 0:
                 raise TimeoutError(f"run {record.run_id!r} is {state} after {max_wait:g} s")
             logger.warning("run %s: the training loop waits, %s", record.run_id, state)
-        with self.runs.lock:
+        with self.record.lock:
             _raise_if_ended(record)
             history = record.history
             return Outlook(
@@ -156,7 +156,7 @@ class Loop:
 
         `before` is the one of the generation before.
         """
-        with self.runs.lock:
+        with self.record.lock:
             run_id, client, history = self.record.run_id, self.record.client, self.record.history
             begin = Place(checkpoint=history.source, cursor=history.cursor(history.source))
             known = {None, *history.known}
@@ -180,7 +180,7 @@ class Loop:
 
     def has_seen(self, path: str) -> bool:
         """Whether a poll saw a checkpoint of this path."""
-        with self.runs.lock:
+        with self.record.lock:
             last = self.record.last_checkpoint
         return last is not None and last.tinker_path == path
 
@@ -216,7 +216,7 @@ class Loop:
         parsed = TinkerPath.parse(path)
         if parsed.checkpoint_type != "training":
             raise ValueError(f"{path!r} is a sampler checkpoint, which cannot be trained from")
-        with self.runs.lock:
+        with self.record.lock:
             lineage = self.record.run_ids[::-1]
             source = self.record.history.source
         is_source = source is not None and source.tinker_path == path

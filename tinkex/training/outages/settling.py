@@ -75,7 +75,7 @@ class Settling:
                 found[each] = Finding("an earlier look at it hangs")
                 continue
             looks[each] = each.look = self._pool.submit(partial(self._examined, each))
-            each.look.add_done_callback(lambda _: self.waits.notify())
+            each.look.add_done_callback(lambda _: self.waits.notify(self))
         until = self.clock.monotonic() + self.policy.confirm_within
         while looks and self._wait_for_one(looks.values(), until) and not self.closed.is_set():
             for watched in [each for each, look in looks.items() if look.done()]:
@@ -92,11 +92,12 @@ class Settling:
         """Let the requests and the results of a run go, unless it was stopped meanwhile."""
         if self.races.release(watched.record):
             watched.is_held = False
-        self.waits.notify()
+        self.waits.notify(watched.record)
 
     def close(self) -> None:
         """Begin no look any more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.waits.notify(self)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of what is closed, at most `timeout` seconds."""
@@ -106,7 +107,7 @@ class Settling:
         def is_one_done() -> bool:
             return self.closed.is_set() or any(look.done() for look in looks)
 
-        return self.waits.wait(is_one_done, max(0.0, until - self.clock.monotonic()))
+        return self.waits.wait(self, is_one_done, max(0.0, until - self.clock.monotonic()))
 
     def _examined(self, watched: Watched) -> Finding:
         """What the weights of a run say; on a thread where foreign code may run."""

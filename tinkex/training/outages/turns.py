@@ -64,7 +64,7 @@ class Turns:
         if _is_on_event_loop():
             return self._followed(turn)
         try:
-            self._waits.wait(lambda: turn.done() or self._is_over(), None)
+            self._waits.wait(self._watched.record, lambda: turn.done() or self._is_over(), None)
             self._check()
             return turn.result()
         finally:
@@ -93,18 +93,20 @@ class Turns:
 
     def _take_all(self) -> None:
         """Send what waits, one by one, when the outage is settled."""
-        is_last = False
+        record, is_last = self._watched.record, False
         while not is_last:
             outcome, sending, until = self._waiting[0]
             left = max(0.0, until - self._clock.monotonic())
-            settled = self._waits.wait(lambda: not self._watched.is_held or self._is_over(), left)
+            settled = self._waits.wait(
+                record, lambda: not self._watched.is_held or self._is_over(), left
+            )
             if outcome.set_running_or_notify_cancel():
                 try:
                     self._check()
                     outcome.set_result((sending if settled else self._gave_up)())
                 except BaseException as error:  # its caller gets it
                     outcome.set_exception(error)
-                self._waits.notify()
+                self._waits.notify(record)
             with self._lock:
                 # Not before it is sent: no later one may overtake it.
                 self._waiting.popleft()
