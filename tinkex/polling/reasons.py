@@ -30,6 +30,9 @@ WAIT = 1.0
 #: How long an account whose server did not answer properly is not asked again, in seconds.
 PAUSE = 60.0
 
+#: How many accounts are remembered as not to be asked, the newest.
+MOST_SPARED = 1024
+
 #: What a server without the route answers; such an account is never asked again.
 NO_ROUTE = (404, 405, 501)
 
@@ -124,7 +127,10 @@ class Reasons:
         """Do not ask an account again for so many seconds."""
         until = self._clock.monotonic() + seconds
         with self._lock:
-            self._not_before[account] = max(until, self._not_before.get(account, until))
+            before = self._not_before.pop(account, until)
+            self._not_before[account] = max(until, before)
+            if len(self._not_before) > MOST_SPARED:
+                del self._not_before[next(iter(self._not_before))]
 
 
 def _secrets_of(record: Record) -> Keys:

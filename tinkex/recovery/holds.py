@@ -25,6 +25,13 @@ REFUSED = "refused"
 DOWN = "down"
 
 
+#: So many accounts are kept without a look at whether they are used.
+MANY = 64
+
+#: An account whose polls have not succeeded for so many seconds, and that nothing holds, is unused.
+UNUSED_AFTER = 3600.0
+
+
 class Breaker(StrEnum):
     """The state of an account's circuit breaker."""
 
@@ -83,10 +90,12 @@ class Holds(Generic[T]):
         self._runs_of = runs_of
         self._release = release
         self._lock = threading.Lock()
-        # Guarded by _lock: _accounts, with all that is in them. The dispatcher's lock may be
-        # held around it. `paused` and `resumed` are queued within, so that they come in the order
-        # in which the breaker opened and closed; which runs they name is looked up later.
+        # Guarded by _lock: _accounts, with all that is in them, and _most, how many there may be
+        # before unused ones are looked for. The dispatcher's lock may be held around it. `paused`
+        # and `resumed` are queued within, so that they come in the order in which the breaker
+        # opened and closed; which runs they name is looked up later.
         self._accounts: dict[Config | None, _Account[T]] = {}
+        self._most = MANY
 
     # What opens and closes a breaker
 
@@ -121,11 +130,26 @@ class Holds(Generic[T]):
         """A poll of the account succeeded: that ends the holds for which its polls failed."""
         now = self._clock.monotonic()
         with self._lock:
-            known = self._accounts.setdefault(account, _Account())
+            known = self._accounts.get(account)
+            if known is None:
+                self._forget_unused_locked(now)
+                known = self._accounts[account] = _Account()
             known.succeeded_at = now
             is_held = bool(known.holds)
         if is_held:
             self._lift_by_poll(account)
+
+    def _forget_unused_locked(self, now: float) -> None:
+        """Let go of accounts that were not polled for long, as after their keys were renewed."""
+        if len(self._accounts) > self._most:
+            before = now - UNUSED_AFTER
+            kept = {
+                account: known
+                for account, known in self._accounts.items()
+                if known.holds or known.waiting or known.probes or known.succeeded_at > before
+            }
+            self._accounts = kept
+            self._most = 2 * len(kept) + MANY
 
     def poll_answered(self, account: Config | None) -> None:
         """The server answered a poll of the account, if only that it knows no such run."""

@@ -21,6 +21,9 @@ from .record import Record
 from .state import RunState
 from .status import RunStatus
 
+#: So many configs are kept without a look at whether they are used.
+MANY_CONFIGS = 64
+
 #: How many locks the records share.
 LOCKS = 256
 
@@ -62,10 +65,12 @@ class RunMap:
         self._lock = threading.Lock()
         # Guarded by _lock, which may be taken while that of a record is held: _is_closed;
         # _records, by every id of every lineage; _configs, one config to stand for all that are
-        # equal, since each call of monitor_run may bring its own; which record gets which lock.
+        # equal, since each call of monitor_run may bring its own; which record gets which lock;
+        # _most_configs, how many there may be before unused ones are looked for.
         self._is_closed = False
         self._records: dict[str, Record] = {}
         self._configs: dict[Config | None, Config | None] = {}
+        self._most_configs = MANY_CONFIGS
 
     def after_fork(self) -> None:
         """Let a forked child look at the runs as they were."""
@@ -157,7 +162,7 @@ class RunMap:
             with self._lock:
                 if self._is_closed:
                     raise MonitorStoppedError("this monitor was stopped; make a new one")
-                config = self._configs.setdefault(config, config)
+                config = self._config_locked(config)
                 record = self.find(run_id)
                 if record is None or _is_stopped(record):
                     record = self._records[run_id] = Record(
@@ -180,6 +185,15 @@ class RunMap:
                 apply(record, update, moment)
             self._waits.notify(record)
             return record
+
+    def _config_locked(self, config: Config | None) -> Config | None:
+        """The one config that stands for all that are equal to this one."""
+        if len(self._configs) > self._most_configs:
+            # Keys may have been renewed: let go of those that no run uses.
+            used = {id(record.config): record.config for record in self._records.values()}
+            self._configs = {each: each for each in used.values()}
+            self._most_configs = 2 * len(used) + MANY_CONFIGS
+        return self._configs.setdefault(config, config)
 
     def close(self) -> None:
         """Stop all runs, which can still be looked at, and take no more."""
