@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from ..types import Checkpoint, as_time
 from .record import Record
@@ -20,8 +21,6 @@ WARN_EVERY = 60.0
 
 #: Stands for a row that has to be looked at as a whole.
 NEWS: Final = ("news",)
-
-_identity = itemgetter(*IDENTITY)
 
 
 class _Fields:
@@ -61,7 +60,8 @@ _CHECKPOINT = _Fields(
 )
 
 
-class Limits(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Limits:
     """The moments with which it is judged whether an `unprotected` event may be due.
 
     A run without a checkpoint that was begun after `begun` needs none yet, a checkpoint that
@@ -93,14 +93,16 @@ def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
     """
     if type(row) is not dict or record.state is not _HEALTHY or record.run_id != run_id:
         return NEWS
-    flag, last = row.get("corrupted"), row.get("last_checkpoint")
+    try:
+        flag, last = row["corrupted"], row["last_checkpoint"]
+    except KeyError:
+        flag, last = row.get("corrupted"), row.get("last_checkpoint")
     if flag is not False:
         return NEWS
-    saved = record.saved
     if type(last) is not dict:
         return _without(record, row, limits) if last is None else NEWS
     try:
-        path, time, expires = _identity(last)
+        path, time, expires = last["tinker_path"], last["time"], last["expires_at"]
     except KeyError:
         path, time, expires = map(last.get, IDENTITY)
     time, expires = "" if time is None else time, "" if expires is None else expires
@@ -108,7 +110,8 @@ def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
         identity = "\n".join((path, time, expires))
     except TypeError:
         return NEWS
-    if not isinstance(saved, tuple) or saved[0] != identity:
+    saved = record.saved
+    if type(saved) is not tuple or saved[0] != identity:
         saved = _new(record, row, last, identity)
         if saved is NEWS:
             return NEWS
