@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 #: The longest wait that a server can ask for with `Retry-After`, in seconds.
@@ -38,17 +39,31 @@ def apart_from_outer() -> Iterator[None]:
         raise
 
 
+def heed(raised: BaseException) -> None:
+    """Raise again what reading an error raised where it may be Ctrl-C, else let it go.
+
+    Exits in foreign code that is read, not called, are no wish to end anything.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and isinstance(raised, KeyboardInterrupt):
+        raise raised
+
+
 def in_words(error: BaseException) -> str:
     """The error's message, or its class name if the message is empty or cannot be read."""
-    with suppress(Exception):
+    try:
         return str(error) or type(error).__name__
+    except BaseException as raised:
+        heed(raised)
     return type(error).__name__
 
 
 def fact(error: BaseException, name: str) -> Any:
     """An attribute of an error; `None` where it has none or reading it raises."""
-    with suppress(Exception):
+    try:
         return getattr(error, name, None)
+    except BaseException as raised:
+        heed(raised)
     return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .causes import fact, without_frames
+from .causes import fact, heed, without_frames
 from .config import DEFAULT_BASE_URL, Config, config_or_error
 from .errors import ConfigError, ServiceError, TinkexError, causes, in_words, status_of
 from .secret import Secret
@@ -217,14 +217,16 @@ def _all_of(error: BaseException) -> str | None:
         for name in _FACTS:
             getattr(error, name, None)
         return f"{error} {error.args!r} {vars(error)!r}"
-    except Exception:
-        return None
+    except BaseException as raised:
+        heed(raised)
+    return None
 
 
 def _is_of_http(error: BaseException) -> bool:
     try:
         held = [getattr(error, name, None) for name in ("request", "response")]
-    except Exception:  # a property, which httpx has raise where there is no request
+    except BaseException as raised:  # a property, which httpx has raise where there is no request
+        heed(raised)
         return True
     package = type(error).__module__.partition(".")[0]
     return package in _HTTP_PACKAGES or held != [None, None]

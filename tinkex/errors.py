@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .causes import apart_from_outer, causes, in_words, patience, status_of
+from .causes import apart_from_outer, causes, heed, in_words, patience, status_of
 
 __all__ = [
     "AlreadyPendingError",
@@ -35,6 +35,7 @@ __all__ = [
     "TinkexError",
     "apart_from_outer",
     "causes",
+    "heed",
     "in_words",
     "patience",
     "status_of",
@@ -62,7 +63,8 @@ def _picklable(value: object) -> object:
 
     try:
         pickle.loads(pickle.dumps(value))  # noqa: S301 (made here, read here)
-    except Exception:
+    except BaseException as raised:
+        heed(raised)
         return repr(value)
     return value
 

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from .errors import ApiResponseError, apart_from_outer
+from .errors import ApiResponseError, apart_from_outer, heed
 from .service import (
     is_service_client,
     open_service_client,
     reopen_service_client,
     takes_option,
 )
-from .types import Checkpoint, TrainingRun, fitting, misfits_of
+from .types import Checkpoint, TrainingRun, TrainingRunPage, fitting, misfits_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +29,9 @@ _Kind = TypeVar("_Kind", TrainingRun, Checkpoint)
 
 #: How many runs are asked for in one page.
 PAGE_SIZE = 100
+
+#: A server's clock that is farther from ours tells no time.
+MOST_APART = timedelta(days=3650)
 
 
 class RestModule(Protocol):
@@ -105,17 +107,25 @@ class RestPort:
     def page(
         self, config: Hashable, offset: int, limit: int
     ) -> tuple[list[tuple[str, Any]], int | None]:
-        """Ask for a page; return its rows by run id, as the server sent them, and the total."""
+        """Ask for a page; return its rows by run id, as the server sent them, and the total.
+
+        A row that is none has no id.
+        """
         module: Any = self.module
         with apart_from_outer():
             page = module.list_training_runs(config, limit=limit, offset=offset, **self._options())
+            if isinstance(page, Mapping):
+                page = TrainingRunPage.from_json(page)
         rows = getattr(page, "rows", None)
         if rows is None:
             rows = getattr(page, "training_runs", None)
         if not isinstance(rows, list | tuple):
             raise ApiResponseError(f"a page of runs was expected, not {type(page).__name__}")
         total = getattr(page, "total_count", None)
-        return _with_ids(rows), total if isinstance(total, int) else None
+        found = _with_ids(rows)
+        if isinstance(page, TrainingRunPage):
+            found += [("", None)] * page.left_out
+        return found, total if isinstance(total, int) else None
 
     def checkpoints(self, config: Hashable, run_id: str) -> tuple[Checkpoint, ...]:
         """Ask for all checkpoints of a run, in the server's order, without those without a path."""
@@ -170,11 +180,13 @@ class RestPort:
 
     def now(self, config: Hashable, own: datetime) -> datetime:
         """The server's time, as far as the module knows it without a request, else `own`."""
-        ask = getattr(self.module, "server_time", None)
-        with suppress(Exception):  # an old guess is better than no recovery
+        try:
+            ask = getattr(self.module, "server_time", None)
             told = ask(config) if callable(ask) else None
-            if isinstance(told, datetime) and told.utcoffset() is not None:
+            if isinstance(told, datetime) and abs(told - own) < MOST_APART:
                 return told
+        except BaseException as raised:  # an old guess is better than no recovery
+            heed(raised)
         return own
 
     def _options(self) -> dict[str, float]:
@@ -257,7 +269,7 @@ def _with_ids(rows: Sequence[Any]) -> list[tuple[str, Any]]:
 
 def _id_of(row: Any) -> str:
     """A row's run id; a row that has none costs only itself."""
-    found = row.get("training_run_id") if type(row) is dict else None
+    found = row.get("training_run_id") if isinstance(row, Mapping) else None
     if found is None:
         found = getattr(row, "training_run_id", None)
     return found if isinstance(found, str) else ""

@@ -139,11 +139,13 @@ class TrainingRunPage:
     """One page of the list of runs.
 
     `rows` are the JSON objects as the server sent them: a caller that needs few of them does not
-    pay for converting all. `training_runs` are the same rows as `TrainingRun` values.
+    pay for converting all. `training_runs` are the same rows as `TrainingRun` values. `left_out` is
+    how many rows were sent that are no objects.
     """
 
     rows: list[Mapping[str, Any]] = field(hash=False)
     total_count: int | None = None
+    left_out: int = 0
     _runs: list[TrainingRun] = field(
         default_factory=list, init=False, repr=False, compare=False, hash=False
     )
@@ -163,7 +165,7 @@ class TrainingRunPage:
         good = found if is_plain else [row for row in found if isinstance(row, Mapping)]
         if not good:
             good = list_of_objects(cls, page, "training_runs")
-        return cls(rows=good, total_count=total)
+        return cls(rows=good, total_count=total, left_out=len(found) - len(good))
 
     @property
     def training_runs(self) -> tuple[TrainingRun, ...]:

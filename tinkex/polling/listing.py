@@ -15,10 +15,10 @@ from ..runs.record import Record
 PAGE_SIZES = (500, 250, 100)
 
 #: Answers that mean that a server has no list of runs, or not of this size.
-_REFUSALS = frozenset({400, 404, 405, 422, 501})
+_REFUSALS = frozenset({400, 404, 405, 413, 414, 422, 501})
 
-#: Those of them that may speak of the size.
-_SIZE_REFUSALS = frozenset({400, 422})
+#: Those of them that do not speak of the size.
+_NO_LIST = frozenset({404, 405, 501})
 
 #: So few runs are just asked for: that is one round of requests on a monitor's own threads.
 FEW = 8
@@ -75,8 +75,8 @@ class AccountView:
         """Make pages smaller, where `limit` rows were too many; whether there is a smaller size."""
         smaller = [size for size in PAGE_SIZES if size < limit]
         if smaller:
-            # To find out that a page takes too long takes long itself.
-            size = smaller[-1] if isinstance(error, ApiTimeoutError) else smaller[0]
+            # What does not speak of the size is tried once with the smallest.
+            size = smaller[0] if refuses_listing(error) else smaller[-1]
             self.page_size = min(self.page_size, size)
         return bool(smaller)
 
@@ -102,9 +102,11 @@ class Listing:
         self._open = 0
         self._landed = 0
         # The first row that was not asked for yet, ranges of rows that did not come though they
-        # were asked for, where the last full page ends, and the last page with a run of ours.
+        # were asked for, how many rows the last short page had, where the last full page ends, and
+        # the last page with a run of ours.
         self._next = 0
         self._gaps: deque[tuple[int, int]] = deque()
+        self._short = -1
         self._full_to = -1
         self._deepest = 0
         self._is_over = False
@@ -161,8 +163,7 @@ class Listing:
         if offset == 0:
             view.total = max(total or 0, rows)
         if 0 < rows < limit and end < (view.total or 0):
-            view.page_size = min(view.page_size, rows)  # fewer rows than were asked for
-            self._gaps.append((end, limit - rows))
+            self._came_short(end, rows, limit - rows)
         if rows >= limit:
             self._full_to = max(self._full_to, end)
         if is_new:
@@ -170,6 +171,14 @@ class Listing:
             self._is_over = not view.is_worthwhile(wanted)
         if not self._open and not self.unseen:
             view.depth = self._deepest
+
+    def _came_short(self, end: int, rows: int, missing: int) -> None:
+        """A page had fewer rows than were asked for, though the list goes on."""
+        if rows == self._short:
+            self.view.page_size = min(self.view.page_size, rows)  # that is all a page has here
+        self._short = rows
+        if missing > 1:  # a page costs more than one run
+            self._gaps.append((end, missing))
 
     def failed(self, asked: tuple[int, int], error: BaseException, now: float) -> None:
         """A page could not be had: no more of them, unless with fewer rows one may be.
@@ -181,8 +190,11 @@ class Listing:
         if _may_be_of_size(error) and self.view.ask_for_less(limit, error):
             self._ask_again(offset, limit)
             return
+        is_refused = refuses_listing(error)
+        if is_refused and self._landed:
+            return  # it is only this page that cannot be read
         self._is_over = True
-        if refuses_listing(error):
+        if is_refused:
             self.view.refused_until = now + LEARN_EVERY
         elif is_of_account(error) and self._landed == 0:
             self.error = error
@@ -221,6 +233,6 @@ def is_of_account(error: BaseException) -> bool:
 
 
 def _may_be_of_size(error: BaseException) -> bool:
-    if isinstance(error, ApiStatusError):
-        return error.status in _SIZE_REFUSALS
-    return isinstance(error, ApiResponseError | ApiTimeoutError)
+    if isinstance(error, ApiStatusError) and error.status in _NO_LIST:
+        return False
+    return isinstance(error, ApiTimeoutError) or not is_of_account(error)

@@ -52,6 +52,7 @@ class Reasons:
         self, rest: RestPort, runs: RunMap, clock: Clock, waits: Waits, *, inline: bool
     ) -> None:
         self._rest = rest
+        self._can_search = rest.can_search_sessions
         self._runs = runs
         self._clock = clock
         self._waits = waits
@@ -69,7 +70,7 @@ class Reasons:
             return event
         session_id, colon, _ = (event.run_id or "").partition(":")
         record = self._runs.find(event.run_id or "")
-        if record is None or not colon or not self._rest.can_search_sessions:
+        if record is None or not colon or not self._can_search:
             return event
         return replace(event, reason=self._reason(record, session_id))
 

@@ -58,6 +58,9 @@ class Sweeper:
         self._on_end = on_end
         self._notify = notify
         turns = Turns(workers)
+        # An exit in foreign code must not end a thread of ours; other threads may end.
+        self._caught = BaseException if workers else Exception
+        self._can_list = rest.can_list
         self._pool = DaemonPool(turns.most_threads, "tinkex-poll") if workers else None
         self._lock = threading.Lock()
         # Guarded by _lock: the accounts with their requests; the sweep under way; how many threads
@@ -82,7 +85,7 @@ class Sweeper:
             if self._closed or self._sweep is not None:
                 return
             self._sweep = sweep
-            stuck = self._turns.plan(sweep, runs_of, can_list=self._rest.can_list)
+            stuck = self._turns.plan(sweep, runs_of, can_list=self._can_list)
         for each in stuck:
             self._cannot_be_polled(each)
         self._work()
@@ -193,7 +196,7 @@ class Sweeper:
                     self._ask_page(request)
                 else:
                     self._ask_run(request)
-            except Exception as error:
+            except self._caught as error:
                 logger.exception("an answer could not be dealt with")
                 if isinstance(request, Page):
                     self._page_failed(request, error)
@@ -237,10 +240,7 @@ class Sweeper:
         """The answer or the error: as a value, so that what follows is not raised from it."""
         try:
             return ask(*args), None
-        except BaseException as error:
-            # An exit in foreign code must not end a thread of ours; other threads may end.
-            if self._pool is None and not isinstance(error, Exception):
-                raise
+        except self._caught as error:
             return None, error
 
     def _ask_page(self, page: Page) -> None:

@@ -77,8 +77,8 @@ class RunMap:
         # Guards what the one before it guarded.
         self._lock = threading.Lock()
         for lock in self._locks:
-            if lock.locked():  # by a thread that is not there any more
-                lock.release()
+            # A thread that is not there any more may have had it, or been about to have it.
+            lock._at_fork_reinit()  # type: ignore[attr-defined] # as the standard library does
 
     # Changes
 
