@@ -108,19 +108,28 @@ def test_what_changes_one_run_holds_no_call_about_another(watched):
     assert found == ["healthy", "healthy", None, second.run_id]
 
 
-def test_an_error_of_the_whole_account_is_looked_through_once(watched, monkeypatch):
+def test_an_error_of_the_whole_account_is_looked_through_once_and_told_at_once(
+    watched, monkeypatch
+):
     account = Lists()
-    monitor, handles = watched(account)
+    monitor, _handles = watched(account)
     monitor.poll_now()
     seen = []
     classify = detection.classify
     monkeypatch.setattr(detection, "classify", lambda error: seen.append(error) or classify(error))
+    flushes, publisher = [], monitor._parts.publisher
+    flush = publisher.flush
+    monkeypatch.setattr(publisher, "flush", lambda: flushes.append(1) or flush())
+    recorder = Recorder()
     account.error = ApiStatusError.of(402)
 
-    monitor.poll_now()
-    wait_for_state(handles, "failing")
+    with signals.subscribe(recorder, "poll_error"):
+        monitor.poll_now()
+        for each in RUNS:
+            recorder.wait_for("poll_error", run_id=each)
 
     assert len(seen) == 1
+    assert len(flushes) < len(RUNS) / 2
 
 
 def test_a_look_at_all_runs_reads_no_checkpoint_before_it_is_asked_for(watched, monkeypatch):

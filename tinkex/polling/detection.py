@@ -20,6 +20,10 @@ from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..types import TrainingRun
 
+#: Of how many runs that fail together events are handed over at once: for each by itself the poll
+#: would wait for the threads that deliver them.
+TOLD_AT_ONCE = 256
+
 #: The statuses of a poll that no server answered: none, or a gateway's.
 _GATEWAY = (None, 502, 504)
 
@@ -89,16 +93,25 @@ class Detection:
         # To look an error through takes longer than all the rest; what is left out of it depends
         # on the service client.
         known: dict[int, tuple[BaseException, Failure]] = {}
-        for record in records:
+        failed = list(records)
+        for number, record in enumerate(failed):
             service = record.service
             found = known.get(id(service))
             if found is None:
                 shown = kept(error, secrets_of(service, record.config))
                 found = known[id(service)] = (shown, classify(shown))
-            self._failed(record, record.run_id, *found, asked)
+            is_told = number % TOLD_AT_ONCE == 0 or record is failed[-1]
+            self._failed(record, record.run_id, *found, asked, is_told=is_told)
 
     def _failed(
-        self, record: Record, run_id: str, shown: BaseException, failure: Failure, asked: float
+        self,
+        record: Record,
+        run_id: str,
+        shown: BaseException,
+        failure: Failure,
+        asked: float,
+        *,
+        is_told: bool = True,
     ) -> None:
         before = record.failed_at
         others_succeed = before is not None and self._holds.succeeded_since(record.config, before)
@@ -106,11 +119,11 @@ class Detection:
         # is refused is never one run's: such an account is refused for some polls only.
         is_miss = failure.status == 404 or (others_succeed and failure.status not in (401, 402))
         change = PollFailed(run_id=run_id, error=shown, is_miss=is_miss)
-        apply = partial(self._runs.apply, record, change)
+        apply = partial(self._runs.apply, record, change, is_told=is_told)
         # A refusal that was on its way when the account worked again does not hold it once more.
         is_old = self._holds.succeeded_since(record.config, asked)
         is_refused = failure.kind is Kind.ACCOUNT and not others_succeed and not is_old
-        if is_refused and record.run_id == run_id:
+        if is_refused and is_told and record.run_id == run_id:
             account = record.config
             self._holds.hold(account, shown, reason=REFUSED, polls_fail=True, apply=apply)
             return

@@ -82,11 +82,11 @@ class RunMap:
 
     # Changes
 
-    def apply(self, record: Record, change: Change) -> Result:
+    def apply(self, record: Record, change: Change, *, is_told: bool = True) -> Result:
         """Apply a change and return what it gives rise to, `None` where it was refused.
 
         That is queued in the same step, so that no later change can have its own delivered
-        before.
+        before. Where not `is_told`, it is delivered with what is told next.
         """
         # To read the clock would be a fifth of what it takes to stop a run.
         polled = record if type(change) is Seen else None
@@ -103,7 +103,7 @@ class RunMap:
             is_moved = record.state is not state or record.client is not client
             if notices:
                 self._publisher.queue(record.root_id, notices)
-        if notices:
+        if notices and is_told:
             self._publisher.flush()
         if is_moved:
             self._on_move(record)
