@@ -27,6 +27,7 @@ from .ports import RestModule, ServiceModule
 from .recovery.executor import RecoveryExecutor
 from .runs.status import RunStatus, StatusTable
 from .runtime.scheduler import Scheduler
+from .runtime.undisturbed import undisturbed
 from .signals import Swept
 from .training.client import bare
 
@@ -237,8 +238,12 @@ class Monitor:
             MonitorStoppedError: The monitor was stopped.
         """
         self._check_running()
-        self._sweep()
         sweeper = self._parts.sweeper
+        # On poll threads an interrupt of the caller must not leave a sweep half begun.
+        if self._parts.polls_on_threads:
+            undisturbed(self._sweep)
+        else:
+            self._sweep()
         if not sweeper.is_own_thread():
             self._parts.waits.wait(sweeper, lambda: not sweeper.is_sweeping, None)
             # No sweep waits for accounts that hang; but their answers may come.

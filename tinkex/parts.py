@@ -72,6 +72,7 @@ class Parts:
         self._is_inline = inline = scheduler is not None and not _makes_threads(scheduler)
         if poll_workers is None:
             poll_workers = POLL_WORKERS if scheduler is None else 0
+        self.polls_on_threads = poll_workers > 0
         # What was made here ends with the monitor: closed first, then joined.
         self._close: list[Callable[[], object]] = []
         self._joins: list[Callable[[float], object]] = []

@@ -156,6 +156,26 @@ def test_in_a_child_nothing_hangs_whatever_lock_was_held(parent):
     assert told == ""
 
 
+def test_in_a_child_status_answers_though_threads_were_about_to_take_its_locks(parent):
+    over = threading.Event()
+
+    def ask():
+        while not over.is_set():
+            parent.status(RUN)
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        told = [in_child(lambda: parent.status(RUN)) for _ in range(5)]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+    assert told == [""] * 5
+
+
 def test_a_child_may_have_a_monitor_of_its_own_whatever_lock_was_held(parent):
     with held_elsewhere(locks_of_ours()):
         told = in_child(use_a_new_one)

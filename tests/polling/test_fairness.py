@@ -11,6 +11,7 @@ from support.recorder import PATIENCE, Recorder
 from support.sites import Site, Tenant, account_of, ids
 
 from tinkex import Monitor, Policy, signals
+from tinkex.runs.run_map import RunMap
 from tinkex.testing import FakeScheduler, FakeServiceClient
 
 SELDOM = Policy(enabled=True, poll_interval=1000.0)
@@ -36,8 +37,8 @@ class Hanging(Site):
             self.asked.update(keys)
             self.threads.add(threading.get_ident())
             self._changed.notify_all()
-        if self.hung.intersection(keys):
-            self.gate.wait(3 * PATIENCE)
+            while self.hung.intersection(keys) and not self.gate.is_set():
+                assert self._changed.wait(3 * PATIENCE)
 
     def get_training_run(self, config, run_id):
         self._pass(run_id, config)
@@ -46,6 +47,14 @@ class Hanging(Site):
     def list_training_runs(self, config, *, limit, offset):
         self._pass("page", offset, config)
         return super().list_training_runs(config, limit=limit, offset=offset)
+
+    def let_go(self, keys=None):
+        """Answer what hangs: these, or all for good."""
+        with self._changed:
+            if keys is None:
+                self.gate.set()
+            self.hung.difference_update(keys or ())
+            self._changed.notify_all()
 
     def wait_until_asked(self, key, count=1):
         with self._changed:
@@ -63,6 +72,7 @@ class Setting:
     def __init__(self, site, stack, **options):
         self.site, self.told = site, Recorder()
         self.fake = ThreadedTime()
+        site.now = self.fake.now
         options.setdefault("policy", SELDOM)
         self.monitor = Monitor(
             rest_module=site,
@@ -83,13 +93,17 @@ class Setting:
 
     def advance_until(self, predicate, *, within):
         """Let seconds pass one by one until then; say whether it took no more than `within`."""
-        return any(self.site.holds_soon(predicate) or self.fake.advance(1.0) for _ in range(within))
+        return any(self.site.holds_soon(predicate) or self.advance() for _ in range(within))
+
+    def advance(self):
+        self.fake.advance(1.0)
+        self.site.let_go(())
 
     def advance_until_asked(self, key, count, *, within):
         return self.advance_until(lambda: self.site.asked[key] >= count, within=within)
 
     def close(self):
-        self.site.gate.set()
+        self.site.let_go()
         self.monitor.stop()
         self.subscription.close()
 
@@ -210,7 +224,7 @@ def test_a_slow_first_page_ends_the_sweep_and_its_list_goes_on_by_itself(setting
     site.wait_until_asked(slow)
     setting.fake.advance(1.0)
     setting.told.wait_for("swept")
-    site.gate.set()
+    site.let_go()
     site.wait_until_asked("page", 4)
     setting.fake.advance(0.01)
     setting.monitor.poll_now()
@@ -248,10 +262,84 @@ def test_poll_now_waits_for_an_account_that_hung_and_answers_again(settings):
     site.wait_until_asked(runs[4])
     setting.fake.advance(1.0)
     setting.told.wait_for("swept")
-    site.hung.clear()
-    site.gate.set()
+    site.let_go()
 
     setting.monitor.poll_now()
 
     assert {s.state for s in setting.monitor.status()} == {"healthy"}
     assert min(site.asked[run_id] for run_id in runs) >= 1
+
+
+def test_runs_that_a_slow_list_never_shows_are_all_asked_for_in_the_end(settings):
+    hidden = ids(60, "hidden")
+    runs = [*ids(300), *hidden]
+    site = Slow(runs, hidden=hidden)
+    setting = settings(site, policy=OFTEN)
+    setting.watch("one", runs)
+
+    assert setting.advance_until(lambda: all(site.asked[each] for each in hidden), within=200)
+
+
+class Slow(Hanging):
+    """Each request is in flight for one second and a half of the test's time."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.now = None
+
+    def _pass(self, *keys):
+        super()._pass(*keys)
+        ends = self.now() + 1.5
+        with self._changed:
+            self._changed.wait_for(lambda: self.gate.is_set() or self.now() >= ends, PATIENCE)
+
+
+def test_an_account_that_was_late_once_goes_on_beside_two_that_hang_for_good(settings):
+    hung = [ids(40, "left"), ids(40, "right")]
+    site = Hanging([*hung[0], *hung[1], *ids(1)])
+    site.list_training_runs = None
+    setting = settings(site, policy=OFTEN)
+    setting.watch("late", ids(1))
+    site.hung.update(setting.watch(name, runs) for name, runs in zip("lr", hung, strict=True))
+    site.hung.update(ids(1))
+    full = [run_id for runs in hung for run_id in runs]
+    assert setting.advance_until(lambda: sum(site.asked[i] for i in full) >= 63, within=60)
+
+    before = site.asked[ids(1)[0]]
+    site.let_go(ids(1))
+
+    assert setting.advance_until_asked(ids(1)[0], before + 3, within=60)
+
+
+def test_a_hundred_accounts_that_hang_for_good_starve_no_other(settings):
+    site = Hanging([*ids(100, "hung"), *ids(1)])
+    site.list_training_runs = None
+    setting = settings(site, policy=OFTEN)
+    setting.watch("well", ids(1))
+    for run_id in ids(100, "hung"):
+        setting.watch(run_id, [run_id])
+    site.hung.update(ids(100, "hung"))
+    assert setting.advance_until(
+        lambda: all(site.asked[each] for each in ids(100, "hung")), within=60
+    )
+
+    assert setting.advance_until_asked(ids(1)[0], site.asked[ids(1)[0]] + 3, within=20)
+
+
+def test_an_interrupt_in_poll_now_leaves_sweeps_that_come(bench, monkeypatch):
+    monitor = bench.monitor()
+    monitor.monitor_run("one:train:0", FakeServiceClient())
+    polled, places = RunMap.polled, []
+
+    def interrupted(runs):
+        if threading.current_thread() is threading.main_thread():
+            places.append("main")
+            raise KeyboardInterrupt
+        return polled(runs)
+
+    monkeypatch.setattr(RunMap, "polled", interrupted)
+
+    monitor.poll_now()
+    bench.server.wait_for_more_polls("one:train:0", 3)
+
+    assert places == []

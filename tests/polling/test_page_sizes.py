@@ -126,3 +126,54 @@ def test_a_server_that_gives_fewer_rows_in_the_middle_of_a_sweep_loses_none(worl
     assert site.gets.total() == 0
     assert_all_are_polled(world, site, monitor)
     assert_each_is_recovered(world, site, runs[::777])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ApiStatusError.of(413), ApiStatusError.of(414), ApiStatusError.of(500), ValueError("<= 100")],
+    ids=["413", "414", "500", "a module's own"],
+)
+def test_a_size_refused_in_another_way_is_tried_once_with_fewer_rows(world, error):
+    site = Strict(ids(1000), most=100, error=error)
+    monitor, _ = watch(world, site, ids(1000))
+
+    first = sweep(world, site)
+
+    assert first <= 12
+    assert len(asked_in_a_sweep(world, site)) == 10
+    assert site.gets.total() == 0
+    assert_all_are_polled(world, site, monitor)
+
+
+def test_one_short_page_does_not_make_all_later_ones_short(world):
+    site = Site(ids(3000))
+    monitor, _ = watch(world, site, ids(3000))
+    sweep(world, site)
+
+    site.page = lambda rows, offset: rows[:1] if offset == 0 else rows
+    once = sweep(world, site)
+    site.page = lambda rows, offset: rows
+    later = sweep(world, site)
+
+    assert (once, later) == (7, 6)
+    assert_all_are_polled(world, site, monitor)
+
+
+@pytest.mark.parametrize("place", [0, 499])
+def test_a_row_that_is_none_costs_two_requests_a_sweep(world, place):
+    def spoil(rows, offset):
+        return [None if offset == 0 and i == place else row for i, row in enumerate(rows)]
+
+    class AsJson(Site):
+        def list_training_runs(self, config, *, limit, offset):
+            page = super().list_training_runs(config, limit=limit, offset=offset)
+            cursor = {"total_count": page.total_count}
+            return {"training_runs": page.training_runs, "cursor": cursor}
+
+    site = AsJson(ids(3000), page=spoil)
+    monitor, _ = watch(world, site, ids(3000))
+
+    counts = [sweep(world, site) for _ in range(10)]
+
+    assert counts == [8] * 10
+    assert {status.state for status in monitor.status()} == {"healthy"}

@@ -17,6 +17,7 @@ from support.sites import (
 from support.world import ManualExecutor
 
 from tinkex.errors import ApiConnectionError, ApiStatusError, ApiTimeoutError
+from tinkex.testing import FakeServiceClient
 
 
 def fails_at(offset, error):
@@ -262,3 +263,39 @@ def test_a_sweep_that_is_asked_for_during_a_sweep_is_skipped(world):
 
     assert all(count <= 5 for count in requests)
     assert len(world.events.of("swept")) == 3
+
+
+def test_a_refused_account_is_asked_few_times_a_sweep_however_many_runs_it_has(world):
+    refused = ApiStatusError.of(402)
+    site = Site(ids(300), page=refuses(refused))
+    site.get_errors = dict.fromkeys(ids(300), refused)
+    _, runs = watch(world, site, ids(300))
+
+    assert [sweep(world, site) for _ in range(6)] == [1] * 6
+    assert {run.state for run in runs} == {"failing"}
+
+
+@pytest.mark.parametrize("exit_", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_error_whose_text_exits_costs_its_run_alone(bench, exit_):
+    class OddError(Exception):
+        def __str__(self):
+            raise exit_
+
+    class OddServer(type(bench.server)):
+        def get_training_run(self, config, run_id):
+            answer = super().get_training_run(config, run_id)
+            if run_id.startswith("odd"):
+                raise OddError
+            return answer
+
+    server = OddServer()
+    monitor = bench.monitor(rest_module=server)
+    odd = monitor.monitor_run("odd:train:0", FakeServiceClient())
+    monitor.monitor_run("well:train:0", FakeServiceClient())
+
+    bench.told.wait_for("poll_error", "odd:train:0")
+    server.wait_for_more_polls("well:train:0", 3)
+
+    # Where others of the account are found, it is this run that is not.
+    assert odd.state in ("failing", "missing")
+    assert type(odd.status().last_error).__name__ == "ServiceError"

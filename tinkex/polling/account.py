@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..config import Config
 from ..runs.record import Record
-from .listing import AccountView, Listing
+from .listing import AccountView, Listing, is_of_account
 
 #: For how many requests pages count that are still to be asked for.
 MANY = 100
@@ -20,7 +20,8 @@ MOST_OF_ACCOUNT = 32
 class Poll:
     """One run to ask for; `run_id` is the generation that is meant.
 
-    `is_late`: it has been in flight for long; `is_over`: no answer is waited for any more.
+    `is_late`: it has been in flight for long; `is_answered`: it is only dealt with; `is_over`: no
+    answer is waited for any more.
     """
 
     account: Account
@@ -29,6 +30,7 @@ class Poll:
     is_single: bool = False
     began: float = 0.0
     is_late: bool = False
+    is_answered: bool = False
     is_over: bool = False
 
 
@@ -41,6 +43,7 @@ class Page:
     asked: tuple[int, int]
     began: float = 0.0
     is_late: bool = False
+    is_answered: bool = False
     is_over: bool = False
 
 
@@ -65,6 +68,8 @@ class Account:
         self.is_stuck = False
         self._listing: Listing | None = None
         self._polls: deque[Poll] = deque()
+        # Whether runs are asked for since the list hangs, or since it failed as a whole.
+        self._is_bypassed = self._is_doubted = False
 
     # The plan
 
@@ -79,12 +84,18 @@ class Account:
         if self._listing is not None:
             # Perhaps it is only the list that hangs. What a page shows in time is not asked for.
             self._listing.unseen = {record.run_id: record for record in due}
+            self._is_bypassed = True
             self._plan_polls(due)
-        elif can_list and not page_hangs and self.view.should_list(len(due), workers, now):
-            self._polls.clear()
+            return due
+        self._is_bypassed, was_doubtful = False, self.view.is_doubtful
+        if can_list and not page_hangs and self.view.should_list(len(due), workers, now):
             self._listing = Listing(self.view, self.config, due)
+            # Those that were not got to come first where no page shows them either.
+            wanted = set(due) if self._polls else ()
+            self._polls = deque(poll for poll in self._polls if poll.record in wanted)
         else:
             self._plan_polls(due)
+        self._is_doubted = was_doubtful and not self.view.is_doubtful
         return due
 
     def _plan_polls(self, due: list[Record]) -> None:
@@ -112,16 +123,25 @@ class Account:
             return []
         self._listing = None
         left = listing.left_over()
-        if listing.error is not None and not self._polls:
+        if listing.error is not None and not self._is_bypassed:
+            self._polls.clear()
             return left
         asked = self._asked
         self._plan_polls([record for record in left if record not in asked])
         return []
 
-    def answered(self, run_id: str) -> None:
-        """A run was asked for by itself and found."""
-        if self._listing is not None:
+    def answered(self, run_id: str, error: BaseException | None) -> list[Record]:
+        """A run was asked for by itself; return those for which its error stands as well.
+
+        Where the list has just failed as a whole, one more such error tells of the account.
+        """
+        if error is None and self._listing is not None:
             self._listing.unseen.pop(run_id, None)
+        if error is None or not self._is_doubted or not is_of_account(error):
+            return []
+        left = [poll.record for poll in self._polls]
+        self._polls.clear()
+        return left
 
     # The requests
 

@@ -224,28 +224,32 @@ class Sweeper:
             self._notify(self)
 
     def _ask_run(self, poll: Poll) -> None:
-        run, error = self._asked(self._rest.run, poll.account.config, poll.run_id)
+        run, error = self._asked(poll, self._rest.run, poll.run_id)
         with self._lock:
             is_wanted = not poll.is_over
+            left = poll.account.answered(poll.run_id, error)
         if is_wanted and error is None:
             self._detection.seen(poll.record, poll.run_id, run)
         elif is_wanted and error is not None:
             self._detection.failed(poll.record, poll.run_id, error, poll.began)
+            self._detection.all_failed(left, error, poll.began)
         with self._lock:
-            if error is None:
-                poll.account.answered(poll.run_id)
             self._land_locked(poll, error)
 
-    def _asked(self, ask: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+    def _asked(
+        self, request: Poll | Page, ask: Callable[..., Any], *args: Any
+    ) -> tuple[Any, BaseException | None]:
         """The answer or the error: as a value, so that what follows is not raised from it."""
         try:
-            return ask(*args), None
+            return ask(request.account.config, *args), None
         except self._caught as error:
             return None, error
+        finally:
+            request.is_answered = True
 
     def _ask_page(self, page: Page) -> None:
         listing, config = page.listing, page.account.config
-        answer, error = self._asked(self._rest.page, config, *page.asked)
+        answer, error = self._asked(page, self._rest.page, *page.asked)
         if error is None:
             rows, total = answer
             found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
@@ -285,22 +289,18 @@ class Sweeper:
 
     def _cannot_be_polled(self, stuck: Stuck) -> None:
         if stuck.is_new:
-            logger.error(
-                "%d polls hang for more than %g s in the rest module; no other run of their account"
-                " is polled before they end",
-                stuck.hung,
-                self._bound,
+            words = (
+                "%d polls hang for more than %g s in the rest module; till they end %d runs wait"
             )
-        for record in stuck.runs:
-            error = RestError(f"run {record.run_id}: not polled, since too many polls hang")
-            self._detection.failed(record, record.run_id, error)
+            logger.error(words, stuck.hung, self._bound, len(stuck.runs))
+        error = RestError("not polled, since too many polls hang")
+        self._detection.all_failed(stuck.runs, error, math.inf)
 
     def _end_if_done(self, sweep: Sweep) -> None:
-        now = self._clock.monotonic()
         with self._lock:
             if self._sweep is not sweep or sweep.waits_for:
                 return
-            self._sweep = None
+            self._sweep, now = None, self._clock.monotonic()
             requests, errors = self._turns.count_anew()
             event = sweep.event(self._clock.utc(), now, requests=requests, errors=errors)
             is_closed = self._closed

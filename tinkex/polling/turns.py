@@ -12,8 +12,11 @@ from ..runs.record import Record
 from .account import MOST_OF_ACCOUNT, Account, Page, Poll
 from .sweep import Sweep
 
-#: With so many late requests none is begun for an account that hangs.
+#: With so many late requests none is begun for an account that hangs and has one in flight.
 LATE_AT_MOST = 64
+
+#: And with so many none at all.
+LATE_OF_ALL = 512
 
 
 class Stuck(NamedTuple):
@@ -40,7 +43,7 @@ class Turns:
         self.in_flight: set[Poll | Page] = set()
         self._late = self._sent = self._failed = 0
         #: How many threads there may ever be.
-        self.most_threads = 2 * workers + LATE_AT_MOST
+        self.most_threads = workers + LATE_OF_ALL
 
     @property
     def threads(self) -> int:
@@ -62,6 +65,7 @@ class Turns:
         Returns the accounts that nothing can be asked of.
         """
         now, found = sweep.began, []
+        all_hung = sum(each.is_over for each in self.in_flight)
         for config in self._accounts.keys() - runs_of:
             if self._accounts[config].is_done:
                 del self._accounts[config]
@@ -76,9 +80,10 @@ class Turns:
             if not (account.is_hanging or account.is_done):
                 sweep.waits_for.add(account)
             hung = sum(each.is_over for each in account.in_flight)
-            was_stuck, account.is_stuck = account.is_stuck, hung >= MOST_OF_ACCOUNT
+            is_full = all_hung >= self._room(account)
+            was_stuck, account.is_stuck = account.is_stuck, is_full or hung >= MOST_OF_ACCOUNT
             if account.is_stuck:
-                found.append(Stuck(hung, due, is_new=not was_stuck))
+                found.append(Stuck(max(hung, is_full * all_hung), due, is_new=not was_stuck))
         return found
 
     def line_up(self, account: Account) -> None:
@@ -115,17 +120,30 @@ class Turns:
                 return request
         return None
 
+    def _room(self, account: Account) -> int:
+        """With so many late requests none is begun for an account."""
+        is_waiting = account.is_hanging and account.in_flight
+        return LATE_AT_MOST if is_waiting else LATE_OF_ALL
+
     def _may_begin(self, account: Account) -> bool:
-        if not self._workers or not account.is_hanging:
+        if not self._workers:
             return True
-        if self._late >= LATE_AT_MOST or len(account.in_flight) >= MOST_OF_ACCOUNT:
+        if self._late >= self._room(account):
+            return False
+        if not account.is_hanging:
+            return True
+        if len(account.in_flight) >= MOST_OF_ACCOUNT:
             return False
         fresh = sum(each.account.is_hanging and not each.is_late for each in self.in_flight)
         return fresh < max(1, self._workers // 2)
 
     def mark_late(self, before: float) -> list[Poll | Page]:
         """Mark the requests that were begun before then; return those that were not so far."""
-        late = [each for each in self.in_flight if not each.is_late and each.began <= before]
+        late = [
+            each
+            for each in self.in_flight
+            if not (each.is_late or each.is_answered) and each.began <= before
+        ]
         for request in late:
             request.is_late = request.account.is_hanging = True
         self._late += len(late)
@@ -133,7 +151,11 @@ class Turns:
 
     def give_up(self, before: float) -> list[Poll | Page]:
         """Wait no more for requests that were begun before then; return those given up now."""
-        given_up = [each for each in self.in_flight if not each.is_over and each.began < before]
+        given_up = [
+            each
+            for each in self.in_flight
+            if not (each.is_over or each.is_answered) and each.began < before
+        ]
         for request in given_up:
             request.is_over = True
         self._failed += len(given_up)
