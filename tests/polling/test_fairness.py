@@ -301,10 +301,12 @@ def test_an_account_that_was_late_once_goes_on_beside_two_that_hang_for_good(set
     setting = settings(site, policy=OFTEN)
     setting.watch("late", ids(1))
     site.hung.update(setting.watch(name, runs) for name, runs in zip("lr", hung, strict=True))
-    site.hung.update(ids(1))
     full = [run_id for runs in hung for run_id in runs]
-    assert setting.advance_until(lambda: sum(site.asked[i] for i in full) >= 63, within=60)
+    assert setting.advance_until(lambda: sum(site.asked[i] for i in full) == 64, within=60)
+    site.hung.update(ids(1))
+    assert setting.advance_until_asked(ids(1)[0], site.asked[ids(1)[0]] + 1, within=10)
 
+    setting.fake.advance(1.5)
     before = site.asked[ids(1)[0]]
     site.let_go(ids(1))
 
