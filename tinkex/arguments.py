@@ -14,7 +14,7 @@ from .credentials import credentials_of
 from .errors import ConfigError
 from .policy import Policy
 from .ports import RestModule, ServiceModule
-from .rest.client import quoted_id
+from .rest.paths import quoted_id
 from .types import Checkpoint
 
 M = TypeVar("M")

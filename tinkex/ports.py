@@ -6,7 +6,7 @@ A module is wrapped once, where it comes in. Pickled, a wrapped module travels b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,6 +29,9 @@ _Kind = TypeVar("_Kind", TrainingRun, Checkpoint)
 
 #: How many runs are asked for in one page.
 PAGE_SIZE = 100
+
+#: How many rows of a page are read at a time.
+ROWS_AT_ONCE = 100
 
 #: A server's clock that is farther from ours tells no time.
 MOST_APART = timedelta(days=3650)
@@ -126,6 +129,21 @@ class RestPort:
         if isinstance(page, TrainingRunPage):
             found += [("", None)] * page.left_out
         return found, total if isinstance(total, int) else None
+
+    def rows(
+        self, config: Hashable, offset: int, limit: int
+    ) -> tuple[Iterable[list[tuple[str, Any]]], Callable[[], int | None]]:
+        """Ask for a page; return its rows part by part, and a function that tells the total then.
+
+        To read a part raises `ApiResponseError` where the page does not fit.
+        """
+        read = getattr(self.module, "read_training_runs", None)
+        if read is None:
+            found, total = self.page(config, offset, limit)
+            return (found,), lambda: total
+        with apart_from_outer():
+            page = read(config, limit=limit, offset=offset, **self._options())
+        return map(_with_ids, page.parts(ROWS_AT_ONCE)), lambda: page.total_count
 
     def checkpoints(self, config: Hashable, run_id: str) -> tuple[Checkpoint, ...]:
         """Ask for all checkpoints of a run, in the server's order, without those without a path."""

@@ -154,10 +154,7 @@ class TrainingRunPage:
     def from_json(cls, data: Any) -> Self:
         """Make a page from JSON or the SDK's object; `ApiResponseError` if it lists no objects."""
         page = _mapping(cls, data)
-        cursor = page.get("cursor")
-        total = None if cursor is None else _mapping(cls, cursor).get("total_count")
-        if total is not None and _whole(total) is None:
-            raise _misfit(cls, "total_count", total, "a whole number")
+        total = cls.total_of(page.get("cursor"))
         rows = page.get("training_runs")
         # A bad row is left out; if all are bad, this is not a page.
         found = rows if isinstance(rows, list) else []
@@ -166,6 +163,14 @@ class TrainingRunPage:
         if not good:
             good = list_of_objects(cls, page, "training_runs")
         return cls(rows=good, total_count=total, left_out=len(found) - len(good))
+
+    @classmethod
+    def total_of(cls, cursor: Any) -> int | None:
+        """The total that a page's cursor tells; `ApiResponseError` if that is no whole number."""
+        total = None if cursor is None else _mapping(cls, cursor).get("total_count")
+        if total is not None and _whole(total) is None:
+            raise _misfit(cls, "total_count", total, "a whole number")
+        return total
 
     @property
     def training_runs(self) -> tuple[TrainingRun, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..config import Config
 from ..credentials import kept, secrets_of
-from ..errors import ApiResponseError
+from ..errors import ApiResponseError, RestError
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Failure, Kind, classify, is_own_network
 from ..recovery.holds import REFUSED, Holds
@@ -19,6 +20,8 @@ from ..runs.changes import PollFailed, Seen
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..types import TrainingRun
+
+logger = logging.getLogger(__name__)
 
 #: Of how many runs that fail together events are handed over at once: for each by itself the poll
 #: would wait for the threads that deliver them.
@@ -102,6 +105,15 @@ class Detection:
                 found = known[id(service)] = (shown, classify(shown))
             is_told = number % TOLD_AT_ONCE == 0 or record is failed[-1]
             self._failed(record, record.run_id, *found, asked, is_told=is_told)
+
+    def not_polled(self, runs: list[Record], hung: int, bound: float, *, is_new: bool) -> None:
+        """Runs cannot be asked for, since so many polls have hung for more than `bound` seconds."""
+        if is_new:
+            words = (
+                "%d polls hang for more than %g s in the rest module; %d runs wait for their end"
+            )
+            logger.error(words, hung, bound, len(runs))
+        self.all_failed(runs, RestError("not polled, since too many polls hang"), math.inf)
 
     def _failed(
         self,

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..config import Config
-from ..errors import ApiTimeoutError, RestError
+from ..errors import ApiResponseError, ApiTimeoutError
 from ..ports import RestPort
 from ..runs.record import Record
 from ..runtime.daemon_pool import DaemonPool
@@ -20,7 +20,7 @@ from ..signals import Swept
 from .account import Account, Page, Poll
 from .detection import Detection
 from .sweep import Sweep
-from .turns import Stuck, Turns
+from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +57,14 @@ class Sweeper:
         self._detection = detection
         self._on_end = on_end
         self._notify = notify
-        turns = Turns(workers)
+        self._turns = Turns(workers)
         # An exit in foreign code must not end a thread of ours; other threads may end.
         self._caught = BaseException if workers else Exception
         self._can_list = rest.can_list
-        self._pool = DaemonPool(turns.most_threads, "tinkex-poll") if workers else None
+        self._pool = DaemonPool(self._turns.most_threads, "tinkex-poll") if workers else None
         self._lock = threading.Lock()
-        # Guarded by _lock: the accounts with their requests; the sweep under way; how many threads
-        # are at work, the timer that looks after them, and whether it runs.
-        self._turns = turns
+        # Guarded by _lock: _turns, with all accounts and requests; the sweep under way; how many
+        # threads are at work, the timer that looks after them, and whether it runs.
         self._sweep: Sweep | None = None
         self._at_work = 0
         self._is_watching = False
@@ -87,7 +86,7 @@ class Sweeper:
             self._sweep = sweep
             stuck = self._turns.plan(sweep, runs_of, can_list=self._can_list)
         for each in stuck:
-            self._cannot_be_polled(each)
+            self._detection.not_polled(each.runs, each.hung, self._bound, is_new=each.is_new)
         self._work()
         self._end_if_done(sweep)
 
@@ -248,24 +247,34 @@ class Sweeper:
             request.is_answered = True
 
     def _ask_page(self, page: Page) -> None:
-        listing, config = page.listing, page.account.config
-        answer, error = self._asked(page, self._rest.page, *page.asked)
+        answer, error = self._asked(page, self._rest.rows, *page.asked)
         if error is None:
-            rows, total = answer
-            found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
-            misfits = self._detection.seen_rows(config, found)
-            seen = [run_id for _, run_id, _ in found if run_id not in misfits]
-            with self._lock:
-                if not page.is_over:
-                    now = self._clock.monotonic()
-                    listing.landed(page.asked, len(rows), total, seen, now)
-                    page.account.leave_over(listing)
-        elif not page.is_over:
+            error = self._read(page, *answer)
+        if error is not None and not page.is_over:
             self._page_failed(page, error)
         with self._lock:
             self._land_locked(page, error)
         if self._pool is not None:
             self._work()
+
+    def _read(
+        self, page: Page, parts: Iterable[list[tuple[str, Any]]], total: Callable[[], int | None]
+    ) -> BaseException | None:
+        """Deal with a page's rows; return why they cannot be read, if so."""
+        listing, seen, count = page.listing, list[str](), 0
+        try:
+            for rows in parts:
+                count += len(rows)
+                found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
+                misfits = self._detection.seen_rows(page.account.config, found)
+                seen += [run_id for _, run_id, _ in found if run_id not in misfits]
+        except ApiResponseError as error:
+            return error
+        with self._lock:
+            if not page.is_over:
+                listing.landed(page.asked, count, total(), seen, self._clock.monotonic())
+                page.account.leave_over(listing)
+        return None
 
     def _page_failed(self, page: Page, error: BaseException) -> None:
         with self._lock:
@@ -286,15 +295,6 @@ class Sweeper:
             self._sweep.waits_for.discard(account)
 
     # The end
-
-    def _cannot_be_polled(self, stuck: Stuck) -> None:
-        if stuck.is_new:
-            words = (
-                "%d polls hang for more than %g s in the rest module; till they end %d runs wait"
-            )
-            logger.error(words, stuck.hung, self._bound, len(stuck.runs))
-        error = RestError("not polled, since too many polls hang")
-        self._detection.all_failed(stuck.runs, error, math.inf)
 
     def _end_if_done(self, sweep: Sweep) -> None:
         with self._lock:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from .. import forks
 from ..config import Config, checked_seconds
@@ -25,8 +23,10 @@ from ..types import (
     list_of_objects,
 )
 from .accounts import Accounts
+from .pages import PageReader
+from .paths import MAX_ID, RUNS, is_sendable, page_path, quoted_id
 from .sockets import Call
-from .transport import Account, Answer, moment_of, object_of, status_error
+from .transport import Account, Answer, misfit_of, moment_of, object_of, status_error
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
@@ -37,13 +37,9 @@ DEFAULT_TIMEOUT = 20.0
 #: The most tries of one request.
 MAX_TRIES = 3
 
-#: The longest run id or tinker path that is sent, in characters.
-MAX_ID = 512
-
 #: The most pages of a run's checkpoints that are read.
 MAX_CHECKPOINT_PAGES = 100
 
-_RUNS = "/api/v1/training_runs"
 _SEARCH = "/api/v1/sessions/search"
 _RETRIED = {408, 425, 429}
 _CLOSED = "the client was closed; make a new RestClient"
@@ -104,7 +100,7 @@ class RestClient:
         self, config: Config, run_id: str, *, timeout: float | None = None
     ) -> TrainingRun:
         """Ask for one run. Fields that do not fit are left out, but not its id and its flag."""
-        path = f"{_RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
+        path = f"{RUNS}/{quoted_id(run_id)}?access_scope={config.access_scope}"
         return fitting(TrainingRun, self._request(config, "GET", path, timeout))
 
     def list_training_runs(
@@ -115,12 +111,15 @@ class RestClient:
         They are those of the config's project, where it has one. Servers differ in the largest
         `limit` that they accept, and in their answer to more.
         """
-        if not _is_whole(limit, least=1) or not _is_whole(offset, least=0):
-            raise ValueError(f"limit should be 1 or more, offset 0 or more: {limit!r}, {offset!r}")
-        path = f"{_RUNS}?limit={limit}&offset={offset}&access_scope={config.access_scope}"
-        if config.project_id is not None:
-            path += f"&project_id={quote(config.project_id, safe='')}"
+        path = page_path(config, limit, offset)
         return TrainingRunPage.from_json(self._request(config, "GET", path, timeout))
+
+    def read_training_runs(
+        self, config: Config, *, limit: int, offset: int, timeout: float | None = None
+    ) -> PageReader:
+        """Ask for the same page, to be read part by part."""
+        answer, misfit = self._answer(config, "GET", page_path(config, limit, offset), timeout)
+        return PageReader(answer.body, misfit)
 
     def list_checkpoints(
         self, config: Config, run_id: str, *, timeout: float | None = None
@@ -130,7 +129,7 @@ class RestClient:
         If the server sends them in pages, the oldest first, all pages are read. Fields that do not
         fit are left out, and so are rows without a path.
         """
-        path = f"{_RUNS}/{quoted_id(run_id)}/checkpoints"
+        path = f"{RUNS}/{quoted_id(run_id)}/checkpoints"
         bound = _bound(timeout)
         began_at = monotonic()
         found: dict[str, Checkpoint] = {}
@@ -156,7 +155,7 @@ class RestClient:
         Some servers answer even if there is no such checkpoint.
         """
         path = str(tinker_path) if isinstance(tinker_path, TinkerPath) else tinker_path
-        if not _is_sendable(path):
+        if not is_sendable(path):
             raise ValueError(f"a tinker path is 1 to {MAX_ID} printable characters of text")
         body = json.dumps({"tinker_path": path}).encode()
         answer = self._request(config, "POST", "/api/v1/weights_info", timeout, body)
@@ -169,7 +168,7 @@ class RestClient:
 
         A server without this route answers 404, 405 or 501.
         """
-        if not _is_sendable(session_id):
+        if not is_sendable(session_id):
             raise ValueError(f"a session id is 1 to {MAX_ID} printable characters of text")
         body = json.dumps({"session_id": session_id, "limit": 1}).encode()
         answer = self._request(config, "POST", _SEARCH, timeout, body)
@@ -195,6 +194,21 @@ class RestClient:
         timeout: float | None,
         body: bytes | None = None,
     ) -> Mapping[str, Any]:
+        answer, misfit = self._answer(config, method, path, timeout, body)
+        found = object_of(answer)
+        if found is None:
+            raise misfit()
+        return found
+
+    def _answer(
+        self,
+        config: Config,
+        method: str,
+        path: str,
+        timeout: float | None,
+        body: bytes | None = None,
+    ) -> tuple[Answer, Callable[[], ApiResponseError]]:
+        """An answer with status 2xx, and what to raise where it does not hold what it should."""
         url = config.base_url + path
         account, call = self._begin(config, f"{method} {url}", _bound(timeout))
         try:
@@ -206,13 +220,11 @@ class RestClient:
                 outdated = self._accounts.give_back(account, monotonic())
             for each in outdated:
                 each.close()
-        if isinstance(answer, Answer):
-            self._dates[config.base_url] = answer.headers.get("Date", ""), monotonic()
-        result = object_of(answer, call, account) if isinstance(answer, Answer) else answer
         # Raised here, where no other error is being handled, so that none is chained to it.
-        if isinstance(result, RestError):
-            raise result
-        return result
+        if isinstance(answer, RestError):
+            raise answer
+        self._dates[config.base_url] = answer.headers.get("Date", ""), monotonic()
+        return answer, lambda: misfit_of(answer, call, account)
 
     def _begin(self, config: Config, where: str, bound: float) -> tuple[Account, Call]:
         with self._lock:
@@ -246,24 +258,6 @@ def _shared_client() -> RestClient:
 
 def _bound(timeout: float | None) -> float:
     return DEFAULT_TIMEOUT if timeout is None else checked_seconds("timeout", timeout, ValueError)
-
-
-def _is_whole(value: object, *, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_sendable(text: object) -> bool:
-    return isinstance(text, str) and 0 < len(text) <= MAX_ID and text.isprintable()
-
-
-def quoted_id(run_id: str) -> str:
-    """Quote a run id for a URL; `ValueError` if it could lead to another path."""
-    if not _is_sendable(run_id) or run_id in {".", ".."} or "/" in run_id or "\\" in run_id:
-        raise ValueError(
-            f"a run id is 1 to {MAX_ID} printable characters of text without slashes, "
-            f"not {reprlib.repr(run_id)}"
-        )
-    return quote(run_id, safe="")
 
 
 def _add_checkpoints(answer: Mapping[str, Any], found: dict[str, Checkpoint]) -> str:

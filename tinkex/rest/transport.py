@@ -215,13 +215,18 @@ def _is_here(base_url: str) -> bool:
     return is_loopback(urlsplit(base_url).hostname or "")
 
 
-def object_of(answer: Answer, call: Call, account: Account) -> dict[str, Any] | ApiResponseError:
-    """Return the JSON object in an answer, or an error if there is none."""
+def object_of(answer: Answer) -> dict[str, Any] | None:
+    """Return the JSON object in an answer, if there is one."""
     found = _parsed(answer.body)
-    if isinstance(found, dict):
-        return found
+    return found if isinstance(found, dict) else None
+
+
+def misfit_of(answer: Answer, call: Call, account: Account) -> ApiResponseError:
+    """Make the error for an answer that does not hold what it should."""
+    found = _parsed(answer.body)
     kind = answer.headers.get("Content-Type", "no content type")
-    problem = "JSON (is a proxy in between?)" if found is None else "a JSON object"
+    problem = "JSON (is a proxy in between?)" if found is None else "a JSON object with runs"
+    problem = problem if isinstance(found, dict | None) else "a JSON object"
     begins = _shortened(account.scrub(f"{kind}: {_beginning(answer.body)}"))
     return ApiResponseError(f"{call.where}: the answer is not {problem}; {begins}")
 
