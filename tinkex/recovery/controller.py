@@ -233,6 +233,12 @@ class Controller:
 
     def stop(self, record: Record) -> None:
         """Stop a run for good; what an attempt under way brings is not adopted."""
+        if record.state.is_pending:  # an interrupt must not leave its incident half ended
+            self._owner.undisturbed(partial(self._stop, record))
+        else:
+            self._stop(record)
+
+    def _stop(self, record: Record) -> None:
         if self._runs.apply(record, Stopped()) is not None and record.is_dead:
             self._dispatcher.cancel_run(record.run_id, self._owner)
             self._end_joined([record])
