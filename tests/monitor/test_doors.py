@@ -188,6 +188,25 @@ def test_an_executor_whose_futures_hang_as_they_are_cancelled(bench, door, end):
         door._gate.set()
 
 
+@pytest.mark.parametrize("hangs", [True, False])
+def test_an_executor_whose_futures_hang_or_raise_as_they_are_asked(bench, door, hangs):
+    class Asked(Future):
+        def running(self):
+            if hangs:
+                door()
+            raise NotImplementedError
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, function, /, *args, **kwargs):
+            return Asked()
+
+    with Pool(1) as pool:
+        monitor = bench.monitor(HASTY, executor=pool)
+        monitor.monitor_run(RUN, FakeServiceClient()).recover()
+
+        bench.told.wait_for("exhausted", RUN)
+
+
 # Service clients, and their credentials
 
 

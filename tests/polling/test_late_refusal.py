@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from support.recorder import PATIENCE
 
-from tinkex import Policy, signals
+from tinkex import Config, Policy, signals
 from tinkex.errors import ApiStatusError
 from tinkex.testing import FakeServiceClient
 
@@ -47,3 +48,45 @@ def test_an_older_refusal_says_nothing_of_an_account_that_works(bench):
         assert swept.wait(PATIENCE)
 
     assert "paused" not in told
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_refusal_of_an_old_key_says_nothing_of_the_new_one(world, is_listed):
+    class Rest:
+        def get_training_run(self, config, run_id):
+            return self.answer(config, {"training_run_id": run_id})
+
+        def list_training_runs(self, config, limit, offset):
+            return self.answer(config, {"training_runs": [], "cursor": {"total_count": 0}})
+
+        def answer(self, config, answer):
+            if config.api_key != "tml-old":
+                return answer
+            for run_id in runs:  # while the request is on its way
+                monitor.monitor_run(run_id, service("tml-new"))
+            raise ApiStatusError(401)
+
+    def service(key):
+        made = FakeServiceClient()
+        made.config = Config(key, "https://tinker.invalid")
+        return made
+
+    rest = Rest() if is_listed else _WithoutList(Rest())
+    monitor = world.monitor(
+        options={"rest_module": rest, "rest_client_fun": lambda service: service}
+    )
+    runs = [f"run{number}:train:0" for number in range(20)]
+    handles = [monitor.monitor_run(run_id, service("tml-old")) for run_id in runs]
+    told = []
+
+    with signals.subscribe(lambda _, event: told.append(event.name), sender=monitor):
+        world.fake.advance(10.0)
+
+    assert "paused" not in told
+    assert "poll_error" not in told
+    assert {handle.state for handle in handles} == {"healthy"}
+
+
+class _WithoutList:
+    def __init__(self, rest):
+        self.get_training_run = rest.get_training_run

@@ -159,3 +159,21 @@ def test_a_job_may_join_its_own_pool():
     job = pool.submit(lambda: (pool.shutdown(wait=False), pool.join(None)))
 
     assert job.result(WAIT) == (None, None)
+
+
+def test_a_job_is_refused_where_all_threads_hang_and_no_other_can_start(hold, monkeypatch):
+    pool = DaemonPool(2, "pool-refuse")
+    begun = threading.Event()
+    pool.submit(lambda: (begun.set(), hold.wait(WAIT)))
+    assert begun.wait(WAIT)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(abs, -1)
+
+    assert pool.submit(abs, -2).result(WAIT) == 2
+    pool.shutdown(wait=False)

@@ -7,7 +7,9 @@ import threading
 
 import pytest
 
+from tinkex.runtime import delivery
 from tinkex.runtime.delivery import Delivery
+from tinkex.runtime.jobs import Job
 
 WAIT = 10.0
 
@@ -180,3 +182,38 @@ def test_a_post_after_the_close_is_dropped_without_an_error(threaded):
     threaded.join(WAIT)
 
     assert log == []
+
+
+def test_who_closes_does_not_wait_for_a_backlog_to_be_freed(monkeypatch, threaded):
+    monkeypatch.setattr(delivery, "PATIENCE", 0.05)
+    gate, entered, parked, freed = (threading.Event() for _ in range(4))
+    calls, threads = [], []
+
+    class Payload:
+        def call(self):
+            calls.append(self)
+
+        def __del__(self):
+            threads.append(threading.current_thread())
+            freed.set()
+
+    def post(lane, function):
+        threaded.queue(lane, [lambda: (Job(function, "hung", "hung"),)])
+        threaded.flush()
+
+    post("a", lambda: (entered.set(), gate.wait(WAIT)))
+    assert entered.wait(WAIT)
+    threaded.post("a", parked.set)  # is called once the lane goes on without the hung call
+    assert parked.wait(WAIT)
+    post("a", Payload().call)
+    taken = threading.Event()
+    threaded.post("a", taken.set)  # behind it in the lane: by then it waits for the hung call
+    assert taken.wait(WAIT)
+
+    threaded.close()
+    assert freed.wait(WAIT)
+    gate.set()
+    threaded.join(WAIT)
+
+    assert threads != [threading.current_thread()]
+    assert calls == []

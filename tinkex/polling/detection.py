@@ -20,6 +20,7 @@ from ..runs.changes import PollFailed, Seen
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..types import TrainingRun
+from .turns import Stuck
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +61,13 @@ class Detection:
             configs = {id(record.config): record.config for record in polled}
             self._holds.probe({*configs.values()})
 
-    def seen(self, record: Record, run_id: str, run: TrainingRun) -> None:
-        """The server answered for a run."""
+    def seen(self, config: Config | None, record: Record, run_id: str, run: TrainingRun) -> None:
+        """The server answered for a run, when it was asked as the account `config`."""
         if run.corrupted:
             self._controller.detected(record, run_id, run)
         else:
             self._runs.apply(record, Seen(run_id=run_id, run=run))
-        self._holds.poll_succeeded(record.config)
+        self._holds.poll_succeeded(config)
 
     def seen_rows(self, config: Config | None, rows: list[Row]) -> list[str]:
         """The server listed these runs; return the ids of those whose rows do not fit.
@@ -80,63 +81,75 @@ class Detection:
             except ApiResponseError:
                 misfits.append(run_id)
             else:
-                self.seen(record, run_id, run)
+                self.seen(config, record, run_id, run)
         self._holds.poll_succeeded(config)
         return misfits
 
     def failed(
-        self, record: Record, run_id: str, error: BaseException, asked: float = math.inf
+        self,
+        config: Config | None,
+        record: Record,
+        run_id: str,
+        error: BaseException,
+        asked: float = math.inf,
     ) -> None:
-        """The server did not answer for a run, or not properly, when it was asked at `asked`."""
-        shown = kept(error, secrets_of(record.service, record.config))
-        self._failed(record, run_id, shown, classify(shown), asked)
+        """The server did not answer for a run, or not properly, when it was asked at `asked`.
 
-    def all_failed(self, records: Iterable[Record], error: BaseException, asked: float) -> None:
+        What it was asked with a key that the run has no more says nothing of the run.
+        """
+        if record.config == config:
+            shown = kept(error, secrets_of(record.service, config))
+            self._failed(config, record, run_id, shown, classify(shown), asked=asked)
+
+    def all_failed(
+        self, config: Config | None, records: Iterable[Record], error: BaseException, asked: float
+    ) -> None:
         """The same for many runs, for which one answer stands."""
         # To look an error through takes longer than all the rest; what is left out of it depends
         # on the service client.
         known: dict[int, tuple[BaseException, Failure]] = {}
-        failed = list(records)
+        failed = [record for record in records if record.config == config]
         for number, record in enumerate(failed):
             service = record.service
             found = known.get(id(service))
             if found is None:
-                shown = kept(error, secrets_of(service, record.config))
+                shown = kept(error, secrets_of(service, config))
                 found = known[id(service)] = (shown, classify(shown))
             is_told = number % TOLD_AT_ONCE == 0 or record is failed[-1]
-            self._failed(record, record.run_id, *found, asked, is_told=is_told)
+            self._failed(config, record, record.run_id, *found, asked=asked, is_told=is_told)
 
-    def not_polled(self, runs: list[Record], hung: int, bound: float, *, is_new: bool) -> None:
+    def not_polled(self, stuck: Stuck, bound: float) -> None:
         """Runs cannot be asked for, since so many polls have hung for more than `bound` seconds."""
-        if is_new:
+        if stuck.is_new:
             words = (
                 "%d polls hang for more than %g s in the rest module; %d runs wait for their end"
             )
-            logger.error(words, hung, bound, len(runs))
-        self.all_failed(runs, RestError("not polled, since too many polls hang"), math.inf)
+            logger.error(words, stuck.hung, bound, len(stuck.runs))
+        error = RestError("not polled, since too many polls hang")
+        self.all_failed(stuck.config, stuck.runs, error, math.inf)
 
     def _failed(
         self,
+        account: Config | None,
         record: Record,
         run_id: str,
         shown: BaseException,
         failure: Failure,
-        asked: float,
         *,
+        asked: float,
         is_told: bool = True,
     ) -> None:
         before = record.failed_at
-        others_succeed = before is not None and self._holds.succeeded_since(record.config, before)
+        others_succeed = before is not None and self._holds.succeeded_since(account, before)
         # Where others of the account are found, it is this run that is not. A key or a bill that
         # is refused is never one run's: such an account is refused for some polls only.
         is_miss = failure.status == 404 or (others_succeed and failure.status not in (401, 402))
         change = PollFailed(run_id=run_id, error=shown, is_miss=is_miss)
         apply = partial(self._runs.apply, record, change, is_told=is_told)
         # A refusal that was on its way when the account worked again does not hold it once more.
-        is_old = self._holds.succeeded_since(record.config, asked)
+        is_old = self._holds.succeeded_since(account, asked)
         is_refused = failure.kind is Kind.ACCOUNT and not others_succeed and not is_old
         if is_refused and is_told and record.run_id == run_id:
-            account = record.config
             self._holds.hold(account, shown, reason=REFUSED, polls_fail=True, apply=apply)
             return
         apply()
@@ -145,4 +158,4 @@ class Detection:
         if before is not None and is_silent and not is_miss:
             self._on_silence(record, shown, before)
         if failure.status == 404:
-            self._holds.poll_answered(record.config)
+            self._holds.poll_answered(account)

@@ -86,7 +86,7 @@ class Sweeper:
             self._sweep = sweep
             stuck = self._turns.plan(sweep, runs_of, can_list=self._can_list)
         for each in stuck:
-            self._detection.not_polled(each.runs, each.hung, self._bound, is_new=each.is_new)
+            self._detection.not_polled(each, self._bound)
         self._work()
         self._end_if_done(sweep)
 
@@ -228,10 +228,10 @@ class Sweeper:
             is_wanted = not poll.is_over
             left = poll.account.answered(poll.run_id, error)
         if is_wanted and error is None:
-            self._detection.seen(poll.record, poll.run_id, run)
+            self._detection.seen(poll.account.config, poll.record, poll.run_id, run)
         elif is_wanted and error is not None:
-            self._detection.failed(poll.record, poll.run_id, error, poll.began)
-            self._detection.all_failed(left, error, poll.began)
+            self._detection.failed(poll.account.config, poll.record, poll.run_id, error, poll.began)
+            self._detection.all_failed(poll.account.config, left, error, poll.began)
         with self._lock:
             self._land_locked(poll, error)
 
@@ -281,7 +281,7 @@ class Sweeper:
             page.listing.failed(page.asked, error, self._clock.monotonic())
             left = page.account.leave_over(page.listing)
             self._turns.line_up(page.account)
-        self._detection.all_failed(left, error, page.began)
+        self._detection.all_failed(page.account.config, left, error, page.began)
 
     def _land_locked(self, request: Poll | Page, error: BaseException | None) -> None:
         """A request has ended."""
@@ -332,7 +332,7 @@ class Sweeper:
         seconds = f"no answer in {self._bound:g} s"
         if isinstance(request, Poll):
             error = ApiTimeoutError(f"run {request.run_id}: {seconds}")
-            self._detection.failed(request.record, request.run_id, error)
+            self._detection.failed(request.account.config, request.record, request.run_id, error)
             self._notify(request.record)
             return
         self._page_failed(request, ApiTimeoutError(f"the list of runs: {seconds}"))

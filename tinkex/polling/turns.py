@@ -25,6 +25,7 @@ class Stuck(NamedTuple):
     `is_new`: it was not so at the sweep before.
     """
 
+    config: Config | None
     hung: int
     runs: list[Record]
     is_new: bool
@@ -83,7 +84,9 @@ class Turns:
             is_full = all_hung >= self._room(account)
             was_stuck, account.is_stuck = account.is_stuck, is_full or hung >= MOST_OF_ACCOUNT
             if account.is_stuck:
-                found.append(Stuck(max(hung, is_full * all_hung), due, is_new=not was_stuck))
+                found.append(
+                    Stuck(config, max(hung, is_full * all_hung), due, is_new=not was_stuck)
+                )
         return found
 
     def line_up(self, account: Account) -> None:

@@ -32,7 +32,7 @@ from ..runs.changes import (
 )
 from ..runs.record import Record
 from ..runs.run_map import RunMap
-from ..runs.state import RunState
+from ..runs.state import PENDING, RunState
 from ..runtime.futures import OwnFuture, copy
 from ..signals import Cause, ClientCreated, Completed, Event, Exhausted, RolledBack
 from ..types import TrainingRun
@@ -233,9 +233,16 @@ class Controller:
 
     def stop(self, record: Record) -> None:
         """Stop a run for good; what an attempt under way brings is not adopted."""
+        if record.state in PENDING:  # an interrupt must not leave its incident half ended
+            self._owner.undisturbed(partial(self._stop, record))
+        else:
+            self._stop(record)
+
+    def _stop(self, record: Record) -> None:
         if self._runs.apply(record, Stopped()) is not None and record.is_dead:
             self._dispatcher.cancel_run(record.run_id, self._owner)
-            self._end_joined([record])
+            if record in self._joined:  # few are; to take the lock would cost more than the look
+                self._end_joined([record])
 
     def close(self) -> None:
         """The runs are stopped with their monitor: what they have joined ends for them."""

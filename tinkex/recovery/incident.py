@@ -261,7 +261,7 @@ class Attempt:
         self.strategy: str | Specific = incident.request.policy.checkpoint_strategy
         #: What its executor gets; made when it is launched, since a clock may be foreign code.
         self.task: AttemptTask | None = None
-        self.job: Future[AttemptReport] | None = None
+        self.job: Any = None  # what the executor returned
         self.timer: Timer | None = None
         self.began: float | None = None
 
@@ -301,8 +301,7 @@ class Attempt:
             came(AttemptReport(error=error))
             return
         if not callable(getattr(job, "add_done_callback", None)):
-            unfit = TypeError(f"the executor's submit returned {job!r}, no future")
-            came(AttemptReport(error=unfit))
+            came(AttemptReport(error=TypeError(f"the executor's submit gave {job!r}, no future")))
             return
         self.job = job
         job.add_done_callback(lambda done: came(AttemptReport.of(done)))
@@ -319,8 +318,9 @@ class Attempt:
         timeout = self.incident.request.policy.attempt_timeout
         if self.began is not None:
             return self.began + timeout - self.incident.owner.clock.monotonic()
-        is_running = getattr(self.job, "running", None)
-        return timeout if callable(is_running) and not is_running() else 0.0
+        # Another `running` than the standard one may hang or raise: it is not asked.
+        is_standard = getattr(type(self.job), "running", None) is Future.running
+        return timeout if is_standard and not Future.running(self.job) else 0.0
 
     def _begun(self) -> None:
         self.began = self.incident.owner.clock.monotonic()

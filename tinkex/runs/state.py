@@ -38,11 +38,12 @@ class RunState(StrEnum):
     @property
     def is_pending(self) -> bool:
         """Whether an incident is open."""
-        return self in _PENDING
+        return self in PENDING
 
 
 _POLLED = frozenset({RunState.HEALTHY, RunState.FAILING, RunState.MISSING})
-_PENDING = frozenset({RunState.RECOVERING, RunState.WAITING})
+#: The states in which an incident is open.
+PENDING = frozenset({RunState.RECOVERING, RunState.WAITING})
 
 #: Which states each state may be left for.
 TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {

@@ -36,7 +36,10 @@ class DaemonPool(Executor):
         self._closed = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call `function` on a thread; `RuntimeError` if closed, or if no thread can start."""
+        """Call `function` on a thread; `RuntimeError` if closed, or if none is free or can start.
+
+        Those at work may hang: no job is left to them while there may be more threads.
+        """
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -49,11 +52,10 @@ class DaemonPool(Executor):
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 try:
                     thread.start()
-                    self._threads.append(thread)
                 except RuntimeError:
-                    if not self._threads:
-                        self._jobs.pop()
-                        raise
+                    self._jobs.pop()
+                    raise
+                self._threads.append(thread)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -120,8 +120,6 @@ class Delivery:
             for lane in self._lanes.values():
                 lane.groups.clear()
                 lane.jobs.clear()
-            for parked in self._parked.values():
-                parked.jobs.clear()
             self._at_rest.notify_all()
 
     def join(self, timeout: float) -> None:
@@ -200,10 +198,11 @@ class Delivery:
                 is_busy = self._waiting or self._taken or self._parked
                 if self._closed or not is_busy:
                     self._is_watched = False
-                    return
+                    break
                 self._at_rest.wait(PATIENCE / 4)
             self._park_late()
             self._staff()
+        self._drop_parked()
 
     def _rest_locked(self) -> None:
         if not (self._waiting or self._taken or self._parked):
@@ -312,6 +311,15 @@ class Delivery:
             told = "%s has not returned for %g s; it is not called again before it does"
             logger.error(told, parked.name, PATIENCE)
 
+    def _drop_parked(self) -> None:
+        """Let go of what waits for hung functions: of a million calls that takes a second."""
+        with self._lock:
+            left = tuple(self._parked.values()) if self._closed else ()
+        for parked in left:
+            with self._lock:
+                dropped, parked.jobs = parked.jobs, deque()
+            del dropped  # without the lock: what it holds may be foreign
+
     def _work_off(self, parked: Parked) -> None:
         """Call what waits for a parked function, unless another call of it is under way."""
         while (job := self._next_parked(parked)) is not None:
@@ -326,7 +334,7 @@ class Delivery:
             parked.threads.discard(own)
             if parked.threads:
                 return None
-            if not parked.jobs:
+            if self._closed or not parked.jobs:
                 if self._parked.get(parked.key) is parked:
                     del self._parked[parked.key]
                     self._rest_locked()

@@ -153,3 +153,22 @@ def test_a_look_that_ends_late_changes_nothing(bench, listener, stack):
 
     assert "detected" not in bench.told.names_of("0:train:0")
     assert client.updates == 5
+
+
+def test_a_run_that_no_thread_can_look_at_is_in_doubt(bench, listener, stack, monkeypatch):
+    site = Site(bench, listener)
+    Runs(stack, site, 1)
+    site.go_down()
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("tinkex-look"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with heard("it cannot be looked at") as told:
+        site.come_back()
+        assert told.wait(PATIENCE)
+
+    bench.told.wait_for("completed", "0:train:0")

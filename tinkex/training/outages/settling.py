@@ -74,7 +74,11 @@ class Settling:
             if each.look is not None and not each.look.done():
                 found[each] = Finding("an earlier look at it hangs")
                 continue
-            looks[each] = each.look = self._pool.submit(partial(self._examined, each))
+            try:
+                looks[each] = each.look = self._pool.submit(partial(self._examined, each))
+            except RuntimeError as error:  # no thread can be had, or it is closed just now
+                found[each] = Finding(f"it cannot be looked at: {error}")
+                continue
             each.look.add_done_callback(lambda _: self.waits.notify(self))
         until = self.clock.monotonic() + self.policy.confirm_within
         while looks and self._wait_for_one(looks.values(), until) and not self.closed.is_set():
