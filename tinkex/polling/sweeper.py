@@ -311,11 +311,11 @@ class Sweeper:
         """Mark late requests, and give up those beyond their bound."""
         now = self._clock.monotonic()
         with self._lock:
-            late = self._turns.mark_late(now - STRAGGLER)
+            bound = self._bound + STRAGGLER  # our own rest client ends its calls by itself
+            late = self._turns.mark_late(now - STRAGGLER, now - bound)
             for request in late:
                 self._settle_locked(request.account)
-            # Our own rest client ends its calls by itself; a second more is for its answer.
-            given_up = self._turns.give_up(now - self._bound - STRAGGLER)
+            given_up = self._turns.give_up(now - bound)
             sweep = self._sweep
             again = self._is_watching = not self._closed and bool(sweep or self._turns.in_flight)
         for request in given_up:

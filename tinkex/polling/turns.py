@@ -140,12 +140,15 @@ class Turns:
         fresh = sum(each.account.is_hanging and not each.is_late for each in self.in_flight)
         return fresh < max(1, self._workers // 2)
 
-    def mark_late(self, before: float) -> list[Poll | Page]:
-        """Mark the requests that were begun before then; return those that were not so far."""
+    def mark_late(self, before: float, answered_before: float) -> list[Poll | Page]:
+        """Mark the requests that were begun before then; return those that were not so far.
+
+        What is answered may be dealt with for longer; but that may hang in foreign code as well.
+        """
         late = [
             each
             for each in self.in_flight
-            if not (each.is_late or each.is_answered) and each.began <= before
+            if not each.is_late and each.began <= (answered_before if each.is_answered else before)
         ]
         for request in late:
             request.is_late = request.account.is_hanging = True
