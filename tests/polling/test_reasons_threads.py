@@ -188,16 +188,14 @@ def test_a_mass_corruption_is_told_of_within_bounds_while_searches_hang(bench, h
     hung.corrupt(*run_ids)
     monitor = bench.monitor()
 
-    began = monotonic()
     for run_id in run_ids:
         monitor.monitor_run(run_id, FakeServiceClient())
+    # If each waited for its search, that would take longer than is waited here.
     bench.told.wait_for("completed", count=len(run_ids))
-    took = monotonic() - began
 
     assert {event.reason for event in bench.told.of("detected")} == {None}
     assert {event.run_id for event in bench.told.of("detected")} == set(run_ids)
     assert len(hung.searched) == AT_ONCE
-    assert took < 5.0
 
 
 def test_stop_does_not_wait_for_a_reason(bench, hung):
