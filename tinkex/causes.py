@@ -53,7 +53,7 @@ def in_words(error: BaseException) -> str:
     """The error's message, or its class name if the message is empty or cannot be read."""
     try:
         return str(error) or type(error).__name__
-    except BaseException as raised:
+    except BaseException as raised:  # the error's own code may raise an exit
         heed(raised)
     return type(error).__name__
 
@@ -62,7 +62,7 @@ def fact(error: BaseException, name: str) -> Any:
     """An attribute of an error; `None` where it has none or reading it raises."""
     try:
         return getattr(error, name, None)
-    except BaseException as raised:
+    except BaseException as raised:  # the error's own code may raise an exit
         heed(raised)
     return None
 

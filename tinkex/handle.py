@@ -121,7 +121,7 @@ class MonitoredRun:
             RuntimeError: `monitor_run` was given no client. From the loop: the segment before
                 was not entered.
             RecoveryExhaustedError: From the loop: no attempt is left.
-            ResumePointUnknownError: From the loop: nobody knows the step of the checkpoint
+            ResumePointUnknownError: From the loop: the step is not known of the checkpoint
                 that was restored.
             TimeoutError: From the loop: a recovery took longer than `max_wait`.
         """

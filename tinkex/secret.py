@@ -16,7 +16,7 @@ class Secret(Generic[T]):
     """Stands for a value that lies elsewhere.
 
     So no walk through attributes, slots, containers or the locals of stack frames leads from what
-    holds a secret to its value, however deep whoever shows or keeps objects looks into them.
+    holds a secret to its value, however deep a tool that shows or keeps objects looks.
     """
 
     __slots__ = ("__weakref__",)

@@ -4,7 +4,7 @@ A receiver is called as `receiver(sender, event=event)`. The sender is the `Moni
 that it started and the `RecoveryExecutor` for what was asked of it directly. Receivers run on
 threads of tinkex (`tinkex-signals_N`), never on the poll's or the recovery's: those of one run
 one after the other, in order; those of different runs possibly at the same time. One that has not
-returned for 10 seconds falls behind alone: later events wait for it, and nobody else does. With a
+returned for 10 seconds falls behind alone: later events wait for it, and nothing else does. With a
 scheduler that was handed in they run on the thread that has the news.
 
 The first eight signals and their order are those of the Elixir original.

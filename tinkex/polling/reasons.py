@@ -75,7 +75,7 @@ class Reasons:
         return replace(event, reason=self._reason(record, session_id))
 
     def close(self) -> None:
-        """Ask no more, and let go of whoever waits for an answer."""
+        """Ask no more, and end the waits for an answer."""
         with self._lock:
             self._closed = True
         self._waits.notify(self)

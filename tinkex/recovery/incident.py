@@ -224,7 +224,7 @@ class Recoveries:
         return made.recovered._replace(event=replace(made.recovered.event, client=client))
 
     def leave(self, incident: Incident, recovered: Recovered | None = None) -> None:
-        """Nobody joins the incident any more; `recovered` is what came of it."""
+        """No other monitor joins the incident any more; `recovered` is what came of it."""
         key = incident.key()
         with self._lock:
             if self._under_way.get(key) is incident:
@@ -239,7 +239,7 @@ class Recoveries:
                 self._made[key] = made
 
     def disown(self, incident: Incident) -> None:
-        """Nothing uses the client that came of it, so nobody is to take it over."""
+        """Nothing uses the client that came of it, so no monitor is to take it over."""
         with self._lock:
             self._made.pop(incident.key(), None)
 

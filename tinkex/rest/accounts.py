@@ -14,7 +14,7 @@ from .transport import Account
 MOST_UNUSED = 64
 LONGEST_UNUSED = 300.0
 
-# So that nobody who sees what an account goes by can try keys on it.
+# So that what an account goes by, if it is seen, cannot be used to try keys.
 _SALT = os.urandom(16)
 
 

@@ -297,7 +297,7 @@ def _may_pass(outcome: Answer | RestError) -> bool:
 
 
 def _retrying(sleep: Callable[[float], None]) -> Retrying:
-    # Imported at the first request: whoever imports tinkex does not wait for it.
+    # Imported at the first request, so that `import tinkex` does not wait for it.
     from tenacity import Retrying, retry_if_result, wait_exponential, wait_random  # noqa: PLC0415
 
     backoff = wait_exponential(multiplier=0.25, max=5.0) + wait_random(0.0, 0.25)

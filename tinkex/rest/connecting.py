@@ -81,7 +81,7 @@ def opened(
         except OSError as error:
             connection.close()
             failed = error
-        except BaseException:
+        except BaseException:  # an interrupt: the socket is closed, and it goes on
             connection.close()
             raise
         else:

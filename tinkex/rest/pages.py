@@ -48,7 +48,7 @@ class PageReader:
         while text[at] != "}":
             name, at = _read(text, at)
             if not isinstance(name, str):
-                raise ValueError("a name that is no text")  # noqa: TRY004
+                raise ValueError("a name that is no text")  # noqa: TRY004 (caught with the others)
             at = _after(text, at, ":")
             if name == "training_runs" and text[at] == "[":
                 is_list = True

@@ -86,7 +86,7 @@ class Account:
 
     Proxies and certificates are read from the environment once, here. `name` is what it goes by,
     `calls` how many use it, `used_at` when the last one ended, in monotonic seconds; these belong
-    to whoever keeps it.
+    to the `Accounts` that keep it.
     """
 
     def __init__(self, config: Config, name: bytes, *, max_connections: int) -> None:

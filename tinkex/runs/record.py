@@ -66,7 +66,7 @@ class Record:
     seconds: the clock on the wall may be set.
 
     Guarded by `lock`, for memory only, and changed by `tinkex.runs.apply` alone. Other records may
-    share it, so nobody holds those of two at a time.
+    share it, so no thread holds those of two at a time.
     """
 
     lock: threading.Lock

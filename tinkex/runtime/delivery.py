@@ -90,7 +90,7 @@ class Delivery:
             while self._waiting and (lane := self._take()) is not None:
                 self._deliver(lane)
                 self._on_idle()
-        except BaseException:
+        except BaseException:  # an interrupt of the caller: what is left is delivered later
             with self._lock:
                 for lane in [each for each in self._taken if each.thread == threading.get_ident()]:
                     self._give_back_locked(lane)
@@ -146,7 +146,7 @@ class Delivery:
                 with self._lock:
                     self._threads.add(thread)
                 thread.start()
-            except BaseException as error:
+            except BaseException as error:  # no thread, or an interrupt, which goes on
                 with self._lock:
                     if thread.ident is None:  # it has not begun
                         self._threads.discard(thread)

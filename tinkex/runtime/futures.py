@@ -23,7 +23,7 @@ def done_callbacks(*, inline: bool) -> Delivery:
 
 
 class OwnFuture(Future[T]):
-    """A standard future, begun already, that whoever ends it ends without waiting.
+    """A standard future, begun already; the thread that ends it waits for nothing.
 
     What waits for its result does not wait for done-callbacks. Those that were added before it was
     done are called through `callbacks`, later ones at once by who adds them.

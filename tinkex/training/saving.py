@@ -171,7 +171,7 @@ class Saving:
             self._run.note(Withdrawn(path=path))
             return Checkpoint.from_path(path)
         if not self._ledger.is_last_save(self._path, self._serial):
-            # Its name is being saved again: nobody knows which of them the server has.
+            # Its name is being saved again: which of them the server has is not known.
             return Checkpoint.from_path(path)
         if self._is_partial:
             self._ledger.saved(self._mark, path)

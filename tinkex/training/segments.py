@@ -61,7 +61,7 @@ class Segment:
         self.finished = False
         #: Whether the loop has to go on with a next segment.
         self.is_lost = False
-        #: Whether nobody can ask for that: its iterator is gone.
+        #: Whether that cannot be asked for: its iterator is gone.
         self.is_last = False
 
     @property
@@ -239,7 +239,7 @@ class Segment:
             )
 
     def tell_lost(self) -> None:
-        """Nobody asks for the next segment."""
+        """The next segment is never asked for."""
         logger.error(
             "run %s: the training loop was left while its run is corrupted or replaced; what it "
             "was trained last is in no checkpoint: go on with segments()",
