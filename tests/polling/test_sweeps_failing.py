@@ -271,8 +271,21 @@ def test_a_refused_account_is_asked_few_times_a_sweep_however_many_runs_it_has(w
     site.get_errors = dict.fromkeys(ids(300), refused)
     _, runs = watch(world, site, ids(300))
 
-    assert [sweep(world, site) for _ in range(6)] == [1] * 6
+    assert [sweep(world, site) for _ in range(6)] == [1, 8] * 3
     assert {run.state for run in runs} == {"failing"}
+
+
+def test_a_run_and_a_list_that_are_refused_hide_no_other_run(world):
+    refused = ApiStatusError.of(403)
+    site = Site(ids(300), page=refuses(refused))
+    site.get_errors = {ids(1)[0]: refused}
+    _, runs = watch(world, site, ids(300))
+    sweep(world, site, 4)
+
+    site.corrupted.add(runs[299].run_id)
+    world.fake.advance(2 * EVERY)
+
+    assert runs[299].status().recoveries == 1
 
 
 @pytest.mark.parametrize("exit_", [SystemExit, KeyboardInterrupt, GeneratorExit])

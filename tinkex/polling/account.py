@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..config import Config
 from ..runs.record import Record
-from .listing import AccountView, Listing, is_of_account
+from .listing import FEW, AccountView, Listing, is_of_account
 
 #: For how many requests pages count that are still to be asked for.
 MANY = 100
@@ -68,8 +68,10 @@ class Account:
         self.is_stuck = False
         self._listing: Listing | None = None
         self._polls: deque[Poll] = deque()
-        # Whether runs are asked for since the list hangs, or since it failed as a whole.
-        self._is_bypassed = self._is_doubted = False
+        # Whether runs are asked for since the list hangs; and where it failed as a whole, how many
+        # polls in a row still have to fail like that, for the rest to fail with them.
+        self._is_bypassed = False
+        self._doubts = 0
 
     # The plan
 
@@ -95,7 +97,7 @@ class Account:
             self._polls = deque(poll for poll in self._polls if poll.record in wanted)
         else:
             self._plan_polls(due)
-        self._is_doubted = was_doubtful and not self.view.is_doubtful
+        self._doubts = FEW if was_doubtful and not self.view.is_doubtful else 0
         return due
 
     def _plan_polls(self, due: list[Record]) -> None:
@@ -133,11 +135,16 @@ class Account:
     def answered(self, run_id: str, error: BaseException | None) -> list[Record]:
         """A run was asked for by itself; return those for which its error stands as well.
 
-        Where the list has just failed as a whole, one more such error tells of the account.
+        Where the list has just failed as a whole, some more such errors tell of the account.
         """
         if error is None and self._listing is not None:
             self._listing.unseen.pop(run_id, None)
-        if error is None or not self._is_doubted or not is_of_account(error):
+        if error is None or not is_of_account(error):
+            self._doubts = 0
+        if not self._doubts:
+            return []
+        self._doubts -= 1
+        if self._doubts:
             return []
         left = [poll.record for poll in self._polls]
         self._polls.clear()
