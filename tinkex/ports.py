@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
+from itertools import chain
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -75,6 +76,26 @@ class ServiceModule(Protocol):
         """Return a training client that has loaded weights and optimizer state."""
 
 
+#: A run's id, its row as the server sent it, and the row's fingerprint where it has one.
+ListedRow = tuple[str, Any, int | None]
+
+
+class Rows(NamedTuple):
+    """A page of a list of runs, to be read once.
+
+    `parts(is_known)` yields its rows part by part, without those for which
+    `is_known(run_id, fingerprint)`, and raises `ApiResponseError` where the page does not fit.
+    Then `totals()` tells how many rows it had, and the account.
+    """
+
+    parts: Callable[[Callable[[str, int], bool]], Iterable[list[ListedRow]]]
+    totals: Callable[[], tuple[int, int | None]]
+
+    def all(self) -> list[ListedRow]:
+        """Every row."""
+        return list(chain.from_iterable(self.parts(lambda *_: False)))
+
+
 @dataclass(frozen=True, slots=True)
 class RestPort:
     """A REST module; `timeout` bounds each call in seconds, where the module can be told.
@@ -107,43 +128,33 @@ class RestPort:
             raise ApiResponseError(f"asked for run {run_id!r}, told of {run.training_run_id!r}")
         return run
 
-    def page(
-        self, config: Hashable, offset: int, limit: int
-    ) -> tuple[list[tuple[str, Any]], int | None]:
-        """Ask for a page; return its rows by run id, as the server sent them, and the total.
-
-        A row that is none has no id.
-        """
+    def rows(self, config: Hashable, offset: int, limit: int) -> Rows:
+        """Ask for a page of up to `limit` runs, without the first `offset`."""
         module: Any = self.module
+        read = getattr(module, "read_training_runs", None)
         with apart_from_outer():
-            page = module.list_training_runs(config, limit=limit, offset=offset, **self._options())
+            ask = module.list_training_runs if read is None else read
+            page = ask(config, limit=limit, offset=offset, **self._options())
             if isinstance(page, Mapping):
                 page = TrainingRunPage.from_json(page)
-        rows = getattr(page, "rows", None)
-        if rows is None:
-            rows = getattr(page, "training_runs", None)
-        if not isinstance(rows, list | tuple):
+        if read is not None:
+            return Rows(
+                lambda is_known: map(_with_ids, page.parts(ROWS_AT_ONCE, is_known)),
+                lambda: (page.count, page.total_count),
+            )
+        found = getattr(page, "rows", None)
+        if found is None:
+            found = getattr(page, "training_runs", None)
+        if not isinstance(found, list | tuple):
             raise ApiResponseError(f"a page of runs was expected, not {type(page).__name__}")
-        total = getattr(page, "total_count", None)
-        found = _with_ids(rows)
+        rows = [(row, None) for row in found]
         if isinstance(page, TrainingRunPage):
-            found += [("", None)] * page.left_out
-        return found, total if isinstance(total, int) else None
-
-    def rows(
-        self, config: Hashable, offset: int, limit: int
-    ) -> tuple[Iterable[list[tuple[str, Any]]], Callable[[], int | None]]:
-        """Ask for a page; return its rows part by part, and a function that tells the total then.
-
-        To read a part raises `ApiResponseError` where the page does not fit.
-        """
-        read = getattr(self.module, "read_training_runs", None)
-        if read is None:
-            found, total = self.page(config, offset, limit)
-            return (found,), lambda: total
-        with apart_from_outer():
-            page = read(config, limit=limit, offset=offset, **self._options())
-        return map(_with_ids, page.parts(ROWS_AT_ONCE)), lambda: page.total_count
+            rows += [(None, None)] * page.left_out
+        total = getattr(page, "total_count", None)
+        return Rows(
+            lambda _: [_with_ids(rows)],
+            lambda: (len(rows), total if isinstance(total, int) else None),
+        )
 
     def checkpoints(self, config: Hashable, run_id: str) -> tuple[Checkpoint, ...]:
         """Ask for all checkpoints of a run, in the server's order, without those without a path."""
@@ -276,18 +287,14 @@ def _unpickled(kind: Callable[..., Any], name: str | None, module: object, *rest
     return kind(module if name is None else import_module(name), *rest)
 
 
-def _with_ids(rows: Sequence[Any]) -> list[tuple[str, Any]]:
-    """Each row with its run's id."""
-    if set(map(type, rows)) == {dict}:
-        ids = [row.get("training_run_id") for row in rows]
-        if set(map(type, ids)) == {str}:
-            return list(zip(ids, rows, strict=True))
-    return [(_id_of(row), row) for row in rows]
+def _with_ids(rows: Iterable[tuple[Any, int | None]]) -> list[ListedRow]:
+    """Each row with its run's id; one that is none has an empty id."""
+    return [(_id_of(row), row, fingerprint) for row, fingerprint in rows]
 
 
 def _id_of(row: Any) -> str:
     """A row's run id; a row that has none costs only itself."""
-    found = row.get("training_run_id") if isinstance(row, Mapping) else None
+    found = row.get("training_run_id") if isinstance(row, dict | Mapping) else None
     if found is None:
         found = getattr(row, "training_run_id", None)
     return found if isinstance(found, str) else ""

@@ -22,7 +22,7 @@ def reader(text):
 
 def rows_of(text, size=3):
     page = reader(text)
-    return [row for part in page.parts(size) for row in part], page.total_count
+    return [row for part in page.parts(size) for row, _ in part], page.total_count
 
 
 @pytest.mark.parametrize("indent", [None, 0, 3])

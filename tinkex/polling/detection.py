@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from ..config import Config
 from ..credentials import kept, secrets_of
 from ..errors import ApiResponseError, RestError
+from ..ports import Rows
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Failure, Kind, classify, is_own_network
 from ..recovery.holds import REFUSED, Holds
 from ..recovery.incident import Incident
-from ..runs.apply import Row
+from ..runs.apply import Row, apply_rows, known_rows
 from ..runs.changes import PollFailed, Seen
 from ..runs.record import Record
+from ..runs.rows import Limits
 from ..runs.run_map import RunMap
 from ..types import TrainingRun
 from .turns import Stuck
@@ -69,20 +71,36 @@ class Detection:
             self._runs.apply(record, Seen(run_id=run_id, run=run))
         self._holds.poll_succeeded(config)
 
-    def seen_rows(self, config: Config | None, rows: list[Row]) -> list[str]:
-        """The server listed these runs; return the ids of those whose rows do not fit.
+    def seen_page(
+        self, config: Config | None, records: Mapping[str, Record], page: Rows
+    ) -> list[str]:
+        """Read a page of the account's list; return the ids of those runs whose rows fit.
 
-        A healthy run whose row brings no news costs no object.
+        A healthy run whose row brings no news costs no object. Raises `ApiResponseError` where it
+        turns out to be no page.
         """
-        misfits = []
-        for record, run_id, row in self._runs.apply_rows(rows):
+        limits, seen = self._runs.limits(config), list[str]()
+        for part in page.parts(known_rows(records, limits, seen)):
+            rows = [
+                (record, run_id, row, fingerprint)
+                for run_id, row, fingerprint in part
+                if (record := records.get(run_id)) is not None
+            ]
+            misfits = self._seen_rows(config, rows, limits)
+            seen += [run_id for _, run_id, _, _ in rows if run_id not in misfits]
+        self._holds.poll_succeeded(config)
+        return seen
+
+    def _seen_rows(self, config: Config | None, rows: list[Row], limits: Limits) -> set[str]:
+        """The server listed these runs; return the ids of those whose rows do not fit."""
+        misfits = set()
+        for record, run_id, row, _ in apply_rows(rows, limits):
             try:
                 run = self._as_run(config, row)
             except ApiResponseError:
-                misfits.append(run_id)
+                misfits.add(run_id)
             else:
                 self.seen(config, record, run_id, run)
-        self._holds.poll_succeeded(config)
         return misfits
 
     def failed(

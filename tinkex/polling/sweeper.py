@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import Config
 from ..errors import ApiResponseError, ApiTimeoutError
-from ..ports import RestPort
+from ..ports import RestPort, Rows
 from ..runs.record import Record
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock, Timer
@@ -249,7 +249,7 @@ class Sweeper:
     def _ask_page(self, page: Page) -> None:
         answer, error = self._asked(page, self._rest.rows, *page.asked)
         if error is None:
-            error = self._read(page, *answer)
+            error = self._read(page, answer)
         if error is not None and not page.is_over:
             self._page_failed(page, error)
         with self._lock:
@@ -257,22 +257,16 @@ class Sweeper:
         if self._pool is not None:
             self._work()
 
-    def _read(
-        self, page: Page, parts: Iterable[list[tuple[str, Any]]], total: Callable[[], int | None]
-    ) -> BaseException | None:
+    def _read(self, page: Page, rows: Rows) -> BaseException | None:
         """Deal with a page's rows; return why they cannot be read, if so."""
-        listing, seen, count = page.listing, list[str](), 0
+        listing = page.listing
         try:
-            for rows in parts:
-                count += len(rows)
-                found = [(record, i, row) for i, row in rows if (record := listing.unseen.get(i))]
-                misfits = self._detection.seen_rows(page.account.config, found)
-                seen += [run_id for _, run_id, _ in found if run_id not in misfits]
+            seen = self._detection.seen_page(page.account.config, listing.unseen, rows)
         except ApiResponseError as error:
             return error
         with self._lock:
             if not page.is_over:
-                listing.landed(page.asked, count, total(), seen, self._clock.monotonic())
+                listing.landed(page.asked, *rows.totals(), seen, self._clock.monotonic())
                 page.account.leave_over(listing)
         return None
 

@@ -199,10 +199,10 @@ def find_orphans(request: RecoveryRequest, successor_id: str | None) -> list[str
     """
     if not request.rest.can_list:
         return []
-    rows, _ = request.rest.page(request.config, 0, PAGE_SIZE)
+    rows = request.rest.rows(request.config, 0, PAGE_SIZE).all()
     return [
         run_id
-        for run_id, row in rows
+        for run_id, row, _ in rows
         if run_id not in (successor_id, *request.run_ids)
         and _metadata_of(row).get(RECOVERED_FROM) == request.run_id
     ]

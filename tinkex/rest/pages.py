@@ -1,48 +1,68 @@
-"""Reads a page of runs row by row, so that not all of its objects live at the same time."""
+"""Reads a page of runs row by row, without parsing rows that say what they said before."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import islice
 from typing import Any
 
 from ..errors import ApiResponseError
 from ..types import TrainingRunPage
 
-_SPACE = re.compile(r"[ \t\n\r]*")
+_BLANKS = " \t\n\r"
+_SPACE = re.compile(f"[{_BLANKS}]*")
 _read = json.JSONDecoder().raw_decode
+
+#: The field that changes at each look at a run that trains; no sweep uses it.
+_MOVING = "last_request_time"
+_MOVING_FIELD = re.compile(rf'"{_MOVING}": ?"([^"\\\x00-\x1f]*)"').search
+
+#: How many characters may stand before a row's id; rows with more are always parsed.
+_MOST_BEFORE_ID = 64
+
+#: A row and its fingerprint, which no row has that says anything else (but for one in 2 ** 64),
+#: the time of the run's last request left aside; `None` where it could not be told.
+Read = tuple[Any, int | None]
 
 
 class PageReader:
     """The rows of a page, read from its text as they are asked for; to be read once.
 
     Objects that live for long cost the garbage collector more than all else that a sweep does.
-    `total_count` is known when all rows were read. What is no page raises what `misfit` makes of
-    the text.
+    `count` is how many rows were read, and `total_count` is known when all were. What is no page
+    raises what `misfit` makes of the text.
     """
 
     def __init__(self, body: bytes, misfit: Callable[[], ApiResponseError]) -> None:
         self._body = body
         self._misfit = misfit
+        self._good = 0
+        self.count = 0
         self.total_count: int | None = None
 
-    def parts(self, size: int) -> Iterator[list[Any]]:
-        """Yield the rows as the server sent them, up to `size` at a time."""
-        count = good = 0
+    def parts(
+        self, size: int, is_known: Callable[[str, int], bool] = lambda *_: False
+    ) -> Iterator[list[Read]]:
+        """Yield the rows as the server sent them, up to `size` at a time.
+
+        Those are left out, unparsed, for which `is_known(run_id, fingerprint)`.
+        """
+        is_page = True
         try:
-            rows = self._rows(self._body.decode("utf-8", "surrogatepass"))
+            rows = self._rows(self._body.decode("utf-8", "surrogatepass"), is_known)
             while part := list(islice(rows, size)):
-                count += 1
-                good += dict in map(type, part)
                 yield part
         except (ValueError, IndexError, RecursionError):
-            good, count = 0, 1
-        if count and not good:  # a bad row is one; if all are bad, this is no page
-            raise self._misfit()
+            is_page = False
+        # A bad row is one; if all are bad, this is no page.
+        if not is_page or (self.count and not self._good):
+            error = self._misfit()
+            del self._misfit, self._body  # the error leads here, and the server may echo the key
+            raise error
 
-    def _rows(self, text: str) -> Iterator[Any]:
+    def _rows(self, text: str, is_known: Callable[[str, int], bool]) -> Iterator[Read]:
         cursor, is_list = None, False
         at = _after(text, 0, "{")
         while text[at] != "}":
@@ -52,12 +72,7 @@ class PageReader:
             at = _after(text, at, ":")
             if name == "training_runs" and text[at] == "[":
                 is_list = True
-                at = _after(text, at, "[")
-                while text[at] != "]":
-                    row, at = _read(text, at)
-                    yield row
-                    at = _next(text, at, "]")
-                at += 1
+                at = yield from self._list(text, _after(text, at, "["), is_known)
             else:
                 value, at = _read(text, at)
                 cursor = value if name == "cursor" else cursor
@@ -66,8 +81,66 @@ class PageReader:
             raise ValueError("no list of runs, or more than one object")
         self.total_count = TrainingRunPage.total_of(cursor)
 
+    def _list(
+        self, text: str, at: int, is_known: Callable[[str, int], bool]
+    ) -> Generator[Read, None, int]:
+        """Yield the rows from here to the end of the list; return where it has ended.
+
+        The text from one row's beginning to the next one's, once parsed, is a row wherever it
+        stands. So it does no harm that the next beginning is only guessed: a wrong guess gives a
+        text that is not known.
+        """
+        before_id = ""
+        while text[at] != "]":
+            self.count += 1
+            guess = text.find(before_id, at + 1) if before_id else -1
+            if guess > 0:
+                fingerprint, moving = _outline(text, at, guess)
+                id_at = at + len(before_id)
+                if is_known(text[id_at : text.find('"', id_at)], fingerprint):
+                    self._good += 1
+                    at = guess
+                    continue
+            row, end = _read(text, at)
+            end = _next(text, end, "]")
+            if end != guess:
+                fingerprint, moving = _outline(text, at, end)
+            if type(row) is dict:
+                self._good += 1
+                before_id = before_id or _before_id(text, at, row)
+            yield row, fingerprint if _is_certain(row, text, at, end, moving) else None
+            at = end
+        return at + 1
+
+
+def _before_id(text: str, at: int, row: dict[str, Any]) -> str:
+    """What stands before the id in a row that begins here; empty where that is much."""
+    id_at = text.find(f'"{row.get("training_run_id")}"', at)
+    return text[at : id_at + 1] if id_at - at < _MOST_BEFORE_ID else ""
+
+
+def _outline(text: str, at: int, end: int) -> tuple[int, str]:
+    """A hash of what may be a row, without what seems to be its moving field, and that."""
+    found = _MOVING_FIELD(text, at, end)
+    if found is None:
+        return hash(text[at:end]), ""
+    begins, ends = found.span(1)
+    return hash((text[at:begins], text[ends:end])), found[1]
+
+
+def _is_certain(row: Any, text: str, at: int, end: int, moving: str) -> bool:
+    """Whether an outline is that of a row, with the right field left out, and another row next."""
+    return (
+        type(row) is dict
+        and text[end] != "]"
+        and row.get(_MOVING, "") == moving
+        and text.count(f'"{_MOVING}"', at, end) == (_MOVING in row)
+    )
+
 
 def _space(text: str, at: int) -> int:
+    if text[at : at + 1] not in _BLANKS:
+        return at
     found = _SPACE.match(text, at)
     return at if found is None else found.end()
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -68,11 +67,6 @@ _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Follow no redirect: it would send the key to another place."""
-
-
 class Answer(NamedTuple):
     """An HTTP answer of any status."""
 
@@ -99,11 +93,8 @@ class Account:
         self._proxies = proxies_for(config.base_url)
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         self._verify = bundle or True
-        self._session = _Session()
-        self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, BoundedAdapter(pool_maxsize=max_connections))
+        # Without a session around it, which would follow redirects, with the key, and keep cookies.
+        self._adapter = BoundedAdapter(pool_maxsize=max_connections)
 
     def send(self, call: Call, method: str, url: str, body: bytes | None) -> Answer | RestError:
         """Make one request; errors are returned, not raised.
@@ -131,7 +122,7 @@ class Account:
 
     def close(self) -> None:
         """Close the connections that no call uses."""
-        self._session.close()
+        self._adapter.close()
 
     def _prepared(self, method: str, url: str, body: bytes | None) -> requests.PreparedRequest:
         # Built by hand: `Session.request` would merge the same settings again for each request.
@@ -145,10 +136,9 @@ class Account:
         return request
 
     def _exchange(self, call: Call, request: requests.PreparedRequest) -> Answer | RestError:
-        response = self._session.send(
+        response = self._adapter.send(
             request,
             stream=True,
-            allow_redirects=False,
             timeout=(call.connect_wait(), call.read_wait()),
             proxies=self._proxies,
             verify=self._verify,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..policy import Policy
 from ..runtime.publisher import Notice
@@ -18,6 +18,9 @@ from .record import History, Record
 from .rows import NEWS, WARN_EVERY, Limits, quiet_row
 from .state import RunState, check_transition
 
+# Looked up once: an attribute of an enumeration takes longer than all the rest of a row.
+_HEALTHY: Final = RunState.HEALTHY
+
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
 
@@ -26,8 +29,9 @@ POLL_ERROR_EVERY = 60.0
 MISSES = 3
 MISSING_INTERVALS = 10
 
-#: A row of a list: the run it is about, the generation that was asked for, and what it says.
-Row = tuple[Record, str, Any]
+#: A row of a list: the run it is about, the generation that was asked for, what it says, and its
+#: fingerprint where it has one.
+Row = tuple[Record, str, Any, int | None]
 
 #: The notices of a change in their order, or `None` where the run refuses it.
 Result = tuple[Notice, ...] | None
@@ -56,19 +60,49 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
         or (type(change) in changes.POLLED and not record.state.is_polled)
         or (type(change) in changes.STEPS and not record.state.is_pending)
     )
-    return None if is_refused else APPLIED_BY[type(change)](record, change, moment)
+    if is_refused:
+        return None
+    record.fingerprint = None
+    return APPLIED_BY[type(change)](record, change, moment)
 
 
-def apply_rows(rows: Iterable[Row], moment: Moment) -> list[Row]:
+def known_rows(
+    records: Mapping[str, Record], limits: Limits, seen: list[str]
+) -> Callable[[str, int], bool]:
+    """Make a function that applies a row by its fingerprint, where it brought no news before.
+
+    It returns whether the row brings none now, and then adds the run's id to `seen`.
+    """
+
+    def is_known(run_id: str, fingerprint: int) -> bool:
+        record = records.get(run_id)
+        if record is None:
+            return False
+        with record.lock:
+            if (
+                record.fingerprint != fingerprint
+                or record.state is not _HEALTHY
+                or record.run_id != run_id
+                or limits.may_warn(record, record.saved)
+            ):
+                return False
+            record.last_poll = limits.now
+        seen.append(run_id)
+        return True
+
+    return is_known
+
+
+def apply_rows(rows: Iterable[Row], limits: Limits) -> list[Row]:
     """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do."""
     news = []
-    limits = Limits.at(moment.seconds, moment.served, moment.policy.unprotected_after)
     for row in rows:
-        record, run_id, sent = row
+        record, run_id, sent, fingerprint = row
         with record.lock:
             saved = quiet_row(record, run_id, sent, limits)
             if saved is not NEWS:
-                record.saved, record.last_poll = saved, moment.utc
+                record.saved, record.last_poll = saved, limits.now
+                record.fingerprint = fingerprint
                 continue
         news.append(row)
     return news

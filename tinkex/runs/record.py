@@ -58,7 +58,8 @@ class Record:
 
     `handle` is the `MonitoredRun` that callers hold, made by `make_handle`; `is_dead`: it was
     stopped during an incident or after giving up, and never gets a new client; `saved` is the
-    newest checkpoint, or what is kept of its row, since most are never looked at; `attempts` tells
+    newest checkpoint, or what is kept of its row, since most are never looked at, and `fingerprint`
+    that of its row where it was the last that a change came from; `attempts` tells
     the last incident's failed ones. Of the polls: `failed_at` is when one last failed and `told_at`
     when that was last published, `misses` how often in a row the run could not be found, and
     `poll_after` the earliest next poll of a run that is missing, in monotonic seconds.
@@ -85,6 +86,7 @@ class Record:
     generation: int = 0
     own_history: History | None = None
     saved: Checkpoint | Kept | None = None
+    fingerprint: int | None = None
     last_poll: datetime | None = None
     next_attempt: datetime | None = None
     error: BaseException | None = None

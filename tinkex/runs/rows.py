@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from ..types import Checkpoint, as_time
 from .record import Record
 from .state import RunState
-from .status import IDENTITY, kept
+from .status import IDENTITY, Kept, kept
 
 # Looked up once: an attribute of an enumeration takes longer than all the rest of a row.
 _HEALTHY: Final = RunState.HEALTHY
@@ -62,28 +62,34 @@ _CHECKPOINT = _Fields(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The moments with which it is judged whether an `unprotected` event may be due.
+    """The moments with which it is judged whether an `unprotected` event may be due at `now`.
 
     A run without a checkpoint that was begun after `begun` needs none yet, a checkpoint that
     expires after `expires` protects its run, and what was told after `told` is not told again.
     """
 
+    now: datetime
     begun: float
     expires: datetime
     told: float
 
     @classmethod
-    def at(cls, seconds: float, served: datetime, within: float) -> Self:
+    def at(cls, now: datetime, seconds: float, served: datetime, within: float) -> Self:
         """Those of a policy that allows a run to be unprotected for `within` seconds.
 
         `seconds` is the monotonic time now, `served` that of the server.
         """
         expires = served + timedelta(seconds=within)
-        return cls(seconds - within, expires, seconds - max(within, WARN_EVERY))
+        return cls(now, seconds - within, expires, seconds - max(within, WARN_EVERY))
 
-    def may_warn(self, record: Record) -> bool:
-        """Whether a run was not warned of lately."""
-        return record.warned_at is None or record.warned_at <= self.told
+    def may_warn(self, record: Record, saved: Checkpoint | Kept | None) -> bool:
+        """Whether an `unprotected` event may be due for a run, with `saved` as its checkpoint."""
+        if saved is None:
+            is_safe = record.started > self.begun
+        else:
+            until = saved[1] if isinstance(saved, tuple) else saved.expires_at
+            is_safe = until is None or until > self.expires
+        return not is_safe and (record.warned_at is None or record.warned_at <= self.told)
 
 
 def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
@@ -99,8 +105,11 @@ def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
         flag, last = row.get("corrupted"), row.get("last_checkpoint")
     if flag is not False:
         return NEWS
+    if last is None:
+        is_odd = record.last_poll is None and not _RUN.fit(row)
+        return NEWS if is_odd or limits.may_warn(record, record.saved) else record.saved
     if type(last) is not dict:
-        return _without(record, row, limits) if last is None else NEWS
+        return NEWS
     try:
         path, time, expires = last["tinker_path"], last["time"], last["expires_at"]
     except KeyError:
@@ -115,23 +124,7 @@ def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
         saved = _new(record, row, last, identity)
         if saved is NEWS:
             return NEWS
-    until = saved[1]
-    if until is not None and until <= limits.expires and limits.may_warn(record):
-        return NEWS
-    return saved
-
-
-def _without(record: Record, row: dict[str, Any], limits: Limits) -> Any:
-    """The same of a row that tells of no checkpoint."""
-    saved = record.saved
-    if record.last_poll is None and not _RUN.fit(row):
-        return NEWS
-    if saved is None:
-        is_young = record.started > limits.begun
-        return saved if is_young or not limits.may_warn(record) else NEWS
-    until = saved[1] if isinstance(saved, tuple) else saved.expires_at
-    is_safe = until is None or until > limits.expires
-    return saved if is_safe or not limits.may_warn(record) else NEWS
+    return NEWS if limits.may_warn(record, saved) else saved
 
 
 def _new(record: Record, row: dict[str, Any], last: dict[str, Any], identity: str) -> Any:

@@ -15,9 +15,10 @@ from ..policy import Policy
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from .apply import Moment, Result, Row, apply, apply_rows
+from .apply import Moment, Result, apply
 from .changes import Change, Orphaned, Seen, Stopped, Updated
 from .record import Record
+from .rows import Limits
 from .state import RunState
 from .status import RunStatus
 
@@ -138,10 +139,6 @@ class RunMap:
             with self._lock:
                 return self._records.setdefault(run_id, record)
 
-    def apply_rows(self, rows: list[Row]) -> list[Row]:
-        """Apply the rows of an account's healthy runs that bring no news; return those that do."""
-        return apply_rows(rows, self._moment(rows[0][0] if rows else None))
-
     def register(
         self,
         run_id: str,
@@ -203,6 +200,11 @@ class RunMap:
             with record.lock:
                 apply(record, Stopped(), self._any_time)
         self._waits.notify_all()
+
+    def limits(self, config: Config | None) -> Limits:
+        """With which the rows of an account are judged now."""
+        utc, within = self._clock.utc(), self._policy.unprotected_after
+        return Limits.at(utc, self._clock.monotonic(), self._server_time(config, utc), within)
 
     def _moment(self, polled: Record | None = None) -> Moment:
         utc = self._clock.utc()
