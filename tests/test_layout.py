@@ -184,7 +184,7 @@ def written(module):
             yield from (each for each in [method.value] if isinstance(each, ast.Attribute))
 
 
-def test_only_one_module_changes_a_record():
+def test_only_two_modules_change_a_record():
     known = {field.name for kind in (Record, History) for field in fields(kind)}
     # An incident has some fields of the same names.
     others = {"self", "incident", "attempt.incident"}
@@ -192,7 +192,7 @@ def test_only_one_module_changes_a_record():
     wrong = [
         (module.name, target.lineno, dotted(target))
         for module in MODULES
-        if module.part != "rehearsal" and module.name != "runs/apply.py"
+        if module.part != "rehearsal" and module.name not in {"runs/apply.py", "runs/rows.py"}
         for target in written(module)
         if target.attr in known and dotted(target.value) not in others
     ]

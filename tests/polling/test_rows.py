@@ -5,9 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.sites import EVERY, Site, assert_all_are_polled, ids, sweep, watch
+from support.sites import (
+    EVERY,
+    Site,
+    TextSite,
+    WideTextSite,
+    assert_all_are_polled,
+    ids,
+    not_polled,
+    sweep,
+    watch,
+)
 
 from tinkex import Checkpoint
+from tinkex.rest.pages import PageReader
 from tinkex.types import fitting
 
 RUNS = ids(12)
@@ -36,11 +47,34 @@ def saved(**fields):
     }
 
 
+def filled(site):
+    site.rows[RUN] = {"last_checkpoint": saved(), "user_metadata": {"name": "sft"}}
+    return site
+
+
+@pytest.fixture(params=[Site, TextSite, WideTextSite])
+def site(request):
+    return filled(request.param(RUNS))
+
+
 @pytest.fixture
-def site():
-    made = Site(RUNS)
-    made.rows[RUN] = {"last_checkpoint": saved(), "user_metadata": {"name": "sft"}}
-    return made
+def text_site():
+    return filled(TextSite(RUNS))
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """The ids of the runs whose rows were parsed, in their order."""
+    found = []
+    read = PageReader.parts
+
+    def parts(*args):
+        for part in read(*args):
+            found.extend(row["training_run_id"] for row, _ in part)
+            yield part
+
+    monkeypatch.setattr(PageReader, "parts", parts)
+    return found
 
 
 def last(monitor):
@@ -169,3 +203,104 @@ def test_runs_without_a_checkpoint_that_were_warned_of_cost_no_more_than_others(
 
     # Once for each of them, when it was warned of.
     assert len(world.events.of("unprotected")) == len(read) == len(RUNS)
+
+
+# Rows that are passed over, since their text is that of the sweep before
+
+
+@pytest.mark.parametrize("kind", [TextSite, WideTextSite])
+def test_rows_that_only_moved_on_are_not_even_parsed(world, parsed, kind):
+    site = filled(kind(RUNS))
+    monitor, _ = watch(world, site, RUNS)
+    sweep(world, site, 2)
+    for number in range(4):
+        parsed.clear()
+        before = world.events.of("swept")[-1].time
+        for run_id in RUNS:
+            site.rows[run_id]["last_request_time"] = at(number)
+        sweep(world, site)
+
+        # The first row shows where the others begin, and no row follows the last one.
+        assert set(parsed) <= {RUNS[0], RUNS[-1]} or number == 0
+        assert not_polled(monitor, before) == []
+
+
+def test_the_last_request_of_another_object_is_news_like_any_other(world, text_site, parsed):
+    site = text_site
+    moving = {"last_request_time": "a"}
+    site.rows[RUN] = {"user_metadata": moving, "last_request_time": "a"}
+    watch(world, site, RUNS)
+    sweep(world, site, 2)
+    for value in "bcd":
+        parsed.clear()
+        moving["last_request_time"] = value
+
+        sweep(world, site)
+
+        assert RUN in parsed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"corrupted": True},
+        {"corrupted": True, "last_request_time": "2026-01-01T00:00:09Z"},
+        {"last_request_time": '2026", "corrupted": true, "x": "'},
+    ],
+    ids=repr,
+)
+def test_a_flag_is_seen_whatever_else_moves(world, text_site, change):
+    watch(world, text_site, RUNS)
+    text_site.rows[RUN]["last_request_time"] = "2026-01-01T00:00:00Z"
+    sweep(world, text_site, 3)
+
+    text_site.rows[RUN].update(change)
+    sweep(world, text_site)
+
+    assert ("detected" in world.events.names) == change.get("corrupted", False)
+
+
+def test_a_run_that_failed_meanwhile_is_looked_at_again(world, text_site):
+    _, [run, *_] = watch(world, text_site, [RUN, *RUNS[:5], *RUNS[6:]])
+    sweep(world, text_site, 3)
+    text_site.hidden = {RUN}
+    text_site.get_errors[RUN] = ValueError("once")
+    sweep(world, text_site)
+    failed = run.state
+    text_site.hidden = set()
+
+    sweep(world, text_site)
+
+    assert (failed, run.state) == ("failing", "healthy")
+
+
+def test_an_older_row_than_what_a_single_poll_told_is_taken_as_it_is(world, text_site, parsed):
+    monitor, _ = watch(world, text_site, RUNS)
+    sweep(world, text_site, 3)
+    older = text_site.rows[RUN]["last_checkpoint"]
+    text_site.rows[RUN]["last_checkpoint"] = saved(tinker_path=f"{PATH}2")
+    text_site.hidden = {RUN}
+    sweep(world, text_site)
+    newer = last(monitor).tinker_path
+    text_site.rows[RUN]["last_checkpoint"] = older
+    text_site.hidden = set()
+
+    sweep(world, text_site)
+
+    assert (newer, last(monitor).tinker_path) == (f"{PATH}2", PATH)
+
+
+def test_a_checkpoint_that_soon_expires_is_warned_of_though_its_row_is_as_before(
+    world, text_site, parsed
+):
+    text_site.rows[RUN]["last_checkpoint"]["expires_at"] = at(6 * EVERY + 100.0)
+    watch(world, text_site, RUNS, unprotected_after=100.0)
+    sweep(world, text_site, 3)
+    parsed.clear()
+    sweep(world, text_site)
+    quiet = RUN not in parsed and world.events.names == []
+
+    sweep(world, text_site, 9)
+
+    assert quiet
+    assert len(world.events.of("unprotected", RUN)) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from random import Random
 
 import pytest
 
@@ -92,3 +94,180 @@ def test_a_page_cut_at_any_place_is_an_error():
     for end in range(len(text)):
         with pytest.raises(ApiResponseError):
             rows_of(text[:end])
+
+
+# Rows that are passed over
+
+
+class Memory:
+    """Knows the rows that it was told of, by their fingerprints."""
+
+    def __init__(self):
+        self.rows = {}
+        self.passed_over = []
+
+    def is_known(self, run_id, fingerprint):
+        found = self.rows.get(run_id, (None, None))[0] == fingerprint
+        if found:
+            self.passed_over.append(run_id)
+        return found
+
+    def read(self, text, size=3):
+        """Read a page; return its rows, with those passed over as they are remembered."""
+        self.passed_over.clear()
+        page = reader(text)
+        parsed = []
+        for part in page.parts(size, self.is_known):
+            for row, fingerprint in part:
+                parsed.append(row)
+                if fingerprint is not None:
+                    self.rows[row["training_run_id"]] = fingerprint, row
+        assert page.count == len(parsed) + len(self.passed_over)
+        return [*parsed, *(self.rows[run_id][1] for run_id in self.passed_over)]
+
+
+#: What a row may hold that looks like something else.
+TRICKS = [
+    '{"training_run_id":"r1"',
+    ',{"training_run_id":"r2","corrupted":true},',
+    '"last_request_time":"now"',
+    '\\"last_request_time\\":\\"',
+    "]}",
+    '"',
+    "\\",
+    "last_request_time",
+    "ü\u2028\ud800",
+    "",
+]
+
+
+def any_value(random, depth=0):
+    kind = random.randrange(8)
+    if kind < 4 or depth > 2:
+        return random.choice([*TRICKS, None, True, 5, 1.5, "2026-01-01T00:00:00Z"])
+    if kind < 6:
+        return [any_value(random, depth + 1) for _ in range(random.randrange(3))]
+    names = ["training_run_id", "last_request_time", "corrupted", *TRICKS[:4]]
+    return {random.choice(names): any_value(random, depth + 1) for _ in range(random.randrange(3))}
+
+
+def any_row(random, run_id):
+    fields = [
+        ("last_request_time", random.choice(["a", "b", "\\", "\t", None, "2026-01-01T00:00:00Z"])),
+        ("corrupted", False),
+        ("user_metadata", any_value(random)),
+        ("x", any_value(random)),
+    ]
+    chosen = random.sample(fields, random.randrange(len(fields) + 1))
+    named = [("training_run_id", run_id), *chosen]
+    if random.random() < 0.1:
+        random.shuffle(named)
+    return dict(named)
+
+
+def without_moving(rows):
+    return sorted(
+        json.dumps({k: v for k, v in row.items() if k != "last_request_time"}, sort_keys=True)
+        for row in rows
+    )
+
+
+@pytest.mark.parametrize("written", [{"separators": (",", ":")}, {}, {"indent": 1}], ids=repr)
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("seed", range(40))
+def test_a_row_that_is_passed_over_says_what_it_said_before(written, ascii_only, seed):
+    random = Random(seed)
+    memory = Memory()
+    rows = [any_row(random, f"r{number}") for number in range(9)]
+    passed_over = 0
+    for _ in range(12):
+        changed = random.sample(range(len(rows)), 3)
+        for number in changed:
+            rows[number] = any_row(random, f"r{number}")
+        for row in rows:
+            if isinstance(row.get("last_request_time"), str):
+                row["last_request_time"] = random.choice(["a", "b", "c", "2026-01-01T00:00:00Z"])
+        shown = random.sample(rows, len(rows)) if random.random() < 0.5 else rows
+        text = json.dumps({"training_runs": shown}, ensure_ascii=ascii_only, **written)
+
+        found = memory.read(text)
+
+        passed_over += len(memory.passed_over)
+        assert without_moving(found) == without_moving(rows)
+    assert passed_over > 0
+
+
+def page_of(*rows):
+    return f'{{"training_runs":[{",".join(rows)}]}}'
+
+
+A = '{"training_run_id":"a","last_request_time":"1","corrupted":false}'
+B = '{"training_run_id":"b","last_request_time":"1","corrupted":false}'
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        A.replace('"1"', '"1\\""'),
+        A.replace('"1"', '"\\u0031"'),
+        A.replace('"1"', "null"),
+        A.replace('"1"', "1"),
+        A.replace("false", "true"),
+        A.replace('"a"', '"A"'),
+        A.replace("last_request_time", "first_request_time"),
+        A.replace("}", ',"last_request_time":"1"}'),
+        A.replace("false", "false "),
+        A.replace("false}", "false,}"),
+        A.replace('"1"', '"1\n"'),
+        A.replace("}", ',"last_request\\u005ftime":"1"}'),
+    ],
+)
+def test_a_row_that_is_written_otherwise_is_parsed(told):
+    memory = Memory()
+    memory.read(page_of(B, A, B))
+    memory.read(page_of(B, A.replace('"1"', '"2"'), B))
+    assert memory.passed_over == ["a"]
+    memory.passed_over.clear()
+
+    with suppress(ApiResponseError):
+        memory.read(page_of(B, told, B))
+
+    assert "a" not in memory.passed_over
+
+
+@pytest.mark.parametrize("end", ["", "]", "}", ",]}", "]}]", ", 5 6]}", " {}]}"])
+def test_a_page_of_known_rows_with_an_odd_end_is_an_error(end):
+    memory = Memory()
+    memory.read(page_of(B, A, B))
+
+    with pytest.raises(ApiResponseError):
+        memory.read('{"training_runs":[' + ",".join([B, A, B]) + end)
+
+
+def test_a_last_row_is_parsed_where_no_comma_comes_before_the_next_one():
+    memory = Memory()
+    memory.read(page_of(B, A))
+
+    with pytest.raises(ApiResponseError):
+        memory.read('{"training_runs":[' + B + "," + A + B + "]}")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        A.replace("false", 'false,"x":{"last_request_time":"1"}'),
+        A.replace("false", 'false,"x":"last_request_time"'),
+        A.replace('"last_request_time":"1"', '"x":{"last_request_time":"1"}'),
+        A.replace('"last_request_time"', '"last_request\\u005ftime"'),
+        A.replace("false", 'false,"x":{"last_request\\u005ftime":"1"}'),
+        A.replace("false", 'false,"x":"\\""'),
+        '{"corrupted":false,"last_request_time":"1","training_run_id":"a"}',
+        A.replace("{", '{"x":"' + 64 * "x" + '",'),
+    ],
+)
+def test_a_row_of_which_it_cannot_be_certain_is_always_parsed(row):
+    memory = Memory()
+    for _ in range(3):
+        memory.read(page_of(B, row, B))
+
+        assert "a" not in memory.passed_over

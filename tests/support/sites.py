@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from types import SimpleNamespace
 
 from tinkex import Config
-from tinkex.errors import ApiStatusError
+from tinkex.errors import ApiResponseError, ApiStatusError
+from tinkex.rest.pages import PageReader
 
 #: Seconds between two sweeps.
 EVERY = 10.0
@@ -91,6 +93,24 @@ class Site:
         rows = [self.row(run_id) for run_id in shown[offset : offset + size]]
         total = len(shown) if self.total == "right" else self.total
         return SimpleNamespace(training_runs=self.page(rows, offset), total_count=total)
+
+
+class TextSite(Site):
+    """The same, whose pages are texts, read as those of the real server are."""
+
+    compact = (",", ":")
+
+    def read_training_runs(self, config, *, limit, offset):
+        page = self.list_training_runs(config, limit=limit, offset=offset)
+        found = {"training_runs": page.training_runs, "cursor": {"total_count": page.total_count}}
+        text = json.dumps(found, separators=self.compact)
+        return PageReader(text.encode(), lambda: ApiResponseError("no page"))
+
+
+class WideTextSite(TextSite):
+    """The same, with spaces between the parts of its texts."""
+
+    compact = None
 
 
 def refuses(error):

@@ -16,10 +16,9 @@ from ..recovery.controller import Controller
 from ..recovery.error_kinds import Failure, Kind, classify, is_own_network
 from ..recovery.holds import REFUSED, Holds
 from ..recovery.incident import Incident
-from ..runs.apply import Row, apply_rows, known_rows
 from ..runs.changes import PollFailed, Seen
 from ..runs.record import Record
-from ..runs.rows import Limits
+from ..runs.rows import Limits, Row, apply_rows, known_rows
 from ..runs.run_map import RunMap
 from ..types import TrainingRun
 from .turns import Stuck

@@ -95,7 +95,7 @@ class PageReader:
             self.count += 1
             guess = text.find(before_id, at + 1) if before_id else -1
             if guess > 0:
-                fingerprint, moving = _outline(text, at, guess)
+                fingerprint = _outline(text, at, guess)
                 id_at = at + len(before_id)
                 if is_known(text[id_at : text.find('"', id_at)], fingerprint):
                     self._good += 1
@@ -104,11 +104,11 @@ class PageReader:
             row, end = _read(text, at)
             end = _next(text, end, "]")
             if end != guess:
-                fingerprint, moving = _outline(text, at, end)
+                fingerprint = _outline(text, at, end)
             if type(row) is dict:
                 self._good += 1
                 before_id = before_id or _before_id(text, at, row)
-            yield row, fingerprint if _is_certain(row, text, at, end, moving) else None
+            yield row, fingerprint if _is_certain(row, text, at, end) else None
             at = end
         return at + 1
 
@@ -119,22 +119,23 @@ def _before_id(text: str, at: int, row: dict[str, Any]) -> str:
     return text[at : id_at + 1] if id_at - at < _MOST_BEFORE_ID else ""
 
 
-def _outline(text: str, at: int, end: int) -> tuple[int, str]:
-    """A hash of what may be a row, without what seems to be its moving field, and that."""
+def _outline(text: str, at: int, end: int) -> int:
+    """A hash of what may be a row, without what seems to be its moving field."""
     found = _MOVING_FIELD(text, at, end)
     if found is None:
-        return hash(text[at:end]), ""
+        return hash(text[at:end])
     begins, ends = found.span(1)
-    return hash((text[at:begins], text[ends:end])), found[1]
+    return hash((text[at:begins], text[ends:end]))
 
 
-def _is_certain(row: Any, text: str, at: int, end: int, moving: str) -> bool:
+def _is_certain(row: Any, text: str, at: int, end: int) -> bool:
     """Whether an outline is that of a row, with the right field left out, and another row next."""
     return (
         type(row) is dict
         and text[end] != "]"
-        and row.get(_MOVING, "") == moving
+        # Nothing else is called like that field: no other object's, and nothing with an escape.
         and text.count(f'"{_MOVING}"', at, end) == (_MOVING in row)
+        and text.find("\\", at, end) < 0
     )
 
 

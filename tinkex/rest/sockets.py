@@ -229,6 +229,18 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
             manager.pool_classes_by_scheme = _POOLS
         return manager
 
+    def pool_for(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str,
+        proxies: dict[str, str],
+    ) -> urllib3.HTTPConnectionPool:
+        """The pool of connections for a request and all others to its server."""
+        made: Any = self.get_connection_with_tls_context(request, verify, proxies=proxies)
+        pool: urllib3.HTTPConnectionPool = made
+        self.cert_verify(pool, request.url, verify, None)  # type: ignore[no-untyped-call]
+        return pool
+
 
 # Bare connections, on which nothing is sent
 

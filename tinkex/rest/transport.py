@@ -16,8 +16,10 @@ from urllib.parse import quote, urlsplit
 
 import requests
 import requests.utils
+import urllib3
 import urllib3.exceptions
 from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import NewConnectionError
 
 from ..config import Config, is_loopback
 from ..errors import (
@@ -63,7 +65,7 @@ _FAILURES = (
     OSError,
     ValueError,
 )
-_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+_TIMEOUTS = (urllib3.exceptions.TimeoutError, TimeoutError)
 _SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
@@ -93,8 +95,10 @@ class Account:
         self._proxies = proxies_for(config.base_url)
         bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         self._verify = bundle or True
-        # Without a session around it, which would follow redirects, with the key, and keep cookies.
+        # Requests are sent to the pool itself: what `requests` does around it for any session takes
+        # a third of the time, follows redirects with the key, and keeps cookies.
         self._adapter = BoundedAdapter(pool_maxsize=max_connections)
+        self._pool: urllib3.HTTPConnectionPool | None = None
 
     def send(self, call: Call, method: str, url: str, body: bytes | None) -> Answer | RestError:
         """Make one request; errors are returned, not raised.
@@ -136,14 +140,21 @@ class Account:
         return request
 
     def _exchange(self, call: Call, request: requests.PreparedRequest) -> Answer | RestError:
-        response = self._adapter.send(
-            request,
-            stream=True,
-            timeout=(call.connect_wait(), call.read_wait()),
-            proxies=self._proxies,
-            verify=self._verify,
+        proxies = self._proxies
+        if self._pool is None:
+            self._pool = self._adapter.pool_for(request, self._verify, proxies)
+        response: Any = self._pool.urlopen(
+            request.method or "",
+            self._adapter.request_url(request, proxies) if proxies else request.path_url,
+            body=request.body,
+            headers=request.headers,
+            redirect=False,
+            retries=False,
+            assert_same_host=False,
+            preload_content=False,
+            timeout=urllib3.Timeout(connect=call.connect_wait(), read=call.read_wait()),
         )
-        wanted = 200 <= response.status_code < 300
+        wanted = 200 <= response.status < 300
         limit = MAX_BODY_BYTES if wanted else MAX_ERROR_BYTES
         body = b""
         try:
@@ -156,7 +167,7 @@ class Account:
             response.close()
         if wanted and len(body) > limit:
             return ApiResponseError(f"{call.where}: the answer is larger than {limit} bytes")
-        return Answer(response.status_code, response.headers, self._clean(body))
+        return Answer(response.status, response.headers, self._clean(body))
 
     def _clean(self, body: bytes) -> bytes:
         # A long key in an answer is an echo; a short one may be part of a normal word.
@@ -167,7 +178,9 @@ class Account:
     def _failure(self, call: Call, error: Exception, outer: BaseException | None) -> RestError:
         if isinstance(error, urllib3.exceptions.DecodeError):
             return ApiResponseError(f"{call.where}: the answer cannot be decompressed")
-        if isinstance(error, _TIMEOUTS) or call.left() <= 0:
+        # A connection that was refused counts as one that took too long, by its class.
+        is_late = isinstance(error, _TIMEOUTS) and not isinstance(error, NewConnectionError)
+        if is_late or call.left() <= 0:
             return ApiTimeoutError(f"{call.where}: no complete answer came in time")
         cause: BaseException = error
         for inner in causes(error):
@@ -250,15 +263,15 @@ def spellings(secrets: list[str]) -> list[str]:
     return sorted(spelt, key=len, reverse=True)
 
 
-def _read(response: requests.Response, limit: int) -> bytes:
+def _read(response: urllib3.HTTPResponse, limit: int) -> bytes:
     # Older versions of urllib3 accept an answer that ends too early, unless told not to.
-    response.raw.enforce_content_length = True
+    response.enforce_content_length = True
     # An uncompressed answer is read at once, up to one byte more than the limit.
     step = _CHUNK_BYTES if "Content-Encoding" in response.headers else limit + 1
     chunks = []
     size = 0
     while size <= limit:
-        chunk = response.raw.read(step, decode_content=True)
+        chunk = response.read(step, decode_content=True)
         if not chunk:
             break
         chunks.append(chunk)

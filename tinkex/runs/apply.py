@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from ..policy import Policy
 from ..runtime.publisher import Notice
@@ -15,11 +15,8 @@ from . import changes
 from .changes import Change
 from .checkpoints import newest_checkpoint, saved_again, unprotected_since
 from .record import History, Record
-from .rows import NEWS, WARN_EVERY, Limits, quiet_row
+from .rows import WARN_EVERY
 from .state import RunState, check_transition
-
-# Looked up once: an attribute of an enumeration takes longer than all the rest of a row.
-_HEALTHY: Final = RunState.HEALTHY
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
@@ -28,10 +25,6 @@ POLL_ERROR_EVERY = 60.0
 #: poll intervals then lie between two polls.
 MISSES = 3
 MISSING_INTERVALS = 10
-
-#: A row of a list: the run it is about, the generation that was asked for, what it says, and its
-#: fingerprint where it has one.
-Row = tuple[Record, str, Any, int | None]
 
 #: The notices of a change in their order, or `None` where the run refuses it.
 Result = tuple[Notice, ...] | None
@@ -64,48 +57,6 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
         return None
     record.fingerprint = None
     return APPLIED_BY[type(change)](record, change, moment)
-
-
-def known_rows(
-    records: Mapping[str, Record], limits: Limits, seen: list[str]
-) -> Callable[[str, int], bool]:
-    """Make a function that applies a row by its fingerprint, where it brought no news before.
-
-    It returns whether the row brings none now, and then adds the run's id to `seen`.
-    """
-
-    def is_known(run_id: str, fingerprint: int) -> bool:
-        record = records.get(run_id)
-        if record is None:
-            return False
-        with record.lock:
-            if (
-                record.fingerprint != fingerprint
-                or record.state is not _HEALTHY
-                or record.run_id != run_id
-                or limits.may_warn(record, record.saved)
-            ):
-                return False
-            record.last_poll = limits.now
-        seen.append(run_id)
-        return True
-
-    return is_known
-
-
-def apply_rows(rows: Iterable[Row], limits: Limits) -> list[Row]:
-    """Apply the rows of a list that bring no news, as `quiet_row` tells; return those that do."""
-    news = []
-    for row in rows:
-        record, run_id, sent, fingerprint = row
-        with record.lock:
-            saved = quiet_row(record, run_id, sent, limits)
-            if saved is not NEWS:
-                record.saved, record.last_poll = saved, limits.now
-                record.fingerprint = fingerprint
-                continue
-        news.append(row)
-    return news
 
 
 # Polls

@@ -1,7 +1,8 @@
-"""Tells whether a row of a list of runs brings news of its run, without converting the row."""
+"""Applies the rows of a list of runs that bring no news, without converting them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
@@ -19,8 +20,12 @@ _HEALTHY: Final = RunState.HEALTHY
 #: The least seconds between two `unprotected` signals of a run.
 WARN_EVERY = 60.0
 
+#: A row of a list: the run it is about, the generation that was asked for, what it says, and its
+#: fingerprint where it has one.
+Row = tuple[Record, str, Any, int | None]
+
 #: Stands for a row that has to be looked at as a whole.
-NEWS: Final = ("news",)
+_NEWS: Final = ("news",)
 
 
 class _Fields:
@@ -92,24 +97,62 @@ class Limits:
         return not is_safe and (record.warned_at is None or record.warned_at <= self.told)
 
 
-def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
-    """What a healthy run's record keeps as `saved` where the row says nothing new, else `NEWS`.
+def known_rows(
+    records: Mapping[str, Record], limits: Limits, seen: list[str]
+) -> Callable[[str, int], bool]:
+    """Make a function that applies a row by its fingerprint, where it brought no news before.
+
+    It returns whether the row brings none now, and then adds the run's id to `seen`.
+    """
+
+    def is_known(run_id: str, fingerprint: int) -> bool:
+        record = records.get(run_id)
+        if record is None:
+            return False
+        with record.lock:
+            # Any change since then, of its state or its id, would have made it forget the row.
+            if record.fingerprint != fingerprint or limits.may_warn(record, record.saved):
+                return False
+            record.last_poll = limits.now
+        seen.append(run_id)
+        return True
+
+    return is_known
+
+
+def apply_rows(rows: Iterable[Row], limits: Limits) -> list[Row]:
+    """Apply the rows of a list that bring no news, as `_quiet_row` tells; return those that do."""
+    news = []
+    for row in rows:
+        record, run_id, sent, fingerprint = row
+        with record.lock:
+            saved = _quiet_row(record, run_id, sent, limits)
+            if saved is not _NEWS:
+                record.saved, record.last_poll = saved, limits.now
+                record.fingerprint = fingerprint
+                continue
+        news.append(row)
+    return news
+
+
+def _quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
+    """What a healthy run's record keeps as `saved` where the row says nothing new, else `_NEWS`.
 
     `run_id` is the generation that was asked for.
     """
     if type(row) is not dict or record.state is not _HEALTHY or record.run_id != run_id:
-        return NEWS
+        return _NEWS
     try:
         flag, last = row["corrupted"], row["last_checkpoint"]
     except KeyError:
         flag, last = row.get("corrupted"), row.get("last_checkpoint")
     if flag is not False:
-        return NEWS
+        return _NEWS
     if last is None:
         is_odd = record.last_poll is None and not _RUN.fit(row)
-        return NEWS if is_odd or limits.may_warn(record, record.saved) else record.saved
+        return _NEWS if is_odd or limits.may_warn(record, record.saved) else record.saved
     if type(last) is not dict:
-        return NEWS
+        return _NEWS
     try:
         path, time, expires = last["tinker_path"], last["time"], last["expires_at"]
     except KeyError:
@@ -118,21 +161,21 @@ def quiet_row(record: Record, run_id: str, row: Any, limits: Limits) -> Any:
     try:
         identity = "\n".join((path, time, expires))
     except TypeError:
-        return NEWS
+        return _NEWS
     saved = record.saved
     if type(saved) is not tuple or saved[0] != identity:
         saved = _new(record, row, last, identity)
-        if saved is NEWS:
-            return NEWS
-    return NEWS if limits.may_warn(record, saved) else saved
+        if saved is _NEWS:
+            return _NEWS
+    return _NEWS if limits.may_warn(record, saved) else saved
 
 
 def _new(record: Record, row: dict[str, Any], last: dict[str, Any], identity: str) -> Any:
-    """What is kept of a checkpoint that is new, or was looked at as a whole before, else `NEWS`."""
+    """What is kept of a checkpoint that is new, or was converted before, else `_NEWS`."""
     path, *times = identity.split("\n")
     kind = last.get("checkpoint_type")
     if len(times) != 2 or (type(kind) is str and kind != "training"):
-        return NEWS
+        return _NEWS
     time, until = map(as_time, times)
     saved = record.saved
     if isinstance(saved, Checkpoint) and saved.tinker_path == path:
@@ -144,4 +187,4 @@ def _new(record: Record, row: dict[str, Any], last: dict[str, Any], identity: st
             and _CHECKPOINT.fit(last)
             and (record.last_poll is not None or _RUN.fit(row))
         )
-    return kept(identity, until, last) if is_fit else NEWS
+    return kept(identity, until, last) if is_fit else _NEWS
