@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
+from functools import partial
 
 import pytest
 
@@ -217,3 +219,60 @@ def test_who_closes_does_not_wait_for_a_backlog_to_be_freed(monkeypatch, threade
 
     assert threads != [threading.current_thread()]
     assert calls == []
+
+
+# Threads that stay for a while
+
+
+def test_calls_that_follow_each_other_share_threads(threaded):
+    names, done = set(), threading.Semaphore(0)
+
+    def call():
+        names.add(threading.current_thread().name)
+        done.release()
+
+    for number in range(100):
+        threaded.post(number, call)
+        assert done.acquire(timeout=WAIT)
+
+    # The first one's watch, and two where one is not back yet from its call.
+    assert len(names) <= 3
+
+
+def test_a_thread_that_waits_for_calls_keeps_nothing_of_the_last_one(threaded):
+    class Big:
+        pass
+
+    made = Big()
+    kept, gone = weakref.ref(made), threading.Event()
+    weakref.finalize(made, gone.set)
+    threaded.post("a", partial(lambda _: None, made))
+    del made
+
+    assert gone.wait(WAIT)
+    assert kept() is None
+
+
+def test_threads_that_wait_for_calls_end_by_themselves(monkeypatch):
+    monkeypatch.setattr(delivery, "LINGER", 0.01)
+    monkeypatch.setattr(delivery, "PATIENCE", 0.04)
+    made = Delivery(inline=False, on_idle=lambda: None, name="short")
+    for number in range(5):
+        made.post(number, lambda: None)
+
+    for thread in [each for each in threading.enumerate() if each.name.startswith("short")]:
+        thread.join(WAIT)
+
+    assert not any(each.name.startswith("short") for each in threading.enumerate())
+
+
+def test_close_ends_threads_that_wait_for_calls(monkeypatch):
+    monkeypatch.setattr(delivery, "LINGER", 3600.0)
+    made, done = Delivery(inline=False, on_idle=lambda: None, name="long"), threading.Event()
+    made.post("a", done.set)
+    assert done.wait(WAIT)
+
+    made.close()
+    made.join(WAIT)
+
+    assert not any(each.name.startswith("long") for each in threading.enumerate())

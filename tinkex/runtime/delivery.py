@@ -20,6 +20,10 @@ LANES_AT_ONCE = 32
 #: The seconds after which a call that has not returned is parked.
 PATIENCE = 10.0
 
+#: For how many seconds a thread stays that has nothing to call: to start one takes longer than most
+#: calls.
+LINGER = 1.0
+
 #: How many calls wait for a parked function at most; the oldest give way.
 BACKLOG = 1000
 
@@ -53,7 +57,8 @@ class Delivery:
         self._numbers = itertools.count()
         # Taken by itself: an interrupt in the condition's own `with` can leave it locked.
         self._lock = threading.Lock()
-        self._at_rest = threading.Condition(self._lock)
+        self._called = threading.Condition(self._lock)
+        self._ended = threading.Condition(self._lock)
         # Guarded by _lock: _lanes by key, each of them in _waiting, where no thread has taken it
         # yet, or in _taken; _parked, functions by key, and _unstaffed, those of them that need a
         # thread; _free, the threads that are in no parked call; _threads, all that are alive;
@@ -120,7 +125,8 @@ class Delivery:
             for lane in self._lanes.values():
                 lane.groups.clear()
                 lane.jobs.clear()
-            self._at_rest.notify_all()
+            self._called.notify_all()
+            self._ended.notify_all()
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of a closed delivery, at most `timeout` seconds."""
@@ -168,6 +174,7 @@ class Delivery:
                 return partial(self._work_off, parked), lambda: self._unstaffed.append(parked)
             spare = self._free - len(self._taken)
             if len(self._waiting) <= spare or self._free >= LANES_AT_ONCE:
+                self._called.notify(len(self._waiting))
                 return None
             self._free += 1
             return self._work, self._one_less
@@ -192,26 +199,23 @@ class Delivery:
                 return
 
     def _watch(self) -> None:
-        """Look after the calls that are under way, as long as there are any."""
+        """Look after the calls that are under way, as long as there may be any."""
         while True:
             with self._lock:
-                is_busy = self._waiting or self._taken or self._parked
-                if self._closed or not is_busy:
+                if self._closed or not (self._free or self._waiting or self._parked):
                     self._is_watched = False
                     break
-                self._at_rest.wait(PATIENCE / 4)
+                self._ended.wait(PATIENCE / 4)
             self._park_late()
             self._staff()
         self._drop_parked()
-
-    def _rest_locked(self) -> None:
-        if not (self._waiting or self._taken or self._parked):
-            self._at_rest.notify_all()
 
     # Lanes
 
     def _take(self) -> Lane | None:
         with self._lock:
+            if not (self._waiting or self._inline):
+                self._called.wait_for(lambda: self._waiting or self._closed, LINGER)
             if not self._waiting:
                 self._free -= 1
                 return None
@@ -243,7 +247,6 @@ class Delivery:
                     # In the step that looks, so that what is queued from now on waits anew.
                     del self._lanes[lane.key]
                     self._taken.discard(lane)
-                    self._rest_locked()
                     return None
                 group = lane.groups.popleft()
             jobs = self._jobs_of(group)
@@ -337,7 +340,6 @@ class Delivery:
             if self._closed or not parked.jobs:
                 if self._parked.get(parked.key) is parked:
                     del self._parked[parked.key]
-                    self._rest_locked()
                 return None
             parked.threads.add(own)
             parked.since = time.monotonic()
