@@ -58,7 +58,7 @@ FULL = Plan(
     samples=200,
     seconds=8.0,
     imports=20,
-    limit=690.0,
+    limit=1000.0,
 )
 QUICK = Plan(
     repeats={100: 7, 1_000: 7, 10_000: 5},

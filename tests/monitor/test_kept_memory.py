@@ -153,6 +153,30 @@ def test_an_account_that_is_refused_and_works_again_costs_no_thread_and_no_descr
     assert all(last < early + 10 for early, last in zip(counts[1], counts[-1], strict=True))
 
 
+def test_a_month_of_real_requests_leaves_as_many_descriptors_and_threads_as_a_week():
+    server, fake = Stub(), FakeScheduler()
+    keys = {}
+    options = {"rest_client_fun": lambda service: SimpleNamespace(config=keys[service])}
+    service = FakeServiceClient()
+    bad = [as_json({}, 402), (200, {}, b"no JSON"), (404, {"Connection": "close"}, b"gone")]
+    counts = []
+    monitor = Monitor(Policy(enabled=True, poll_interval=HOUR), scheduler=fake, **options).start()
+    for day in range(30):
+        keys[service] = Config(f"{KEY}-{day}", server.url)  # renewed each day
+        monitor.monitor_run(RUN_JSON["training_run_id"], service)
+        for answer in (*bad, as_json(RUN_JSON)):
+            server.will(answer)
+            fake.advance(6 * HOUR)
+        counts.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
+    requests = len(server.requests)
+    monitor.stop()
+    server.close()
+
+    assert requests > 30 * 20
+    # Other tests of this process may leave some behind; each day had a key of its own.
+    assert all(month < week + 5 for week, month in zip(counts[6], counts[-1], strict=True))
+
+
 def test_a_recovery_that_was_joined_and_is_over_keeps_no_client(world):
     world.corrupt()
     pools = [ManualExecutor() for _ in range(2)]
