@@ -271,3 +271,21 @@ def test_a_row_of_which_it_cannot_be_certain_is_always_parsed(row):
         memory.read(page_of(B, row, B))
 
         assert "a" not in memory.passed_over
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("first", [A, A.replace('"a"', '"\\u0061"')])
+def test_rows_that_look_unlike_the_first_one_take_no_longer_the_more_there_are(first):
+    memory = Memory()
+
+    found = memory.read(page_of(first, *['{"b":1,"training_run_id":"x"}'] * 200_000), size=1000)
+
+    assert len(found) == 200_001
+
+
+def test_a_huge_row_is_always_parsed():
+    memory, row = Memory(), A.replace("false", f'false,"x":"{20_000 * "x"}"')
+    for _ in range(3):
+        memory.read(page_of(B, row, B))
+
+        assert memory.passed_over == []

@@ -19,7 +19,8 @@ _read = json.JSONDecoder().raw_decode
 _MOVING = "last_request_time"
 _MOVING_FIELD = re.compile(rf'"{_MOVING}": ?"([^"\\\x00-\x1f]*)"').search
 
-#: How many characters may stand before a row's id; rows with more are always parsed.
+#: How many characters a row may have, and how many before its id; one with more is always parsed.
+_MOST = 16 * 1024
 _MOST_BEFORE_ID = 64
 
 #: A row and its fingerprint, which no row has that says anything else (but for one in 2 ** 64),
@@ -93,7 +94,7 @@ class PageReader:
         before_id = ""
         while text[at] != "]":
             self.count += 1
-            guess = text.find(before_id, at + 1) if before_id else -1
+            guess = text.find(before_id, at + 1, at + _MOST) if before_id else -1
             if guess > 0:
                 fingerprint = _outline(text, at, guess)
                 id_at = at + len(before_id)
@@ -115,7 +116,7 @@ class PageReader:
 
 def _before_id(text: str, at: int, row: dict[str, Any]) -> str:
     """What stands before the id in a row that begins here; empty where that is much."""
-    id_at = text.find(f'"{row.get("training_run_id")}"', at)
+    id_at = text.find(f'"{row.get("training_run_id")}"', at, at + _MOST)
     return text[at : id_at + 1] if id_at - at < _MOST_BEFORE_ID else ""
 
 
