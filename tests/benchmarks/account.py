@@ -1,8 +1,9 @@
 """The account that is polled: the ids of its runs, and their JSON rows on the server.
 
-Rows are what the hosted service sends: both checkpoints with an expiry, the step in the newest
-one's metadata, and metadata of the run. At each sweep the last request of every run is a later one,
-and one run in `NEWS_EVERY` has saved; one in `ODD_EVERY` has a value that nobody expects.
+Rows are what the hosted service sends: both checkpoints with an expiry, the step and the position
+in the data in the newest one's metadata, and metadata of the run. At each sweep the last request of
+every run is a later one, and one run in `NEWS_EVERY` has saved; one in `ODD_EVERY` has a value that
+nobody expects.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _template(odd: int | None = None) -> str:
         "size_bytes": 230644,
         "public": False,
         "expires_at": "%(expiry)s",
-        "user_metadata": {"tinkex_step": "%(step)s"},
+        "user_metadata": {"tinkex_step": "%(step)s", "tinkex_data": '{"epoch":2,"row":%(step)s}'},
     }
     sampled = {
         **saved,

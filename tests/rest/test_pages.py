@@ -255,12 +255,13 @@ def test_a_last_row_is_parsed_where_no_comma_comes_before_the_next_one():
 @pytest.mark.parametrize(
     "row",
     [
-        A.replace("false", 'false,"x":{"last_request_time":"1"}'),
-        A.replace("false", 'false,"x":"last_request_time"'),
         A.replace('"last_request_time":"1"', '"x":{"last_request_time":"1"}'),
-        A.replace('"last_request_time"', '"last_request\\u005ftime"'),
-        A.replace("false", 'false,"x":{"last_request\\u005ftime":"1"}'),
-        A.replace("false", 'false,"x":"\\""'),
+        A.replace('"last_request_time"', '"x":{"last_request_time":"2"},"last_request_time"'),
+        A.replace("}", ',"last_request_time":"1"}'),
+        A.replace("}", ',"last_request\\u005ftime":"1"}'),
+        '{"training_run_id":"a","x":{"last_request_time":"1"},"last_request\\u005ftime":"1"}',
+        '{"training_run_id":"a","x":{"last_request_time":"1"},"y":"\\u00e9"}',
+        A.replace("false", 'false,"x":"\\"last_request_time"'),
         '{"corrupted":false,"last_request_time":"1","training_run_id":"a"}',
         A.replace("{", '{"x":"' + 64 * "x" + '",'),
     ],
@@ -271,6 +272,24 @@ def test_a_row_of_which_it_cannot_be_certain_is_always_parsed(row):
         memory.read(page_of(B, row, B))
 
         assert "a" not in memory.passed_over
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        r'"x":{"tinkex_data":"{\"epoch\":1}"}',
+        r'"x":"\"last_request_time\":\"1\""',
+        r'"x":"\u00e9"',
+        r'"x":{"last_request_time":"1"},"y":"\u00e9"',
+    ],
+)
+def test_what_else_a_row_holds_does_not_keep_it_from_being_passed_over(field):
+    memory = Memory()
+    for number in range(3):
+        row = A.replace("false", f"false,{field}").replace('"1"', f'"{number}"', 1)
+        memory.read(page_of(B, row, B))
+
+    assert "a" in memory.passed_over
 
 
 @pytest.mark.timeout(60)

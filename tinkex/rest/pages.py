@@ -96,20 +96,20 @@ class PageReader:
             self.count += 1
             guess = text.find(before_id, at + 1, at + _MOST) if before_id else -1
             if guess > 0:
-                fingerprint = _outline(text, at, guess)
                 id_at = at + len(before_id)
-                if is_known(text[id_at : text.find('"', id_at)], fingerprint):
+                run_id = text[id_at : text.find('"', id_at)]
+                if is_known(run_id, _outline(text, at, guess)):
                     self._good += 1
                     at = guess
                     continue
             row, end = _read(text, at)
             end = _next(text, end, "]")
-            if end != guess:
-                fingerprint = _outline(text, at, end)
+            fingerprint = None
             if type(row) is dict:
                 self._good += 1
                 before_id = before_id or _before_id(text, at, row)
-            yield row, fingerprint if _is_certain(row, text, at, end) else None
+                fingerprint = _fingerprint(row, text, at, end)
+            yield row, fingerprint
             at = end
         return at + 1
 
@@ -129,15 +129,26 @@ def _outline(text: str, at: int, end: int) -> int:
     return hash((text[at:begins], text[ends:end]))
 
 
-def _is_certain(row: Any, text: str, at: int, end: int) -> bool:
-    """Whether an outline is that of a row, with the right field left out, and another row next."""
-    return (
-        type(row) is dict
-        and text[end] != "]"
-        # Nothing else is called like that field: no other object's, and nothing with an escape.
-        and text.count(f'"{_MOVING}"', at, end) == (_MOVING in row)
-        and text.find("\\", at, end) < 0
-    )
+def _fingerprint(row: dict[str, Any], text: str, at: int, end: int) -> int | None:
+    """The hash of a row that was parsed, if what it leaves out is that field and nothing else.
+
+    The last row has none: no text that ends like it goes on with another row.
+    """
+    is_certain = text[end] != "]" and _moves_alone(row, text, at, end)
+    return _outline(text, at, end) if is_certain else None
+
+
+def _moves_alone(row: dict[str, Any], text: str, at: int, end: int) -> bool:
+    """Whether what seems to be the moving field is the row's own, or there is none."""
+    if text.find("\\u", at, end) < 0:
+        return text.count(f'"{_MOVING}"', at, end) == (_MOVING in row)
+    # Letters may be written as escapes, so names cannot be counted: try with another value.
+    found = _MOVING_FIELD(text, at, end)
+    if found is None:
+        return True
+    begins, ends = found.span(1)
+    other, _ = _read(f"{text[at:begins]}?{text[ends:end]}")
+    return bool(other == {**row, _MOVING: "?"})
 
 
 def _space(text: str, at: int) -> int:
