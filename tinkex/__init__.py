@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .runs.checkpoints import Candidate, LeftOut, Plan
     from .runs.state import Generation, RunState
     from .runs.status import RunStatus, StatusTable
-    from .shortcuts import watch
+    from .shortcuts import resume, watch
     from .training.loop import ResumePoint
     from .training.segments import Segment, Segments
 
@@ -49,6 +49,7 @@ __all__ = [
     "__version__",
     "errors",
     "rest",
+    "resume",
     "signals",
     "watch",
 ]
@@ -75,6 +76,7 @@ _LATER = {
     "Segments": "training.segments",
     "Specific": "policy",
     "StatusTable": "runs.status",
+    "resume": "shortcuts",
     "watch": "shortcuts",
 }
 

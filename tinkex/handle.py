@@ -125,7 +125,8 @@ class MonitoredRun:
                 that was restored.
             TimeoutError: From the loop: a recovery took longer than `max_wait`.
         """
-        if self.client is None and not self.state.is_pending:
+        is_left = self._record.history.is_left
+        if self.client is None and not (self.state.is_pending or is_left):
             raise RuntimeError(
                 f"run {self.run_id!r} has no training client; give monitor_run(..., client=...)"
             )

@@ -19,6 +19,7 @@ from .arguments import (
 from .config import Config
 from .errors import MonitorStoppedError, RecoveryDisabledError
 from .handle import MonitoredRun
+from .lineages import find_lineage
 from .parts import Parts
 from .policy import Policy
 from .polling.sweep_timer import SweepTimer
@@ -196,6 +197,13 @@ class Monitor:
             ConfigError: There is no key to poll with.
             TypeError, ValueError: An argument cannot be used.
         """
+        config = self._config_of(run_id, service)
+        known = dict(checked_metadata(metadata))
+        client = bare(known.pop("training_client", None) if client is None else client)
+        return self._register(run_id, service, config, metadata=known, client=client)
+
+    def _config_of(self, run_id: str, service: Any) -> Config | None:
+        """The account of a run that is about to be monitored, after all checks."""
         self._check_running()
         if not self.policy.enabled:
             raise RecoveryDisabledError(
@@ -204,18 +212,29 @@ class Monitor:
         checked_run_id(run_id)
         parts = self._parts
         parts.owner.services.check(service)
-        known = dict(checked_metadata(metadata))
-        client = bare(known.pop("training_client", None) if client is None else client)
+        return config_for(service, parts.rest.module, self._config, self._rest_client_fun)
+
+    def _register(
+        self, run_id: str, service: Any, config: Config | None, **known: Any
+    ) -> MonitoredRun:
+        parts = self._parts
+        known["metadata"] = checked_metadata(known["metadata"])
         record = self._runs.register(
             run_id,
             service=service,
-            config=config_for(service, parts.rest.module, self._config, self._rest_client_fun),
-            metadata=checked_metadata(known),
-            client=client,
+            config=config,
             make_handle=lambda record: MonitoredRun(parts, record),
+            **known,
         )
         self._pace()
         return cast("MonitoredRun", record.handle)
+
+    def _take_up(self, run_id: str, service: Any) -> MonitoredRun:
+        """Go on with a run that another process left, by any id of its lineage."""
+        config = self._config_of(run_id, service)
+        found = find_lineage(self._parts.rest, config, run_id)
+        about = {"past": found.past, "generation": found.generation, "metadata": {}, "client": None}
+        return self._register(found.newest.training_run_id, service, config, **about)
 
     def stop_monitoring(self, run: str | MonitoredRun) -> None:
         """Stop monitoring a run, by its handle or any id of its lineage; unknown ids are fine.

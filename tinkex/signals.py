@@ -77,13 +77,15 @@ class Cause(StrEnum):
     ROLLED_BACK = "rolled_back"
     #: The training loop was interrupted after it had submitted more than was saved.
     INTERRUPTED = "interrupted"
+    #: The process that trained the run has ended, and another one goes on.
+    RESTARTED = "restarted"
     #: A caller asked for it.
     REQUESTED = "requested"
 
     @property
     def is_detected(self) -> bool:
         """Whether it was noticed rather than asked for: it is sent as `detected`, and counted."""
-        return self not in (Cause.INTERRUPTED, Cause.REQUESTED)
+        return self not in (Cause.INTERRUPTED, Cause.RESTARTED, Cause.REQUESTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

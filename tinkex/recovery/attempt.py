@@ -34,7 +34,10 @@ from .error_kinds import Kind, classify, is_session_over
 
 logger = logging.getLogger(__name__)
 
-#: The keys of a successor's `user_metadata`: the run before it, and what it was made from.
+#: The keys of a successor's `user_metadata`: the first run, how many there were before it, the run
+#: before it, and what it was made from.
+ROOT = "tinkex_root"
+GENERATION = "tinkex_generation"
 RECOVERED_FROM = "tinkex_recovered_from"
 MADE_FROM = "tinkex_checkpoint"
 
@@ -47,10 +50,10 @@ _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=
 class RecoveryRequest(NamedTuple):
     """What is to be recovered, how, and through which modules.
 
-    `run_ids` are of the lineage, newest first; `known` are checkpoints beside those that the
-    server lists, `recorded` their cursors, `broken` the paths that did not load; `run` is the
-    run as a poll saw it. `has_resume_step`: the training loop knows the step of checkpoints for
-    which none is recorded.
+    `run_ids` are of the lineage, newest first, and `generation` counts from 0; `known` are
+    checkpoints beside those that the server lists, `recorded` their cursors, `broken` the paths
+    that did not load; `run` is the run as a poll saw it. `has_resume_step`: the training loop knows
+    the step of checkpoints for which none is recorded.
     """
 
     run_id: str
@@ -63,6 +66,7 @@ class RecoveryRequest(NamedTuple):
     config: Config | None = None
     run: TrainingRun | None = None
     run_ids: tuple[str, ...] = ()
+    generation: int = 0
     known: tuple[Checkpoint, ...] = ()
     broken: frozenset[str] = frozenset()
     has_resume_step: bool = False
@@ -240,7 +244,8 @@ def _successor_metadata(
     own = (run.user_metadata if run else None) or {}
     return {
         **{key: str(value) for key, value in own.items()},
-        "tinkex_root": task.request.root_id,
+        ROOT: task.request.root_id,
+        GENERATION: str(task.request.generation + 1),
         RECOVERED_FROM: task.request.run_id,
         MADE_FROM: checkpoint.tinker_path,
         "tinkex_attempt": str(task.number),

@@ -157,6 +157,7 @@ class Controller:
                 config=record.config,
                 run=run,
                 run_ids=record.run_ids,
+                generation=record.generation,
                 # As they were saved first, then as polls saw them: the later word counts.
                 known=(*record.history.known.values(), *record.known_checkpoints()),
                 recorded=dict(record.history.cursors),

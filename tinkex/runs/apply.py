@@ -16,7 +16,7 @@ from .changes import Change
 from .checkpoints import newest_checkpoint, saved_again, unprotected_since
 from .record import History, Record
 from .rows import WARN_EVERY
-from .state import RunState, check_transition
+from .state import Generation, RunState, check_transition
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
@@ -57,6 +57,13 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
         return None
     record.fingerprint = None
     return APPLIED_BY[type(change)](record, change, moment)
+
+
+def take_up(record: Record, past: tuple[Generation, ...], generation: int) -> None:
+    """Have a record that was just made stand for a run that another process left."""
+    record.own_history = History(past=past, is_left=True)
+    record.generation = generation
+    record.root_id = past[0].run_id if past else record.run_id
 
 
 # Polls

@@ -25,8 +25,9 @@ class History:
     checkpoints by path, `broken` the paths that did not load, `orphans` the ids left behind per
     generation, `incidents` when the budget's incidents began, `cause` what began the present
     one, and `error` what the training loop met; `has_resume_step`: the loop knows the step of
-    checkpoints for which none is recorded; `stuck` says how many incidents in a row began when no
-    checkpoint had a higher step than `stuck_at`.
+    checkpoints for which none is recorded; `is_left`: the process that trained the run has ended;
+    `stuck` says how many incidents in a row began when no checkpoint had a higher step than
+    `stuck_at`.
     """
 
     past: tuple[Generation, ...] = ()
@@ -40,6 +41,7 @@ class History:
     cause: Cause | None = None
     error: str | None = None
     has_resume_step: bool = False
+    is_left: bool = False
     stuck: int = 0
     stuck_at: int | None = None
 

@@ -69,6 +69,7 @@ def check_transition(before: RunState, after: RunState) -> None:
 class Generation:
     """One run of a lineage.
 
+    `started_at` is since when it was monitored, `None` where that was in another process;
     `checkpoint` is the path it was made from and `step` that checkpoint's next step, where
     known; `cause` is why it was replaced and `error` what its training loop had met, if
     anything; `attempts` is how many it took to make the next one, and `orphans` are the ids of
@@ -78,7 +79,7 @@ class Generation:
     run_id: str
     checkpoint: str | None = None
     step: int | None = None
-    started_at: datetime
+    started_at: datetime | None
     ended_at: datetime | None = None
     cause: Cause | None = None
     error: str | None = None

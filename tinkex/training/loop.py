@@ -108,6 +108,7 @@ class Loop:
             live = record.state is RunState.HEALTHY and record.client is not None
             return live or _has_ended(record)
 
+        self._take_up()
         if not self.waits.wait(record, is_settled, timeout):
             raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
         with self.record.lock:
@@ -121,6 +122,7 @@ class Loop:
         def is_usable() -> bool:
             return (record.state.is_polled and record.client is not None) or _has_ended(record)
 
+        self._take_up()
         until = self.clock.monotonic() + max_wait
         while not self.waits.wait(record, is_usable, min(WAIT_LINE_EVERY, self._left(until))):
             state = record.state
@@ -137,6 +139,14 @@ class Loop:
                 cursor=history.cursor(history.source),
                 with_optimizer=history.with_optimizer,
             )
+
+    def _take_up(self) -> None:
+        """Have a run restored that another process left, at its first use here."""
+        record = self.record
+        if record.history.is_left and record.client is None and record.state.is_polled:
+            about = record, Cause.RESTARTED, record.run_id
+            with suppress(AlreadyPendingError):
+                self.races.undisturbed(self.controller.recover, *about)
 
     def _left(self, until: float) -> float:
         return max(0.0, until - self.clock.monotonic())
