@@ -68,7 +68,12 @@ def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
 
     Raises:
         RestError: A page could not be had, or rows that the list should have never came.
+        TypeError: The REST module lists no runs.
     """
+    if not rest.can_list:
+        raise TypeError(
+            "lineages are found in lists of runs; rest_module has no list_training_runs"
+        )
     found: dict[str, Any] = {}
     for _ in range(PASSES):
         offset, unreadable, total = 0, 0, None

@@ -10,7 +10,12 @@ from support.world import RUN, StatusError, weights
 
 import tinkex
 from tinkex import Policy
-from tinkex.errors import ApiResponseError, CheckpointMissingError
+from tinkex.errors import (
+    ApiResponseError,
+    ApiStatusError,
+    CheckpointMissingError,
+    SegmentSupersededError,
+)
 from tinkex.lineages import find_lineage, list_all
 from tinkex.ports import RestPort
 from tinkex.testing import InlineExecutor
@@ -144,6 +149,67 @@ def test_a_run_without_any_checkpoint_cannot_go_on(world):
         pass
 
     assert world.service.created == []
+
+
+def test_a_run_that_nobody_knows_is_an_error(world):
+    with pytest.raises(ApiStatusError, match="404"), going_on(world, Account(), "gone:train:0"):
+        pass
+
+
+def test_a_rest_module_that_lists_no_runs_is_an_error(world):
+    with (
+        pytest.raises(TypeError, match="list_training_runs"),
+        tinkex.resume(RUN, world.service, rest_module=world.rest, scheduler=world.fake),
+    ):
+        pass
+
+
+def test_a_run_that_is_flagged_before_its_first_use_goes_on_once(world):
+    site = Account()
+    with going_on(world, site, RUN) as run:
+        site.corrupted.add(THIRD)
+        world.fake.advance(10)
+        segment = next(run.segments())
+
+        assert segment.start_step == 30
+        assert run.lineage[-2].cause == "corrupted"
+    assert len(world.service.created) == 1
+
+
+def test_a_loop_that_goes_on_is_recovered_as_any_other(world):
+    site = Account()
+    with going_on(world, site, RUN) as run:
+        segments = run.segments()
+        with next(segments) as segment:
+            segment.client.forward_backward([1]).result()
+            segment.client.optim_step().result()
+            segment.save_state("000031", step=31)
+            made = run.run_id
+            site.saves[made] = [saved(made, "000031", 31)]
+            site.corrupted.add(made)
+            world.fake.advance(10)
+            with pytest.raises(SegmentSupersededError):
+                segment.client.forward_backward([1])
+
+        assert next(segments).start_step == 31
+        assert run.status().generation == 4
+        assert world.service.metadata[-1]["tinkex_root"] == RUN
+        assert world.service.metadata[-1]["tinkex_generation"] == "4"
+
+
+@pytest.mark.parametrize("run_id", ["", 5, None])
+def test_what_is_no_run_id_is_refused_at_the_door(world, run_id):
+    with pytest.raises((TypeError, ValueError)), going_on(world, Account(), run_id):
+        pass
+
+
+def test_a_recovery_that_is_asked_for_comes_first(world):
+    with going_on(world, Account(), RUN) as run:
+        run.recover().result(5)
+        segment = next(run.segments())
+
+        assert (segment.start_step, run.lineage[-2].cause) == (30, "requested")
+    assert len(world.service.created) == 1
 
 
 # The list
