@@ -308,3 +308,45 @@ def test_a_huge_row_is_always_parsed():
         memory.read(page_of(B, row, B))
 
         assert memory.passed_over == []
+
+
+class Watched(str):
+    """A text that counts how many of its characters are looked through."""
+
+    looked = 0
+
+    def find(self, what, start, end=None):
+        found = super().find(what, start, end)
+        ends = len(self) if end is None else min(end, len(self))
+        self.looked += (ends if found < 0 else found) - start
+        return found
+
+
+class Body(bytes):
+    def decode(self, *args):
+        self.text = Watched(super().decode(*args))
+        return self.text
+
+
+LONG = f'"x":"{100 * "x"}"'
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [f'{{"n":{number},"training_run_id":"r",{LONG}}}' for number in range(1000)],
+        1000 * ['{"training_run_id":"\\u00fc",' + LONG + "}"],
+        [A, *1000 * ["{" + LONG + "}"], A],
+        [A, *1000 * ["1"]],
+        1000 * ["{" + LONG + ',"training_run_id":"r"}'],
+    ],
+    ids=["unlike", "escaped", "first and last", "numbers", "deep"],
+)
+def test_a_page_is_not_looked_through_for_each_of_its_rows(rows):
+    body = Body(page_of(*rows).encode())
+
+    page = PageReader(body, lambda: ApiResponseError("no page"))
+    found = [row for part in page.parts(100) for row, _ in part]
+
+    assert len(found) == len(rows)
+    assert body.text.looked < 8 * len(body)

@@ -23,6 +23,9 @@ _MOVING_FIELD = re.compile(rf'"{_MOVING}": ?"([^"\\\x00-\x1f]*)"').search
 _MOST = 16 * 1024
 _MOST_BEFORE_ID = 64
 
+#: How many times its length of a page is looked through in vain for the beginnings of rows.
+_MOST_IN_VAIN = 4
+
 #: A row and its fingerprint, which no row has that says anything else (but for one in 2 ** 64),
 #: the time of the run's last request left aside; `None` where it could not be told.
 Read = tuple[Any, int | None]
@@ -91,7 +94,7 @@ class PageReader:
         stands. So it does no harm that the next beginning is only guessed: a wrong guess gives a
         text that is not known.
         """
-        before_id = ""
+        before_id, in_vain = "", 0
         while text[at] != "]":
             self.count += 1
             guess = text.find(before_id, at + 1, at + _MOST) if before_id else -1
@@ -109,6 +112,10 @@ class PageReader:
                 self._good += 1
                 before_id = before_id or _before_id(text, at, row)
                 fingerprint = _fingerprint(row, text, at, end)
+            if end != guess:
+                in_vain += (guess if guess > 0 else len(text)) - at
+            if in_vain > _MOST_IN_VAIN * len(text):
+                before_id = ""  # rows begin in different ways here
             yield row, fingerprint
             at = end
         return at + 1
@@ -116,8 +123,9 @@ class PageReader:
 
 def _before_id(text: str, at: int, row: dict[str, Any]) -> str:
     """What stands before the id in a row that begins here; empty where that is much."""
-    id_at = text.find(f'"{row.get("training_run_id")}"', at, at + _MOST)
-    return text[at : id_at + 1] if id_at - at < _MOST_BEFORE_ID else ""
+    id_text = f'"{row.get("training_run_id")}"'
+    id_at = text.find(id_text, at, at + _MOST_BEFORE_ID + len(id_text))
+    return text[at : id_at + 1] if id_at > 0 else ""
 
 
 def _outline(text: str, at: int, end: int) -> int:
