@@ -350,3 +350,10 @@ def test_a_page_is_not_looked_through_for_each_of_its_rows(rows):
 
     assert len(found) == len(rows)
     assert body.text.looked < 8 * len(body)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_page_in_another_encoding_is_read_as_any_other_answer_is(encoding):
+    text = json.dumps({"training_runs": ROWS, "cursor": {"total_count": 7}})
+
+    assert rows_of(text.encode(encoding)) == (ROWS, 7)

@@ -55,7 +55,8 @@ class PageReader:
         """
         is_page = True
         try:
-            rows = self._rows(self._body.decode("utf-8", "surrogatepass"), is_known)
+            encoding = json.detect_encoding(self._body)
+            rows = self._rows(self._body.decode(encoding, "surrogatepass"), is_known)
             while part := list(islice(rows, size)):
                 yield part
         except (ValueError, IndexError, RecursionError):
