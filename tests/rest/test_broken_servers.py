@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import re
 import socket
@@ -55,6 +56,20 @@ def test_a_reason_is_not_taken_from_what_the_caller_handles(client):
     except KeyError:
         with pytest.raises(ApiConnectionError, match="Connection refused"):
             client.get_training_run(config, RUN)
+
+
+def test_a_reason_is_not_taken_from_what_the_http_library_tries_first(stub, client, monkeypatch):
+    def getresponse(*args):
+        try:
+            raise TypeError("no such argument")
+        except TypeError:
+            raise http.client.RemoteDisconnected("gone") from None
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", getresponse)
+
+    error = failure(lambda: client.get_training_run(config_of(stub), RUN), ApiConnectionError)
+
+    assert str(error).endswith("RemoteDisconnected: gone")
 
 
 def test_a_host_that_cannot_be_is_a_connection_error(client):

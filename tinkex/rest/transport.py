@@ -186,7 +186,8 @@ class Account:
         for inner in causes(error):
             if inner is outer:
                 break  # from here on it is the error that the caller was already handling
-            cause = inner
+            # Older versions of urllib3 try an argument first that is refused with a `TypeError`.
+            cause = inner if isinstance(inner, _FAILURES) else cause
         reason = self.scrub(f"{type(cause).__name__}: {cause}")
         return ApiConnectionError(f"{call.where}: {_shortened(reason)}")
 
