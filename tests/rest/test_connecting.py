@@ -103,6 +103,13 @@ def test_an_address_that_refuses_costs_nothing(names, client, stub):
     assert client.get_training_run(named(), RUN, timeout=PATIENCE).training_run_id == RUN
 
 
+def test_a_silent_proxy_is_a_server_that_does_not_answer_in_time(client, silent, monkeypatch):
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{silent}")
+    config = Config(KEY, "https://tinker.invalid", connect_timeout=0.05)
+
+    failure(lambda: client.get_training_run(config, RUN, timeout=PATIENCE), ApiTimeoutError)
+
+
 def test_close_ends_a_call_that_waits_for_a_connection(names, client, silent, monkeypatch):
     begun = threading.Event()
 

@@ -178,18 +178,21 @@ class Account:
     def _failure(self, call: Call, error: Exception, outer: BaseException | None) -> RestError:
         if isinstance(error, urllib3.exceptions.DecodeError):
             return ApiResponseError(f"{call.where}: the answer cannot be decompressed")
-        # A connection that was refused counts as one that took too long, by its class.
-        is_late = isinstance(error, _TIMEOUTS) and not isinstance(error, NewConnectionError)
-        if is_late or call.left() <= 0:
-            return ApiTimeoutError(f"{call.where}: no complete answer came in time")
         cause: BaseException = error
         for inner in causes(error):
             if inner is outer:
                 break  # from here on it is the error that the caller was already handling
             # Older versions of urllib3 try an argument first that is refused with a `TypeError`.
             cause = inner if isinstance(inner, _FAILURES) else cause
+        if call.left() <= 0 or _is_late(error) or _is_late(cause):
+            return ApiTimeoutError(f"{call.where}: no complete answer came in time")
         reason = self.scrub(f"{type(cause).__name__}: {cause}")
         return ApiConnectionError(f"{call.where}: {_shortened(reason)}")
+
+
+def _is_late(error: BaseException) -> bool:
+    # A connection that was refused counts as one that took too long, by its class.
+    return isinstance(error, _TIMEOUTS) and not isinstance(error, NewConnectionError)
 
 
 def _headers_of(config: Config) -> CaseInsensitiveDict[str]:
