@@ -357,3 +357,14 @@ def test_a_page_in_another_encoding_is_read_as_any_other_answer_is(encoding):
     text = json.dumps({"training_runs": ROWS, "cursor": {"total_count": 7}})
 
     assert rows_of(text.encode(encoding)) == (ROWS, 7)
+
+
+def test_a_moving_field_is_the_rows_own_whatever_it_holds():
+    memory = Memory()
+    inner, own = '{"last_request_time":"?"}', '"last_request_time":"?"'
+    row = f'{{"training_run_id":"a","note":"\\u00fc","x":{inner},{own}}}'
+    memory.read(page_of(B, row, B))
+
+    memory.read(page_of(B, row.replace(inner, inner.replace("?", "!")), B))
+
+    assert "a" not in memory.passed_over

@@ -156,8 +156,8 @@ def _moves_alone(row: dict[str, Any], text: str, at: int, end: int) -> bool:
     if found is None:
         return True
     begins, ends = found.span(1)
-    other, _ = _read(f"{text[at:begins]}?{text[ends:end]}")
-    return bool(other == {**row, _MOVING: "?"})
+    other, _ = _read(f"{text[at:ends]}?{text[ends:end]}")
+    return bool(other == {**row, _MOVING: f"{text[begins:ends]}?"})
 
 
 def _space(text: str, at: int) -> int:
