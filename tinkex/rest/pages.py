@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Generator, Iterator
 from itertools import islice
@@ -13,7 +14,18 @@ from ..types import TrainingRunPage
 
 _BLANKS = " \t\n\r"
 _SPACE = re.compile(f"[{_BLANKS}]*")
+
+
+def whole(digits: str) -> float:
+    """A whole number of JSON; one with more digits than Python reads is as good as infinite."""
+    try:
+        return int(digits)
+    except ValueError:
+        return math.inf
+
+
 _read = json.JSONDecoder().raw_decode
+_read_any = json.JSONDecoder(parse_int=whole).raw_decode  # takes longer
 
 #: The field that changes at each look at a run that trains; no sweep uses it.
 _MOVING = "last_request_time"
@@ -106,7 +118,7 @@ class PageReader:
                     self._good += 1
                     at = guess
                     continue
-            row, end = _read(text, at)
+            row, end = _row(text, at)
             end = _next(text, end, "]")
             fingerprint = None
             if type(row) is dict:
@@ -120,6 +132,13 @@ class PageReader:
             yield row, fingerprint
             at = end
         return at + 1
+
+
+def _row(text: str, at: int) -> tuple[Any, int]:
+    try:
+        return _read(text, at)
+    except ValueError:
+        return _read_any(text, at)
 
 
 def _before_id(text: str, at: int, row: dict[str, Any]) -> str:
@@ -156,7 +175,7 @@ def _moves_alone(row: dict[str, Any], text: str, at: int, end: int) -> bool:
     if found is None:
         return True
     begins, ends = found.span(1)
-    other, _ = _read(f"{text[at:ends]}?{text[ends:end]}")
+    other, _ = _row(f"{text[at:ends]}?{text[ends:end]}", 0)
     return bool(other == {**row, _MOVING: f"{text[begins:ends]}?"})
 
 

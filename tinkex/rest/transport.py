@@ -31,6 +31,7 @@ from ..errors import (
     causes,
 )
 from ..secret import Secret
+from .pages import whole
 from .sockets import BoundedAdapter, Call
 
 #: The largest answer that is accepted, in bytes after decompression.
@@ -285,7 +286,7 @@ def _read(response: urllib3.HTTPResponse, limit: int) -> bytes:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(body, parse_int=whole)
     except (ValueError, RecursionError):
         return None
 
