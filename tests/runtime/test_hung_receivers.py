@@ -113,7 +113,7 @@ def test_a_receiver_that_comes_back_gets_all_that_it_missed_in_order(bench, impa
 
 def test_a_receiver_that_hangs_is_named_once_in_the_log_as_an_error(bench, impatient, caplog):
     monitor = quiet_monitor(bench)
-    Hanging(bench, 1, sender=monitor)
+    hanging = Hanging(bench, 1, sender=monitor)
     bench._stack.enter_context(signals.subscribe(bench.told, sender=monitor))
     bench.server.corrupt(RUN, OTHER)
     monitor.monitor_run(RUN, FakeServiceClient())
@@ -122,6 +122,8 @@ def test_a_receiver_that_hangs_is_named_once_in_the_log_as_an_error(bench, impat
     monitor.poll_now()
     bench.told.wait_for("completed", RUN)
     bench.told.wait_for("completed", OTHER)
+    hanging.gate.set()
+    monitor.stop(PATIENCE)
 
     told = [r for r in caplog.records if "hung_receiver" in r.getMessage()]
     assert [record.levelno for record in told] == [logging.ERROR]

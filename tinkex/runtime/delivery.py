@@ -8,9 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
-from .jobs import Group, Job, Lane, Parked, identity_of, name_of
+from .jobs import Group, Job, Lane, Parked, identity_of, name_of, telling
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Delivery:
         self._inline = inline
         self._on_idle = on_idle
         self._name = name
+        self._caught = Exception if inline else BaseException
         self._numbers = itertools.count()
         # Taken by itself: an interrupt in the condition's own `with` can leave it locked.
         self._lock = threading.Lock()
@@ -177,10 +179,7 @@ class Delivery:
                 self._called.notify(len(self._waiting))
                 return None
             self._free += 1
-            return self._work, self._one_less
-
-    def _one_less(self) -> None:
-        self._free -= 1
+            return self._work, lambda: setattr(self, "_free", self._free - 1)
 
     def _run(self, work: Callable[[], object]) -> None:
         try:
@@ -258,7 +257,8 @@ class Delivery:
         try:
             return group()
         except Exception:
-            logger.exception("what was to be called could not be found")
+            with suppress(self._caught):
+                logger.exception("what was to be called could not be found")
             return ()
 
     def _give_back_locked(self, lane: Lane) -> None:
@@ -275,7 +275,8 @@ class Delivery:
         except BaseException as error:  # an exit or a cancellation is this function's affair only
             if self._inline and isinstance(error, KeyboardInterrupt):
                 raise
-            logger.exception("%s failed", job.name)
+            with suppress(self._caught):  # handlers of the log are foreign, too
+                logger.exception("%s failed", job.name)
 
     # Parked functions
 
@@ -310,9 +311,8 @@ class Delivery:
             late = [p for p in found if p.threads and p.since <= before and not p.is_told]
             for parked in late:
                 parked.is_told = True
-        for parked in late:
-            told = "%s has not returned for %g s; it is not called again before it does"
-            logger.error(told, parked.name, PATIENCE)
+        told = "%s has not returned for %g s; it is not called again before it does"
+        self.queue(telling, [telling(logger, told, parked.name, PATIENCE) for parked in late])
 
     def _drop_parked(self) -> None:
         """Let go of what waits for hung functions: of a million calls that takes a second."""
@@ -328,7 +328,9 @@ class Delivery:
         while (job := self._next_parked(parked)) is not None:
             self._call(job)
         if not parked.threads and parked.lost:
-            logger.error("%s: %d calls were left out while it hung", parked.name, parked.lost)
+            told = "%s: %d calls were left out while it hung"
+            self.queue(telling, [telling(logger, told, parked.name, parked.lost)])
+            self.flush()
         self._on_idle()
 
     def _next_parked(self, parked: Parked) -> Job | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -72,3 +73,8 @@ def identity_of(function: object) -> Hashable:
     if isinstance(function, MethodType):
         return id(function.__self__), id(function.__func__)
     return id(function)
+
+
+def telling(logger: logging.Logger, words: str, *args: object) -> Group:
+    """Have an error logged by a job: the log's handlers are foreign, so they may hang or raise."""
+    return lambda: (Job(partial(logger.error, words, *args), "the log", telling),)
