@@ -252,6 +252,20 @@ def test_a_list_that_hangs_has_its_runs_asked_for_one_by_one_at_the_next_sweep(s
     assert site.asked["page"] == 1
 
 
+def test_a_list_that_hung_for_longer_than_a_call_may_is_asked_for_again(settings):
+    runs = ids(150)
+    site = Hanging(runs)
+    site.hung.add("page")
+    setting = settings(site, policy=OFTEN)
+    setting.watch("one", runs)
+    assert setting.advance_until_asked(runs[-1], 8, within=12)
+
+    site.let_go(["page"])
+
+    assert setting.advance_until_asked("page", 5, within=12)
+    assert {s.state for s in setting.monitor.status()} == {"healthy"}
+
+
 def test_poll_now_waits_for_an_account_that_hung_and_answers_again(settings):
     runs = ids(5)
     site = Hanging(runs)

@@ -13,6 +13,7 @@ from support.sites import (
 )
 
 from tinkex.errors import ApiResponseError, ApiStatusError, ApiTimeoutError
+from tinkex.polling.detection import Detection
 
 
 class Strict(Site):
@@ -69,6 +70,24 @@ def test_a_size_that_is_refused_is_made_smaller_in_the_same_sweep(world, error, 
     assert site.gets.total() == 0
     assert_all_are_polled(world, site, monitor)
     assert_each_is_recovered(world, site, runs[::499])
+
+
+def test_a_page_counts_once_though_its_failure_could_not_be_dealt_with(world, monkeypatch):
+    site = Strict(ids(1000), most=250)
+    monitor, _ = watch(world, site, ids(1000))
+    all_failed, errors = Detection.all_failed, [ValueError("once")]
+
+    def fails_once(*args):
+        if errors:
+            raise errors.pop()
+        all_failed(*args)
+
+    monkeypatch.setattr(Detection, "all_failed", fails_once)
+
+    sweep(world, site)
+    sweep(world, site)
+
+    assert_all_are_polled(world, site, monitor)
 
 
 @pytest.mark.parametrize("cap", [100, 120, 333])

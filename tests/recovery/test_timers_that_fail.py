@@ -9,7 +9,12 @@ from support.real_threads import QUICK
 from support.recorder import PATIENCE
 from support.world import OTHER, RUN
 
+from tinkex import Monitor, Policy
+from tinkex.polling.sweeper import STRAGGLER
 from tinkex.testing import FakeScheduler, FakeServiceClient
+
+#: So rare that sweeps come only when they are asked for.
+SELDOM = Policy(enabled=True, poll_interval=1000.0)
 
 
 class Unlucky:
@@ -86,3 +91,44 @@ def test_a_scheduler_that_raises_once_leaves_no_run_recovering(world, number):
     assert all(future.done() for future in futures)
     assert {str(run.state) for run in runs} <= {"healthy", "exhausted"}
     assert monitor.monitor_run("third:train:0", world.service).recover().result(PATIENCE)
+
+
+@pytest.mark.parametrize("workers", [0, 8])
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_scheduler_that_raises_once_ends_no_polls(bench, number, workers):
+    left = iter(range(number - 1, -1000000, -1))
+
+    def scheduler(interval, function):
+        if next(left) == 0:
+            raise RuntimeError("no timer")
+        return threading.Timer(interval, function)
+
+    monitor = bench.monitor(QUICK, scheduler=scheduler, poll_workers=workers)
+    monitor.monitor_run(RUN, FakeServiceClient())
+
+    bench.server.wait_for_more_polls(RUN, 5)
+    bench.server.wait_for_more_polls(RUN, 5)
+
+
+def test_a_request_that_hangs_ends_its_sweep_though_the_scheduler_raised(bench):
+    gate, fails = bench.gate(), threading.Event()
+
+    class Hangs:
+        def get_training_run(self, config, run_id):
+            gate.wait(3 * PATIENCE)
+            return {"training_run_id": run_id}
+
+    def scheduler(interval, function):
+        if fails.is_set() and interval <= STRAGGLER:
+            raise RuntimeError("no timer")
+        return threading.Timer(interval, function)
+
+    monitor = Monitor(SELDOM, rest_module=Hangs(), scheduler=scheduler, poll_workers=8).start()
+    bench._stack.callback(monitor.stop, 0.0)
+    monitor.monitor_run(RUN, FakeServiceClient())
+    fails.set()
+    polling = threading.Thread(target=monitor.poll_now, daemon=True)
+    polling.start()
+
+    bench.join(polling)
+    assert monitor.status(RUN).state == "healthy"

@@ -36,7 +36,11 @@ class Poll:
 
 @dataclass(slots=True, eq=False)
 class Page:
-    """One page to ask for: `asked` is its first row and how many. The rest is as in `Poll`."""
+    """One page to ask for: `asked` is its first row and how many.
+
+    `is_counted`: its listing knows what came of it, which may be just one thing. The rest is as in
+    `Poll`.
+    """
 
     account: Account
     listing: Listing
@@ -45,6 +49,7 @@ class Page:
     is_late: bool = False
     is_answered: bool = False
     is_over: bool = False
+    is_counted: bool = False
 
 
 class Account:
@@ -81,6 +86,8 @@ class Account:
         if asked:
             due = [record for record in due if record not in asked]
         page_hangs = self._page_hangs
+        if self._listing is not None and self._listing.is_through:
+            self._listing = None  # its last page was given up, and all its runs told by themselves
         if self._listing is not None and not page_hangs:
             return due  # the pages of the sweep before are still coming
         if self._listing is not None:

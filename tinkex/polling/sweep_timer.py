@@ -47,7 +47,7 @@ class SweepTimer:
                 return
             self._newest = this
         try:
-            timer = self._clock.call_later(self._interval, lambda: self._fire(this))
+            timer = self._clock.call_surely(self._interval, lambda: self._fire(this))
         except Exception:
             logger.exception("the next sweep could not be scheduled")
             self.release()

@@ -265,13 +265,18 @@ class Sweeper:
         except ApiResponseError as error:
             return error
         with self._lock:
-            if not page.is_over:
+            if not (page.is_over or page.is_counted):
+                page.is_counted = True
                 listing.landed(page.asked, *rows.totals(), seen, self._clock.monotonic())
                 page.account.leave_over(listing)
         return None
 
     def _page_failed(self, page: Page, error: BaseException) -> None:
         with self._lock:
+            # It may fail by itself in the moment in which it is given up.
+            if page.is_counted:
+                return
+            page.is_counted = True
             page.listing.failed(page.asked, error, self._clock.monotonic())
             left = page.account.leave_over(page.listing)
             self._turns.line_up(page.account)
@@ -336,7 +341,7 @@ class Sweeper:
         with self._lock:
             fresh = [each.began for each in self._turns.in_flight if not each.is_late]
         delay = min(fresh, default=now) + STRAGGLER - now
-        timer = self._clock.call_later(max(delay, 0.01), self._watch)
+        timer = self._clock.call_surely(max(delay, 0.01), self._watch)
         with self._lock:
             self._watch_timer = timer
             is_stale = self._closed

@@ -170,6 +170,8 @@ class Turns:
     def landed(self, request: Poll | Page, error: BaseException | None, now: float) -> None:
         """A request has ended, its thread is free again."""
         account = request.account
+        if request not in self.in_flight:
+            return
         if error is not None:
             self._failed += not request.is_over
             seconds = patience(error)

@@ -44,7 +44,7 @@ class Clock:
     """One clock over any scheduler: monotonic seconds, UTC times, timers and waits.
 
     Timers that are threads may fail to start, when there are too many: those fire on a spare
-    thread, which is made with the first of them.
+    thread, which is made with the first of them, as do those that no sweep can do without.
 
     Threads: safe from any thread.
     """
@@ -79,10 +79,21 @@ class Clock:
                 timer.start()
         return timer
 
+    def call_surely(self, delay: float, function: Callable[[], None]) -> Timer:
+        """The same, on a spare thread where the scheduler raises."""
+        try:
+            return self.call_later(delay, function)
+        except Exception:
+            logger.exception("a timer could not be had from the scheduler; one of our own is used")
+            timer = self._spare(delay, function)
+            timer.start()
+            return timer
+
     def close(self, timeout: float) -> None:
-        """Fire no timer of ours any more; wait for its thread, at most `timeout` seconds."""
-        own = self._scheduler if isinstance(self._scheduler, ThreadScheduler) else self._spare
-        own.close(timeout)
+        """Fire no timer of ours any more; wait for each thread, at most `timeout` seconds."""
+        self._spare.close(timeout)
+        if isinstance(self._scheduler, ThreadScheduler):
+            self._scheduler.close(timeout)
 
     def sleep(self) -> Callable[[float], bool] | None:
         """How a scheduler with a `wait` of its own spends seconds; `None` where it has none."""
