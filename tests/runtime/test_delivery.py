@@ -276,3 +276,34 @@ def test_close_ends_threads_that_wait_for_calls(monkeypatch):
     made.join(WAIT)
 
     assert not any(each.name.startswith("long") for each in threading.enumerate())
+
+
+def test_an_interrupted_start_leaves_no_wrong_count_of_threads(threaded, monkeypatch):
+    start, late, begun = threading.Thread.start, [], threading.Semaphore(0)
+    gate = threading.Event()
+
+    def interrupted(thread):
+        late.append(thread)
+        raise KeyboardInterrupt
+
+    def hangs():
+        begun.release()
+        gate.wait(WAIT)
+
+    threaded.post("first", hangs)
+    assert begun.acquire(timeout=WAIT)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    for number in range(40):
+        with pytest.raises(KeyboardInterrupt):
+            threaded.post(number, hangs)
+    monkeypatch.undo()
+    # They had been about to begin.
+    for thread in late:
+        start(thread)
+    for number in range(100):
+        threaded.post(number, hangs)
+    for _ in range(delivery.LANES_AT_ONCE - 1):
+        assert begun.acquire(timeout=WAIT)
+
+    assert not begun.acquire(timeout=0.05)
+    gate.set()

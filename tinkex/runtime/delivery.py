@@ -7,11 +7,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from functools import partial
 
-from .jobs import Group, Job, Lane, Parked, identity_of, name_of, telling
+from .jobs import Group, Job, Lane, Parked, identity_of, jobs_of, name_of, telling
 
 logger = logging.getLogger(__name__)
 
@@ -146,42 +146,50 @@ class Delivery:
 
     def _staff(self) -> None:
         """Start the threads that are needed; where none can start, the next flush tries again."""
-        while (self._waiting or self._unstaffed) and (wanted := self._wanted()) is not None:
-            work, undo = wanted
-            name = f"{self._name}_{next(self._numbers)}"
-            thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+        while self._waiting or self._unstaffed:
+            undo: list[Callable[[], object]] = []
             try:
+                if (work := self._wanted(undo)) is None:
+                    return
+                name = f"{self._name}_{next(self._numbers)}"
+                run = threading.Thread(target=self._run, args=(work, undo), name=name, daemon=True)
                 with self._lock:
-                    self._threads.add(thread)
-                thread.start()
+                    self._threads.add(run)
+                    undo.append(partial(self._threads.discard, run))
+                run.start()
             except BaseException as error:  # no thread, or an interrupt, which goes on
                 with self._lock:
-                    if thread.ident is None:  # it has not begun
-                        self._threads.discard(thread)
-                        undo()
+                    while undo:  # it has not begun, and will not
+                        undo.pop()()
                 if isinstance(error, RuntimeError):
                     return
                 raise
 
-    def _wanted(self) -> tuple[Callable[[], object], Callable[[], object]] | None:
-        """What one more thread is to do, and what undoes that with the lock held."""
+    def _wanted(self, undo: list[Callable[[], object]]) -> Callable[[], object] | None:
+        """What one more thread is to do; `undo` gets what undoes that with the lock held."""
         with self._lock:
             if self._closed:
                 return None
             if not self._is_watched:
+                undo.append(partial(setattr, self, "_is_watched", False))
                 self._is_watched = True
-                return self._watch, partial(setattr, self, "_is_watched", False)
+                return self._watch
             if self._unstaffed:
-                parked = self._unstaffed.popleft()
-                return partial(self._work_off, parked), lambda: self._unstaffed.append(parked)
+                undo.append(partial(self._unstaffed.append, parked := self._unstaffed.popleft()))
+                return partial(self._work_off, parked)
             spare = self._free - len(self._taken)
             if len(self._waiting) <= spare or self._free >= LANES_AT_ONCE:
                 self._called.notify(len(self._waiting))
                 return None
+            undo.append(lambda: setattr(self, "_free", self._free - 1))
             self._free += 1
-            return self._work, lambda: setattr(self, "_free", self._free - 1)
+            return self._work
 
-    def _run(self, work: Callable[[], object]) -> None:
+    def _run(self, work: Callable[[], object], undo: list[Callable[[], object]]) -> None:
+        with self._lock:
+            if not undo:
+                return
+            undo.clear()
         try:
             work()
         finally:
@@ -248,18 +256,10 @@ class Delivery:
                     self._taken.discard(lane)
                     return None
                 group = lane.groups.popleft()
-            jobs = self._jobs_of(group)
+            jobs = jobs_of(group, logger, self._caught)
             with self._lock:
                 if not self._closed:
                     lane.jobs.extend(jobs)
-
-    def _jobs_of(self, group: Group) -> Sequence[Job]:
-        try:
-            return group()
-        except Exception:
-            with suppress(self._caught):
-                logger.exception("what was to be called could not be found")
-            return ()
 
     def _give_back_locked(self, lane: Lane) -> None:
         self._taken.discard(lane)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import FunctionType, MethodType
 from typing import NamedTuple
@@ -73,6 +74,16 @@ def identity_of(function: object) -> Hashable:
     if isinstance(function, MethodType):
         return id(function.__self__), id(function.__func__)
     return id(function)
+
+
+def jobs_of(group: Group, logger: logging.Logger, caught: type[BaseException]) -> Sequence[Job]:
+    """The jobs of a group, none where they cannot be made; `caught` may be raised by the log."""
+    try:
+        return group()
+    except Exception:
+        with suppress(caught):
+            logger.exception("what was to be called could not be found")
+        return ()
 
 
 def telling(logger: logging.Logger, words: str, *args: object) -> Group:
