@@ -73,6 +73,12 @@ def no_environment(monkeypatch):
     monkeypatch.delenv("TINKER_PROJECT_ID", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def locks_of_its_own(monkeypatch, tmp_path_factory):
+    """No test meets the locks of another, or of this user."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
 @pytest.fixture
 def bench():
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .runs.checkpoints import Candidate, LeftOut, Plan
     from .runs.state import Generation, RunState
     from .runs.status import RunStatus, StatusTable
-    from .shortcuts import resume, watch
+    from .shortcuts import open_run, resume, watch
     from .training.loop import ResumePoint
     from .training.segments import Segment, Segments
 
@@ -48,6 +48,7 @@ __all__ = [
     "TrainingRun",
     "__version__",
     "errors",
+    "open_run",
     "rest",
     "resume",
     "signals",
@@ -76,6 +77,7 @@ _LATER = {
     "Segments": "training.segments",
     "Specific": "policy",
     "StatusTable": "runs.status",
+    "open_run": "shortcuts",
     "resume": "shortcuts",
     "watch": "shortcuts",
 }

@@ -243,6 +243,14 @@ class RecoveryExhaustedError(RecoveryError):
         self.history = tuple(history)
 
 
+class RunHeldError(RecoveryError):
+    """Raised when a run may be trained by another owner; `name` is what was to be opened."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"run {name!r} is not opened: {problem}")
+        self.name = name
+
+
 class IncidentBudgetError(RecoveryError):
     """Raised when `run_id` and all it replaced had too many `incidents` in `window` seconds.
 

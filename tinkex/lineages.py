@@ -1,13 +1,13 @@
-"""Finds the lineage of a run in its account's list of runs, by the metadata that runs carry."""
+"""Finds lineages in an account's list of runs, by the metadata that runs carry."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from .errors import ApiResponseError, CheckpointMissingError
+from .errors import ApiResponseError
 from .ports import PAGE_SIZE, RestPort
-from .recovery.attempt import GENERATION, MADE_FROM, RECOVERED_FROM, ROOT
+from .recovery.attempt import GENERATION, MADE_FROM, NAME, RECOVERED_FROM, ROOT
 from .runs.state import Generation
 from .types import TrainingRun
 
@@ -15,52 +15,97 @@ from .types import TrainingRun
 PASSES = 3
 
 
-class Lineage(NamedTuple):
-    """A run with all that it was recovered from, as the server knows them.
+class Lineage:
+    """The runs of one lineage, as the server lists them.
 
-    `newest` is the run to go on from, the highest generation that has a training checkpoint, and
-    `generation` its number; `past` are those before it, the first one first.
+    `root` is what each of them names as its `tinkex_root`, or the id of the first one. `last` is
+    the highest generation, and `newest` the highest that has a training checkpoint, `None` where
+    none has; of two equal ones the smaller run id counts. A run without a training checkpoint may
+    be what a load that failed left behind.
     """
 
-    newest: TrainingRun
-    generation: int
-    past: tuple[Generation, ...]
+    def __init__(self, root: str, members: Mapping[str, TrainingRun]) -> None:
+        self.root = root
+        self._members = members
+        self.last = self._highest(members.values())
+        trained = [each for each in members.values() if each.last_checkpoint is not None]
+        self.newest = self._highest(trained) if trained else None
+
+    @property
+    def name(self) -> str | None:
+        """The name of the run, where it was opened by one."""
+        return text_of(self.last, NAME)
+
+    def number_of(self, run: TrainingRun) -> int:
+        """Which generation a run is, from 0."""
+        told = text_of(run, GENERATION) or ""
+        return int(told) if told.isdecimal() and told.isascii() else len(self._chain(run)) - 1
+
+    def past_of(self, run: TrainingRun) -> tuple[Generation, ...]:
+        """The generations before a run, the first one first."""
+        found = self._chain(run)[:-1]
+        return tuple(
+            Generation(
+                run_id=each,
+                checkpoint=text_of(self._members[each], MADE_FROM)
+                if each in self._members
+                else None,
+                started_at=None,
+            )
+            for each in found
+        )
+
+    def _highest(self, runs: Any) -> TrainingRun:
+        found: TrainingRun = min(
+            runs, key=lambda each: (-self.number_of(each), each.training_run_id)
+        )
+        return found
+
+    def _chain(self, run: TrainingRun) -> list[str]:
+        """The ids from the first run that is known of to this one."""
+        chain = [run.training_run_id]
+        while (each := self._members.get(chain[0])) is not None:
+            before = text_of(each, RECOVERED_FROM)
+            if before is None or before in chain:
+                break
+            chain.insert(0, before)
+        return chain
 
 
-def find_lineage(rest: RestPort, config: Hashable, run_id: str) -> Lineage:
-    """Find the lineage that a run belongs to, by any run id of it.
-
-    A generation without a training checkpoint is passed over: a load that failed may have left it.
-    Of two equal ones the smaller run id counts.
+def lineage_of(rest: RestPort, config: Hashable, run_id: str) -> Lineage:
+    """The lineage that a run belongs to, by any run id of it.
 
     Raises:
-        CheckpointMissingError: No run of the lineage has a training checkpoint.
         RestError: The run or the list could not be had, or not as a whole.
     """
     rows = list_all(rest, config)
     asked = rest.as_run(config, rows[run_id]) if run_id in rows else rest.run(config, run_id)
-    root = _text(asked, ROOT) or run_id
+    root = text_of(asked, ROOT) or run_id
     members = {
         each: rest.as_run(config, row)
         for each, row in rows.items()
         if each == root or _metadata_of(row).get(ROOT) == root
     }
-    members.setdefault(run_id, asked)
-    trained = [each for each in members.values() if each.last_checkpoint is not None]
-    if not trained:
-        raise CheckpointMissingError(run_id, "no run of its lineage has a training checkpoint")
-    chains = {each.training_run_id: _chain(each, members) for each in trained}
-    numbers = {each: _number(members[each], chain) for each, chain in chains.items()}
-    newest = min(numbers, key=lambda each: (-numbers[each], each))
-    past = tuple(
-        Generation(
-            run_id=each,
-            checkpoint=_text(members[each], MADE_FROM) if each in members else None,
-            started_at=None,
-        )
-        for each in chains[newest][:-1]
-    )
-    return Lineage(members[newest], numbers[newest], past)
+    return Lineage(root, {run_id: asked, **members})
+
+
+def lineage_named(rest: RestPort, config: Hashable, name: str) -> Lineage | None:
+    """The lineage that goes by a name, `None` where a whole list shows that none does.
+
+    Of two that were begun under one name, the one that has a checkpoint counts, else the one with
+    the smaller run id.
+
+    Raises:
+        RestError: The list could not be had, or not as a whole.
+    """
+    families: dict[str, dict[str, TrainingRun]] = {}
+    for run_id, row in list_all(rest, config).items():
+        if _metadata_of(row).get(NAME) == name:
+            run = rest.as_run(config, row)
+            families.setdefault(text_of(run, ROOT) or run_id, {})[run_id] = run
+    found = [Lineage(root, members) for root, members in families.items()]
+    ranked = sorted(found, key=lambda each: (each.newest is None, each.last.training_run_id))
+    return next(iter(ranked), None)
 
 
 def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
@@ -92,23 +137,8 @@ def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
     raise ApiResponseError(f"the list of runs has {len(found)} of {total} runs; try again")
 
 
-def _chain(run: TrainingRun, members: Mapping[str, TrainingRun]) -> list[str]:
-    """The ids from the first run that is known of to this one."""
-    chain = [run.training_run_id]
-    while (each := members.get(chain[0])) is not None:
-        before = _text(each, RECOVERED_FROM)
-        if before is None or before in chain:
-            break
-        chain.insert(0, before)
-    return chain
-
-
-def _number(run: TrainingRun, chain: list[str]) -> int:
-    told = _text(run, GENERATION) or ""
-    return int(told) if told.isdecimal() and told.isascii() else len(chain) - 1
-
-
-def _text(run: TrainingRun, key: str) -> str | None:
+def text_of(run: TrainingRun, key: str) -> str | None:
+    """What a run's metadata says, `None` where it says nothing."""
     found = (run.user_metadata or {}).get(key)
     return found if isinstance(found, str) and found else None
 

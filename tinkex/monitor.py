@@ -19,13 +19,13 @@ from .arguments import (
 from .config import Config
 from .errors import MonitorStoppedError, RecoveryDisabledError
 from .handle import MonitoredRun
-from .lineages import find_lineage
 from .parts import Parts
 from .policy import Policy
 from .polling.sweep_timer import SweepTimer
 from .polling.sweeper import STRAGGLER
 from .ports import RestModule, ServiceModule
 from .recovery.executor import RecoveryExecutor
+from .runs.record import Origin
 from .runs.status import RunStatus, StatusTable
 from .runtime.scheduler import Scheduler
 from .runtime.undisturbed import undisturbed
@@ -197,44 +197,45 @@ class Monitor:
             ConfigError: There is no key to poll with.
             TypeError, ValueError: An argument cannot be used.
         """
-        config = self._config_of(run_id, service)
+        checked_run_id(run_id)
+        config = self._config_of(service)
         known = dict(checked_metadata(metadata))
         client = bare(known.pop("training_client", None) if client is None else client)
         return self._register(run_id, service, config, metadata=known, client=client)
 
-    def _config_of(self, run_id: str, service: Any) -> Config | None:
+    def _config_of(self, service: Any) -> Config | None:
         """The account of a run that is about to be monitored, after all checks."""
         self._check_running()
         if not self.policy.enabled:
             raise RecoveryDisabledError(
                 "the policy has enabled=False; give Monitor(policy=Policy(enabled=True))"
             )
-        checked_run_id(run_id)
         parts = self._parts
         parts.owner.services.check(service)
         return config_for(service, parts.rest.module, self._config, self._rest_client_fun)
 
     def _register(
-        self, run_id: str, service: Any, config: Config | None, **known: Any
+        self,
+        run_id: str,
+        service: Any,
+        config: Config | None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        client: Any = None,
+        origin: Origin | None = None,
     ) -> MonitoredRun:
         parts = self._parts
-        known["metadata"] = checked_metadata(known["metadata"])
         record = self._runs.register(
             run_id,
             service=service,
             config=config,
+            metadata=checked_metadata(metadata),
+            client=client,
             make_handle=lambda record: MonitoredRun(parts, record),
-            **known,
+            origin=origin,
         )
         self._pace()
         return cast("MonitoredRun", record.handle)
-
-    def _take_up(self, run_id: str, service: Any) -> MonitoredRun:
-        """Go on with a run that another process left, by any id of its lineage."""
-        config = self._config_of(run_id, service)
-        found = find_lineage(self._parts.rest, config, run_id)
-        about = {"past": found.past, "generation": found.generation, "metadata": {}, "client": None}
-        return self._register(found.newest.training_run_id, service, config, **about)
 
     def stop_monitoring(self, run: str | MonitoredRun) -> None:
         """Stop monitoring a run, by its handle or any id of its lineage; unknown ids are fine.

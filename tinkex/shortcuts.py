@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from .arguments import checked_run_id
 from .handle import MonitoredRun
 from .monitor import Monitor
 from .policy import Policy
@@ -36,33 +37,95 @@ def watch(
 
 
 @contextmanager
+def open_run(
+    name: str,
+    service: Any,
+    *,
+    create: Callable[[Any, Mapping[str, str]], Any] | None = None,
+    policy: Policy | Mapping[str, Any] | None = None,
+    takeover: bool = False,
+    silent_for: float = 120.0,
+    held_wait: float = 180.0,
+    **options: Any,
+) -> Iterator[MonitoredRun]:
+    """Go on with the run that goes by a name on the account, or make it; give its handle.
+
+    The same script, run again, goes on: after a restart of the kernel, the process or the machine.
+    The name is in the metadata that the server keeps with the run. A run that is there is restored
+    at the first use, by `segments()` or `wait()`, as in any recovery: its newest generation, from
+    the newest checkpoint that loads; to look at it makes nothing. Where no checkpoint was saved
+    yet, a fresh run is made in its place.
+
+    One owner at a time trains it. One of this machine is known to live by a lock that the system
+    ends with its process; one of another machine only by its requests.
+
+    Args:
+        name: Any text; whoever wants to begin anew takes another name.
+        service: The service client, or a callable that makes one, such as its class.
+        create: Makes the client of a new run, from a service client and the metadata that the run
+            must carry; `None`: the service client's `create_lora_training_client` with `options`.
+        policy: `None`: an enabled one.
+        takeover: Do not wait until an owner of another machine is silent: it has ended for sure.
+        silent_for: After so many seconds without a request of it an owner of another machine counts
+            as gone. Where the run was made with more, that counts.
+        held_wait: So many seconds are waited while it makes requests.
+        **options: Of `create_lora_training_client`, such as `base_model` and `rank`.
+
+    Raises:
+        RunHeldError: Another owner lives, or nothing shows whether it does.
+        RestError: The list of runs could not be had, or not as a whole.
+        ValueError: The run has another `base_model` or `rank`.
+        Exception: What `Monitor`, `monitor_run` and the service client raise.
+    """
+    from .opening import Claim, Opening  # noqa: PLC0415 (most programs open no run by name)
+
+    if not isinstance(name, str):
+        raise TypeError(f"a name is text like 'sft-7', not {name!r}")
+    if not (name.isprintable() and 0 < len(name) <= 200):
+        raise ValueError(f"a name is 1 to 200 printable characters, not {name!r}")
+    claim = Claim(takeover=takeover, silent_for=silent_for, held_wait=held_wait)
+    opening = Opening(_monitor(policy, {}), name, service, claim)
+    with opening.named(create, options) as run:
+        yield run
+
+
+@contextmanager
 def resume(
     run_id: str,
     service: Any,
     policy: Policy | Mapping[str, Any] | None = None,
+    *,
+    takeover: bool = False,
+    silent_for: float = 120.0,
+    held_wait: float = 180.0,
     **monitor_options: Any,
 ) -> Iterator[MonitoredRun]:
-    """Go on with a run whose process has ended, and give its handle.
+    """Go on with a run as `open_run` does, by any run id of its lineage.
 
-    Its lineage is found in the account's list of runs, by the metadata that each recovery gives
-    its run. At the first use, by `segments()` or `wait()`, the newest generation is restored from
-    the newest checkpoint that loads, as in any recovery; to look at it makes nothing.
-
-    Only one process may train a lineage: this does not check that the other one has ended.
+    It may be a run that tinkex never saw. Its lineage is found by the metadata that each recovery
+    gives its run.
 
     Args:
-        run_id: Any run of the lineage, also one that was never monitored.
+        run_id: Any run of the lineage.
         service: The service client, or a callable that makes one, such as its class.
         policy: `None`: that of `config=`, where there is one, else an enabled one.
+        takeover: As in `open_run`.
+        silent_for: As in `open_run`.
+        held_wait: As in `open_run`.
         **monitor_options: Passed on to `Monitor`.
 
     Raises:
         CheckpointMissingError: No run of the lineage has a training checkpoint.
+        RunHeldError: Another owner lives, or nothing shows whether it does.
         RestError: The run or the list of runs could not be had, or not as a whole.
         Exception: What `Monitor` and `monitor_run` raise.
     """
-    with _monitor(policy, monitor_options) as monitor:
-        yield monitor._take_up(run_id, service)
+    from .opening import Claim, Opening  # noqa: PLC0415 (most programs resume no run)
+
+    checked_run_id(run_id)
+    claim = Claim(takeover=takeover, silent_for=silent_for, held_wait=held_wait)
+    with Opening(_monitor(policy, monitor_options), run_id, service, claim).resumed() as run:
+        yield run
 
 
 def _monitor(policy: Policy | Mapping[str, Any] | None, options: Mapping[str, Any]) -> Monitor:

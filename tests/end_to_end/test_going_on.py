@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import tinker
 
 from tinkex.rehearsal import RehearsalServer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.timeout(120),
 ]
 
 STEPS = 24
+MAKE = tinker.ServiceClient.create_lora_training_client
 
-#: Trains a new run, or goes on with one of any id; tells of the run, of each step, and of its end.
+#: Opens a run by its name, or goes on with one by an id; tells of its run, its steps and its end.
 SCRIPT = """
 import inspect
 import sys
@@ -26,18 +31,21 @@ import tinkex
 from tinkex import Policy
 from tinkex.rehearsal import batch
 
-url, key, run_id = sys.argv[1:]
+name, run_id, silent_for = sys.argv[1], sys.argv[2], float(sys.argv[3])
 # Older SDKs carry no step with a checkpoint; here its name is the step.
 carries = "user_metadata" in inspect.signature(tinker.TrainingClient.save_state).parameters
 step_of = None if carries else lambda checkpoint: int(checkpoint.checkpoint_id)
 policy = Policy(enabled=True, poll_interval=1.0, backoff=0.05)
 adam = tinker.AdamParams(learning_rate=0.05)
-service = tinker.ServiceClient(base_url=url, api_key=key)
-if run_id:
-    opened = tinkex.resume(run_id, service, policy)
+made_with = {"base_model": "any", "rank": 4, "seed": 3}
+if name:
+    options = {"policy": policy, "silent_for": silent_for, **made_with}
+    opened = tinkex.open_run(name, tinker.ServiceClient, **options)
+elif run_id:
+    opened = tinkex.resume(run_id, tinker.ServiceClient, policy, takeover=True)
 else:
-    client = service.create_lora_training_client(base_model="any", rank=4, seed=3)
-    opened = tinkex.watch(client, service, policy)
+    client = tinker.ServiceClient().create_lora_training_client(**made_with)
+    opened = tinkex.watch(client, tinker.ServiceClient, policy)
 with opened as run:
     for segment in run.segments(resume_step=step_of):
         with segment:
@@ -55,13 +63,14 @@ print("done", flush=True)
 
 
 class Trainer:
-    """The script in a process of its own."""
+    """The script in a process of its own; `machine` is the folder in which it keeps its locks."""
 
-    def __init__(self, server, run_id, folder):
+    def __init__(self, server, machine, name="", run_id="", silent_for=60.0):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, server.url, server.api_key, run_id],
+            [sys.executable, "-c", SCRIPT, name, run_id, str(silent_for)],
             stdout=subprocess.PIPE,
-            cwd=folder,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **server.environ, "XDG_STATE_HOME": str(machine)},
             text=True,
         )
 
@@ -76,13 +85,12 @@ class Trainer:
                 steps.append(int(value))
             if line.strip() == wanted:
                 return runs, steps
-        raise AssertionError(f"it ended before {wanted!r}, with {self.process.wait(10)}")
+        raise AssertionError(f"it ended before {wanted!r}: {self.process.stderr.read()[-2000:]}")
 
     def kill(self):
         """End it in the way that it cannot notice."""
         self.process.kill()
-        self.process.wait(10)
-        self.process.stdout.close()
+        self.process.communicate(timeout=10)
 
 
 @pytest.fixture
@@ -92,11 +100,11 @@ def server():
 
 
 @pytest.fixture
-def train(server):
+def train(server, tmp_path):
     made = []
 
-    def begin(run_id, folder):
-        made.append(Trainer(server, run_id, folder))
+    def begin(machine="a", **options):
+        made.append(Trainer(server, tmp_path / machine, **options))
         return made[-1]
 
     yield begin
@@ -104,28 +112,73 @@ def train(server):
         each.kill()
 
 
+@pytest.fixture
+def expected(server, train):
+    """The steps and losses of a run that nothing happens to."""
+    [run_id], _ = train("undisturbed").read_until("done")
+    found = losses(server, [run_id])
+    assert [step for step, _ in found] == list(range(STEPS))
+    return found
+
+
 def losses(server, run_ids):
     return [(entry.step, entry.loss) for each in run_ids for entry in server.steps(each)]
 
 
-@pytest.mark.timeout(120)
-def test_a_script_that_is_killed_twice_goes_on_by_its_first_id(server, train, tmp_path):
-    expected = train("", tmp_path)
-    [undisturbed], _ = expected.read_until("done")
-    lineage, first_steps = [], []
-    # After a save, in between, and before the generation has saved anything.
-    for number, end in enumerate(["step 9", "step 8", "saved 16", "done"]):
-        folder = Path(tmp_path, str(number))
-        folder.mkdir()
-        trainer = train(lineage[0] if lineage else "", folder)
+#: After some steps, after some more, right after a save, and at the end.
+ENDS = ("step 9", "step 8", "saved 16", "done")
+BEGINS = [0, 8, 8, 16]
+
+
+def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train, expected):
+    lineage, begins = [], []
+    for end in ENDS:
+        trainer = train(run_id=lineage[0] if lineage else "")
         runs, steps = trainer.read_until(end)
         trainer.kill()
         lineage += runs
-        first_steps.append(steps[0])
+        begins.append(steps[0])
 
-    assert first_steps == [0, 8, 8, 16]
+    assert begins == BEGINS
     assert len(set(lineage)) == 4
-    wanted = losses(server, [undisturbed])
-    told = losses(server, lineage)
-    assert [step for step, _ in wanted] == list(range(STEPS))
-    assert set(told) == set(wanted)
+    assert set(losses(server, lineage)) == set(expected)
+
+
+@pytest.mark.skipif(
+    "user_metadata" not in inspect.signature(MAKE).parameters,
+    reason="this SDK gives runs no metadata",
+)
+@pytest.mark.parametrize("machines", ["aaaa", "abcd"], ids=["same machine", "other machines"])
+def test_the_same_script_run_again_goes_on(server, train, expected, machines):
+    lineage, begins = [], []
+    for machine, end in zip(machines, ENDS, strict=True):
+        trainer = train(machine, name="sft-7", silent_for=60.0 if machines == "aaaa" else 1.5)
+        runs, steps = trainer.read_until(end)
+        trainer.kill()
+        lineage += runs
+        begins.append(steps[0])
+
+    assert begins == BEGINS
+    assert len(set(lineage)) == 4
+    assert set(losses(server, lineage)) == set(expected)
+    metadata = [server.run(each).user_metadata for each in lineage]
+    assert len({each["tinkex_root"] for each in metadata}) == 1
+    assert [each["tinkex_generation"] for each in metadata] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.skipif(
+    "user_metadata" not in inspect.signature(MAKE).parameters,
+    reason="this SDK gives runs no metadata",
+)
+def test_a_second_process_is_refused_while_the_first_one_trains(server, train):
+    first = train(name="sft-7")
+    first.read_until("step 2")
+    first.process.send_signal(signal.SIGSTOP)
+    second = train(name="sft-7")
+
+    _, told = second.process.communicate(timeout=60)
+    first.process.send_signal(signal.SIGCONT)
+
+    assert "RunHeldError" in told
+    assert f"pid {first.process.pid}" in told
+    first.read_until("done")

@@ -34,10 +34,14 @@ from .error_kinds import Kind, classify, is_session_over
 
 logger = logging.getLogger(__name__)
 
-#: The keys of a successor's `user_metadata`: the first run, how many there were before it, the run
-#: before it, and what it was made from.
+#: The keys of a run's `user_metadata`: the name it was opened by; what stands for its lineage; how
+#: many runs of that were before it; who made it, and for how many seconds that owner may be silent;
+#: the run before it, and what it was made from.
+NAME = "tinkex_name"
 ROOT = "tinkex_root"
 GENERATION = "tinkex_generation"
+OWNER = "tinkex_owner"
+SILENT_FOR = "tinkex_silent_for"
 RECOVERED_FROM = "tinkex_recovered_from"
 MADE_FROM = "tinkex_checkpoint"
 
@@ -50,10 +54,11 @@ _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=
 class RecoveryRequest(NamedTuple):
     """What is to be recovered, how, and through which modules.
 
-    `run_ids` are of the lineage, newest first, and `generation` counts from 0; `known` are
-    checkpoints beside those that the server lists, `recorded` their cursors, `broken` the paths
-    that did not load; `run` is the run as a poll saw it. `has_resume_step`: the training loop knows
-    the step of checkpoints for which none is recorded.
+    `run_ids` are of the lineage, newest first, and `generation` counts from 0; `carried` is in the
+    metadata of each run that the lineage's owner makes; `known` are checkpoints beside those that
+    the server lists, `recorded` their cursors, `broken` the paths that did not load; `run` is the
+    run as a poll saw it. `has_resume_step`: the training loop knows the step of checkpoints for
+    which none is recorded.
     """
 
     run_id: str
@@ -67,6 +72,7 @@ class RecoveryRequest(NamedTuple):
     run: TrainingRun | None = None
     run_ids: tuple[str, ...] = ()
     generation: int = 0
+    carried: tuple[tuple[str, str], ...] = ()
     known: tuple[Checkpoint, ...] = ()
     broken: frozenset[str] = frozenset()
     has_resume_step: bool = False
@@ -245,6 +251,7 @@ def _successor_metadata(
     return {
         **{key: str(value) for key, value in own.items()},
         ROOT: task.request.root_id,
+        **dict(task.request.carried),
         GENERATION: str(task.request.generation + 1),
         RECOVERED_FROM: task.request.run_id,
         MADE_FROM: checkpoint.tinker_path,

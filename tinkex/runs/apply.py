@@ -14,9 +14,9 @@ from ..types import TrainingRun
 from . import changes
 from .changes import Change
 from .checkpoints import newest_checkpoint, saved_again, unprotected_since
-from .record import History, Record
+from .record import History, Origin, Record
 from .rows import WARN_EVERY
-from .state import Generation, RunState, check_transition
+from .state import RunState, check_transition
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
 POLL_ERROR_EVERY = 60.0
@@ -59,11 +59,12 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
     return APPLIED_BY[type(change)](record, change, moment)
 
 
-def take_up(record: Record, past: tuple[Generation, ...], generation: int) -> None:
-    """Have a record that was just made stand for a run that another process left."""
-    record.own_history = History(past=past, is_left=True)
-    record.generation = generation
-    record.root_id = past[0].run_id if past else record.run_id
+def take_up(record: Record, origin: Origin) -> None:
+    """Have a record that was just made stand for a run that was opened."""
+    is_left = record.client is None
+    record.own_history = History(past=origin.past, is_left=is_left, carried=origin.carried)
+    record.generation = origin.generation
+    record.root_id = record.run_ids[-1]
 
 
 # Polls

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import Config
 from ..signals import Cause
@@ -14,6 +14,17 @@ from ..types import Checkpoint
 from .checkpoints import Cursor, by_path, cursor_of
 from .state import Generation, RunState
 from .status import Kept, RunStatus, as_checkpoint
+
+
+class Origin(NamedTuple):
+    """Where a run comes from that was opened: its generation, those before it, and what it carries.
+
+    `past` are those of other processes, the first one first.
+    """
+
+    past: tuple[Generation, ...]
+    generation: int
+    carried: tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -26,8 +37,8 @@ class History:
     generation, `incidents` when the budget's incidents began, `cause` what began the present
     one, and `error` what the training loop met; `has_resume_step`: the loop knows the step of
     checkpoints for which none is recorded; `is_left`: the process that trained the run has ended;
-    `stuck` says how many incidents in a row began when no checkpoint had a higher step than
-    `stuck_at`.
+    `carried` is in the metadata of each run that is made; `stuck` says how many incidents in a row
+    began when no checkpoint had a higher step than `stuck_at`.
     """
 
     past: tuple[Generation, ...] = ()
@@ -42,6 +53,7 @@ class History:
     error: str | None = None
     has_resume_step: bool = False
     is_left: bool = False
+    carried: tuple[tuple[str, str], ...] = ()
     stuck: int = 0
     stuck_at: int | None = None
 

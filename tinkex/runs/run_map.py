@@ -17,9 +17,9 @@ from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from .apply import Moment, Result, apply, take_up
 from .changes import Change, Orphaned, Seen, Stopped, Updated
-from .record import Record
+from .record import Origin, Record
 from .rows import Limits
-from .state import Generation, RunState
+from .state import RunState
 from .status import RunStatus
 
 #: So many configs are kept without a look at whether they are used.
@@ -148,12 +148,10 @@ class RunMap:
         metadata: Mapping[str, Any],
         client: Any,
         make_handle: Callable[[Record], object],
-        past: tuple[Generation, ...] | None = None,
-        generation: int = 0,
+        origin: Origin | None = None,
     ) -> Record:
         """Add a run, or update the one that goes by this id.
 
-        `past` are the generations before one that another process left, `generation` its number.
         Raises `MonitorStoppedError` where the map is closed.
         """
         trained = None if client is None else _run_of(client, run_id)
@@ -176,8 +174,8 @@ class RunMap:
                         started=moment.seconds,
                         make_handle=make_handle,
                     )
-                    if past is not None:
-                        take_up(record, past, generation)
+                    if origin is not None:
+                        take_up(record, origin)
                         self._records.update(dict.fromkeys(record.run_ids, record))
                     return record
             with record.lock:

@@ -1,0 +1,374 @@
+"""A run that is opened by its name is made once, gone on with later, and trained by one owner."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support.sites import Site, account_of
+from support.world import weights
+
+import tinkex
+from tinkex import Config, Policy
+from tinkex.errors import ApiResponseError, RunHeldError, TinkexError
+from tinkex.testing import FakeServiceClient, FakeTrainingClient, InlineExecutor
+
+FIRST = "made:train:1"
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Account(Site):
+    """An account that keeps what its runs were made with; others are in it, too."""
+
+    keeps_metadata = True
+
+    def __init__(self, others=40, **options):
+        super().__init__([f"other{n}:train:0" for n in range(others)], **options)
+        self.saves = {}
+
+    def add(self, run_id, metadata, **row):
+        self.listed.append(run_id)
+        metadata = dict(metadata) if self.keeps_metadata else None
+        self.rows[run_id] = {
+            "user_metadata": metadata,
+            "last_checkpoint": None,
+            "last_request_time": f"{BEGAN.isoformat()}",
+            **row,
+        }
+
+    def save(self, run_id, step):
+        made = {
+            "tinker_path": weights(f"{step:06d}", run_id),
+            "time": (BEGAN + timedelta(minutes=step)).isoformat(),
+            "user_metadata": {"tinkex_step": str(step)},
+        }
+        self.saves.setdefault(run_id, []).append(made)
+        self.rows[run_id]["last_checkpoint"] = made
+
+    def list_checkpoints(self, config, run_id):
+        return self.saves.get(run_id, [])
+
+
+class Service(FakeServiceClient):
+    """A service client of the account, which makes runs there."""
+
+    config = Config("tml-one", "https://tinker.invalid")
+
+    def __init__(self, account):
+        super().__init__()
+        self.account = account
+        self.options = []
+
+    def create_lora_training_client(self, base_model, rank=32, user_metadata=None):
+        self.options.append((base_model, rank))
+        return self._made(f"made:train:{len(self.account.listed) - 39}", user_metadata, base_model)
+
+    def _made(self, run_id, metadata, base_model="any"):
+        self.account.add(run_id, metadata, base_model=base_model, lora_rank=32)
+        return FakeTrainingClient(run_id)
+
+    def _create(self, path, user_metadata, *, with_optimizer):
+        client = super()._create(path, user_metadata, with_optimizer=with_optimizer)
+        self.account.add(client.model_id, user_metadata)
+        return client
+
+
+@pytest.fixture
+def account():
+    return Account()
+
+
+@pytest.fixture
+def opened(world, monkeypatch):
+    """`tinkex.open_run` in the world of fakes."""
+    make = tinkex.Monitor
+
+    def monitor(policy, **options):
+        return make(
+            Policy(enabled=True, poll_interval=10.0),
+            rest_module=opened.account,
+            rest_client_fun=account_of,
+            scheduler=world.fake,
+            executor=InlineExecutor(),
+        )
+
+    monkeypatch.setattr("tinkex.shortcuts.Monitor", monitor)
+
+    def opened(name, service, **options):
+        opened.account = service.account
+        return tinkex.open_run(name, service, **{"base_model": "any", **options})
+
+    return opened
+
+
+def first_step(run):
+    return next(run.segments()).start_step
+
+
+def elsewhere(monkeypatch, tmp_path, name="b"):
+    """From here on it is another machine."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / name))
+
+
+def test_a_name_that_is_new_is_given_to_a_run_that_is_made(opened, account):
+    service = Service(account)
+    with opened("sft-7", service, rank=8, user_metadata={"team": "a"}) as run:
+        assert (run.run_id, first_step(run)) == (FIRST, 0)
+        assert run.client.model_id == FIRST
+
+    told = account.rows[FIRST]["user_metadata"]
+    assert service.options == [("any", 8)]
+    assert {"tinkex_name", "tinkex_root", "tinkex_owner", "tinkex_silent_for"} < set(told)
+    assert (told["tinkex_name"], told["tinkex_generation"], told["team"]) == ("sft-7", "0", "a")
+
+
+def test_the_same_script_run_again_goes_on(opened, account):
+    with opened("sft-7", Service(account)):
+        pass
+    account.save(FIRST, 20)
+
+    steps = []
+    for number in range(3):
+        service = Service(account)
+        with opened("sft-7", service) as run:
+            steps.append(first_step(run))
+            assert service.options == []
+            account.save(run.run_id, 30 + number)
+            lineage = run.lineage
+
+    assert steps == [20, 30, 31]
+    assert len(lineage) == 4
+    roots = {row["user_metadata"]["tinkex_root"] for row in account.rows.values() if row}
+    assert len(roots) == 1
+    told = [row["user_metadata"]["tinkex_generation"] for row in account.rows.values() if row]
+    assert told == ["0", "1", "2", "3"]
+
+
+def test_a_run_that_saved_nothing_is_begun_anew_as_the_next_generation(opened, account):
+    with opened("sft-7", Service(account)):
+        pass
+    service = Service(account)
+    with opened("sft-7", service) as run:
+        assert first_step(run) == 0
+        assert run.status().generation == 1
+
+    made = account.rows["made:train:2"]["user_metadata"]
+    assert made["tinkex_generation"] == "1"
+    assert made["tinkex_root"] == account.rows[FIRST]["user_metadata"]["tinkex_root"]
+
+
+def test_to_look_at_a_run_that_is_there_makes_nothing(opened, account, world):
+    with opened("sft-7", Service(account)):
+        pass
+    account.save(FIRST, 20)
+    service = Service(account)
+    with opened("sft-7", service) as run:
+        assert run.plan().candidates[0].step == 20
+        world.fake.advance(60)
+
+    assert (service.options, service.created) == ([], [])
+
+
+def test_create_makes_the_client_with_the_metadata_that_it_gets(opened, account):
+    service, given = Service(account), []
+
+    def create(client, metadata):
+        given.append((client, metadata["tinkex_name"]))
+        return client._made("own:train:0", metadata)
+
+    with opened("sft-7", service, create=create) as run:
+        assert run.run_id == "own:train:0"
+
+    assert given == [(service, "sft-7")]
+
+
+@pytest.mark.parametrize("options", [{"base_model": "other"}, {"rank": 8}], ids=repr)
+def test_another_model_under_the_same_name_is_an_error(opened, account, options):
+    with opened("sft-7", Service(account)):
+        pass
+
+    with pytest.raises(ValueError, match="sft-7"), opened("sft-7", Service(account), **options):
+        pass
+
+
+def test_a_list_that_is_cut_short_makes_no_run(opened):
+    account = Account(page=lambda rows, offset: rows[:3] if offset == 0 else [])
+    service = Service(account)
+
+    with pytest.raises(ApiResponseError), opened("sft-7", service):
+        pass
+
+    assert service.options == []
+
+
+def test_a_server_without_metadata_is_an_error(opened, account):
+    account.keeps_metadata = False
+
+    with pytest.raises(TinkexError, match="metadata"), opened("sft-7", Service(account)):
+        pass
+
+
+def test_a_service_client_without_metadata_is_an_error_before_a_run_is_made(opened, account):
+    service = Service(account)
+    service.create_lora_training_client = lambda base_model: pytest.fail("a run was made")
+
+    with pytest.raises(TypeError, match="metadata"), opened("sft-7", service):
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, 5, None])
+def test_what_is_no_name_is_refused_at_the_door(opened, account, name):
+    with pytest.raises((TypeError, ValueError), match="name"), opened(name, Service(account)):
+        pass
+
+
+@pytest.mark.parametrize("field", ["silent_for", "held_wait"])
+@pytest.mark.parametrize("given", [-1, float("nan"), "5", True])
+def test_what_is_no_time_is_refused_at_the_door(opened, account, field, given):
+    with (
+        pytest.raises((TypeError, ValueError), match=field),
+        opened("sft-7", Service(account), **{field: given}),
+    ):
+        pass
+
+
+# Owners
+
+
+def test_a_name_that_is_open_in_this_process_is_held(opened, account):
+    with opened("sft-7", Service(account)):
+        with pytest.raises(RunHeldError, match="sft-7"), opened("sft-7", Service(account)):
+            pass
+        with opened("sft-8", Service(account)) as other:
+            assert other.run_id == "made:train:2"
+
+
+def test_its_lineage_is_held_by_its_ids_as_well(opened, account, world):
+    with opened("sft-7", Service(account)):
+        account.save(FIRST, 20)
+        with (
+            pytest.raises(RunHeldError),
+            tinkex.resume(FIRST, Service(account), rest_module=account, rest_client_fun=account_of),
+        ):
+            pass
+
+
+HOLDER = """
+import sys
+from datetime import datetime, UTC
+from tinkex.owners import Ownership
+
+with Ownership("one", "sft-7") as held:
+    held.claim(datetime.now(UTC))
+    print(held.owner, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free_and_tells_who_it_was():
+    from tinkex.owners import Ownership
+
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        owner = holder.stdout.readline().strip()
+        with pytest.raises(RunHeldError, match=f"pid {holder.pid}"), Ownership("one", "sft-7"):
+            pass
+        with Ownership("two", "sft-8") as other:
+            assert other.before is None
+    finally:
+        holder.kill()
+        holder.communicate(timeout=10)
+
+    with Ownership("one", "sft-7") as taken:
+        assert taken.before == owner
+
+
+def test_where_no_file_can_be_made_the_server_alone_tells(opened, account, monkeypatch, caplog):
+    monkeypatch.setattr("tinkex.owners._folders", list)
+    with opened("sft-7", Service(account)) as run:
+        assert run.run_id == FIRST
+
+    assert "lock" in caplog.text
+
+
+def test_on_another_machine_its_silence_is_waited_for(
+    opened, account, world, monkeypatch, tmp_path
+):
+    with opened("sft-7", Service(account)):
+        pass
+    account.save(FIRST, 20)
+    elsewhere(monkeypatch, tmp_path)
+    before = world.fake.now()
+
+    with opened("sft-7", Service(account), silent_for=90.0) as run:
+        assert first_step(run) == 20
+
+    # It was made with 120, which is more.
+    assert 120 <= world.fake.now() - before < 140
+
+
+def test_there_a_run_that_makes_requests_is_held(opened, account, world, monkeypatch, tmp_path):
+    with opened("sft-7", Service(account)):
+        pass
+    account.save(FIRST, 20)
+    elsewhere(monkeypatch, tmp_path)
+    get, before = account.get_training_run, world.fake.now()
+
+    def moving(config, run_id):
+        moment = BEGAN + timedelta(seconds=world.fake.now() // 60)
+        account.rows[FIRST]["last_request_time"] = moment.isoformat()
+        return get(config, run_id)
+
+    account.get_training_run = moving
+    service = Service(account)
+    with pytest.raises(RunHeldError, match="elsewhere"), opened("sft-7", service):
+        pass
+
+    assert 180 <= world.fake.now() - before < 200
+    assert service.created == []
+
+
+def test_takeover_waits_for_nothing(opened, account, world, monkeypatch, tmp_path):
+    with opened("sft-7", Service(account)):
+        pass
+    account.save(FIRST, 20)
+    elsewhere(monkeypatch, tmp_path)
+    before = world.fake.now()
+
+    with opened("sft-7", Service(account), takeover=True) as run:
+        assert first_step(run) == 20
+
+    assert world.fake.now() == before
+
+
+def test_a_server_that_tells_no_time_gives_no_evidence(opened, account, monkeypatch, tmp_path):
+    with opened("sft-7", Service(account)):
+        pass
+    account.rows[FIRST]["last_request_time"] = None
+    elsewhere(monkeypatch, tmp_path)
+
+    with pytest.raises(RunHeldError, match="takeover"), opened("sft-7", Service(account)):
+        pass
+
+
+def test_back_on_the_first_machine_the_one_of_the_other_is_waited_for(
+    opened, account, world, monkeypatch, tmp_path
+):
+    elsewhere(monkeypatch, tmp_path, "a")
+    with opened("sft-7", Service(account)):
+        account.save(FIRST, 20)
+    elsewhere(monkeypatch, tmp_path, "b")
+    with opened("sft-7", Service(account), takeover=True) as run:
+        first_step(run)
+        account.save(run.run_id, 30)
+    elsewhere(monkeypatch, tmp_path, "a")
+    before = world.fake.now()
+
+    with opened("sft-7", Service(account)) as run:
+        assert first_step(run) == 30
+
+    assert world.fake.now() - before >= 120
