@@ -45,6 +45,11 @@ def add(commands: Any) -> None:
         metavar="WORD",
         help="play the scenarios of faults instead: all, or those with WORD in their name",
     )
+    parser.add_argument(
+        "--kill",
+        action="store_true",
+        help="kill the training process instead, three times, and start it again",
+    )
     parser.set_defaults(command=_rehearse)
 
 
@@ -57,15 +62,14 @@ def _rehearse(given: argparse.Namespace) -> int:
     if given.steps < FEWEST_STEPS:
         complain(f"--steps must be {FEWEST_STEPS} or more, not {given.steps}")
         return UNUSABLE
-    ended = rehearse(
-        say,
-        seed=given.seed,
-        steps=given.steps,
-        weights_only=given.weights_only,
-        broken=given.broken,
-        width=columns,
-        plain=not can_print(_DRAWN),
-    )
+    common = {"seed": given.seed, "steps": given.steps, "width": columns}
+    common["plain"] = not can_print(_DRAWN)
+    if given.kill:
+        from ..rehearsal.killing import rehearse_kills  # noqa: PLC0415 (an extra)
+
+        ended = rehearse_kills(say, **common)
+    else:
+        ended = rehearse(say, weights_only=given.weights_only, broken=given.broken, **common)
     for line in textwrap.wrap(f"{_mark(passed=ended.passed)}: {ended.verdict}", columns):
         say(line)
     return 0 if ended.passed else FAILED

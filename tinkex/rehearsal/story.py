@@ -55,7 +55,7 @@ class _Script:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Take:
+class Take:
     """One training of the course: its runs, and their steps from the server's log."""
 
     run_ids: tuple[str, ...]
@@ -93,7 +93,7 @@ def rehearse(
     )
     say("")
     try:
-        first, second = _takes(script, _Narrator(say))
+        first, second = _takes(script, Narrator(say))
     except TinkexError as error:
         say("")
         reason = str(error).partition("\n")[0]
@@ -103,11 +103,13 @@ def rehearse(
     if resume is None or [step for step, _ in second.steps] != list(range(steps)):
         missing = "the server's log does not have every step of the recovered run exactly once"
         return Rehearsal(passed=False, difference=None, verdict=missing)
-    _show_curves(say, first, second, script.moment, width, plain=plain)
-    return _verdict(first, second, resume, weights_only=weights_only)
+    moment = script.moment
+    title = f"loss, corrupted at step {moment}"
+    show_curves(say, first, second, title=title, moment=moment, width=width, plain=plain)
+    return verdict(first, second, resume.step, weights_only=weights_only)
 
 
-class _Narrator:
+class Narrator:
     """Says each event in one line, after the seconds since the start.
 
     Threads: safe from any.
@@ -134,21 +136,22 @@ class _Narrator:
             self.recovered.set()
 
 
-def _takes(script: _Script, narrator: _Narrator) -> tuple[_Take, _Take]:
+def _takes(script: _Script, narrator: Narrator) -> tuple[Take, Take]:
     with Stage() as stage:
-        return _uninterrupted(stage, script, narrator), _interrupted(stage, script, narrator)
+        return uninterrupted(stage, script.course, narrator), _interrupted(stage, script, narrator)
 
 
-def _uninterrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
-    client = new_client(stage.service(), script.course)
+def uninterrupted(stage: Stage, course: Course, narrator: Narrator) -> Take:
+    """Train the course in peace."""
+    client = new_client(stage.service(), course)
     narrator.tell("", f"the uninterrupted run begins: {short_id(client.model_id)}")
-    train(client, script.course)
+    train(client, course)
     narrator.tell("", "it has come to its end")
     steps = history(stage.server, client.model_id)
-    return _Take(run_ids=(client.model_id,), steps=steps)
+    return Take(run_ids=(client.model_id,), steps=steps)
 
 
-def _interrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
+def _interrupted(stage: Stage, script: _Script, narrator: Narrator) -> Take:
     service = stage.service()
     client = new_client(service, script.course)
     stage.server.corrupt_at(client.model_id, script.moment, break_newest=script.broken)
@@ -169,7 +172,7 @@ def _interrupted(stage: Stage, script: _Script, narrator: _Narrator) -> _Take:
     narrator.tell("", "it has come to its end")
     run_ids = _lineage(run)
     steps = history(stage.server, run.run_id)
-    return _Take(run_ids=run_ids, steps=steps, resume=resumes[0] if resumes else None)
+    return Take(run_ids=run_ids, steps=steps, resume=resumes[0] if resumes else None)
 
 
 def _lineage(run: MonitoredRun) -> tuple[str, ...]:
@@ -186,7 +189,7 @@ def _steps(count: int) -> str:
     return "1 step" if count == 1 else f"{count} steps"
 
 
-def _show_runs(say: Say, first: _Take, second: _Take) -> None:
+def _show_runs(say: Say, first: Take, second: Take) -> None:
     say("")
     say(f"uninterrupted  {first.run_ids[0]}")
     names = ["interrupted", *["its successor"] * (len(second.run_ids) - 1)]
@@ -194,13 +197,14 @@ def _show_runs(say: Say, first: _Take, second: _Take) -> None:
         say(f"{name:<13}  {run_id}")
 
 
-def _show_curves(
-    say: Say, first: _Take, second: _Take, moment: int, width: int, *, plain: bool
+def show_curves(
+    say: Say, first: Take, second: Take, *, title: str, moment: int, width: int, plain: bool
 ) -> None:
+    """Draw both losses, the second one's under `title`, and their difference."""
     say("")
     panels = [
         Panel(title="loss, uninterrupted", points=first.steps),
-        Panel(title=f"loss, corrupted at step {moment}", points=second.steps, mark=moment),
+        Panel(title=title, points=second.steps, mark=moment),
     ]
     for line in draw(panels, width=width, height=LOSS_ROWS, margin=MARGIN, plain=plain):
         say(line)
@@ -213,11 +217,12 @@ def _show_curves(
     say("")
 
 
-def _verdict(first: _Take, second: _Take, resume: ResumePoint, *, weights_only: bool) -> Rehearsal:
-    apart = largest_difference(first.steps, second.steps, start=resume.step)
+def verdict(first: Take, second: Take, start: int, *, weights_only: bool = False) -> Rehearsal:
+    """Judge the losses from step `start` on."""
+    apart = largest_difference(first.steps, second.steps, start=start)
     passed = apart > 0.0 if weights_only else apart == 0.0
     last = first.steps[-1][0]
-    verdict = f"largest difference of the loss, steps {resume.step} to {last}: {apart!r}"
+    words = f"largest difference of the loss, steps {start} to {last}: {apart!r}"
     if not passed:
-        verdict += ", but it must be above zero" if weights_only else ", but it must be 0.0"
-    return Rehearsal(passed=passed, difference=apart, verdict=verdict)
+        words += ", but it must be above zero" if weights_only else ", but it must be 0.0"
+    return Rehearsal(passed=passed, difference=apart, verdict=words)

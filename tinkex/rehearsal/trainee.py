@@ -10,7 +10,7 @@ from typing import Any
 import tinker
 
 from ..handle import MonitoredRun
-from ..service import finished
+from ..service import finished, takes_option
 from ..training.segments import Segment
 from .engine.backend import BASE_MODEL
 from .engine.corpus import batch
@@ -67,11 +67,17 @@ def train_segments(
     on_step: Callable[[int], object] | None = None,
 ) -> None:
     """Train the course in segments; `on_segment` is called with each, `on_step` in each step."""
-    for segment in run.segments(start_step, max_wait=PATIENCE):
+    # Older SDKs carry no step with a checkpoint; here its name is the step.
+    step_of = None if _carries_steps() else lambda checkpoint: int(checkpoint.checkpoint_id)
+    for segment in run.segments(start_step, resume_step=step_of, max_wait=PATIENCE):
         with segment:
             if on_segment is not None:
                 on_segment(segment)
             _train_segment(segment, course, on_step)
+
+
+def _carries_steps() -> bool:
+    return takes_option(tinker.TrainingClient.save_state, "user_metadata")
 
 
 def _train_segment(
