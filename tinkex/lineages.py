@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from .errors import ApiResponseError
 from .ports import PAGE_SIZE, RestPort
 from .recovery.attempt import GENERATION, MADE_FROM, NAME, RECOVERED_FROM, ROOT
 from .runs.state import Generation
-from .types import TrainingRun
+from .types import TinkerPath, TrainingRun
 
 #: How often a list is read from its beginning until it is whole: rows move while runs train.
 PASSES = 3
@@ -41,17 +42,22 @@ class Lineage:
         told = text_of(run, GENERATION) or ""
         return int(told) if told.isdecimal() and told.isascii() else len(self._chain(run)) - 1
 
+    def source_of(self, run: TrainingRun) -> str | None:
+        """The path of the checkpoint that a run was made from, where that is known."""
+        return self._source_of(run.training_run_id)
+
+    def _source_of(self, run_id: str) -> str | None:
+        run = self._members.get(run_id)
+        path = None if run is None else text_of(run, MADE_FROM)
+        with suppress(ValueError):
+            return str(TinkerPath.parse(path or ""))
+        return None
+
     def past_of(self, run: TrainingRun) -> tuple[Generation, ...]:
         """The generations before a run, the first one first."""
         found = self._chain(run)[:-1]
         return tuple(
-            Generation(
-                run_id=each,
-                checkpoint=text_of(self._members[each], MADE_FROM)
-                if each in self._members
-                else None,
-                started_at=None,
-            )
+            Generation(run_id=each, checkpoint=self._source_of(each), started_at=None)
             for each in found
         )
 

@@ -143,7 +143,12 @@ class Opening:
     ) -> MonitoredRun:
         # A generation that has saved nothing may live: the next one has a higher number.
         number = line.number_of(line.last)
-        origin = Origin(line.past_of(newest), number, tuple(carried.items()))
+        origin = Origin(
+            past=line.past_of(newest),
+            made_from=line.source_of(newest),
+            generation=number,
+            carried=tuple(carried.items()),
+        )
         about = newest.training_run_id, self._service, self._config
         return self._monitor._register(*about, origin=origin)
 
@@ -165,7 +170,7 @@ class Opening:
             raise TinkexError(
                 f"the server keeps no metadata of run {run_id!r}: no name leads to it"
             )
-        origin = Origin((), number, tuple(carried.items()))
+        origin = Origin((), None, number, tuple(carried.items()))
         about = run_id, self._service, self._config
         return self._monitor._register(*about, client=client, origin=origin)
 

@@ -134,6 +134,16 @@ def test_where_the_newest_checkpoint_does_not_load_the_one_before_it_does(world)
     assert segment.start_step == 20
 
 
+def test_what_an_owner_saved_after_it_was_replaced_is_not_gone_on_from(world):
+    site = Account()
+    site.saves[SECOND].append(saved(SECOND, "000099", 99))
+    site.rows[SECOND]["last_checkpoint"] = site.saves[SECOND][-1]
+    world.service.fail(StatusError(422))
+    with going_on(world, site, RUN, max_attempts=2, backoff=0.0) as run:
+        assert [each.step for each in run.plan().candidates] == [30, 20, 10, 5]
+        assert next(run.segments()).start_step == 20
+
+
 def test_a_run_that_was_never_monitored_goes_on_from_its_checkpoint(world):
     site = Account()
     site.saves["other7:train:0"] = [saved("other7:train:0", "last", 9)]

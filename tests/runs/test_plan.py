@@ -22,7 +22,7 @@ def checkpoint(name, *, hours_ago=None, run_id=RUN, kind="weights", **fields):
     return Checkpoint.from_json({"tinker_path": path(name, run_id, kind), "time": made, **fields})
 
 
-def plan(checkpoints, *, recorded=None, broken=(), tried=0, lineage=(), **policy):
+def plan(checkpoints, *, recorded=None, broken=(), tried=0, lineage=(), forks=None, **policy):
     return plan_recovery(
         Policy(**policy),
         checkpoints,
@@ -30,6 +30,7 @@ def plan(checkpoints, *, recorded=None, broken=(), tried=0, lineage=(), **policy
         broken=broken,
         tried=tried,
         lineage=lineage,
+        forks=forks,
         now=NOW,
     )
 
@@ -335,3 +336,35 @@ def test_what_is_not_known_is_none_and_never_a_guess(metadata):
 
     assert cursor_of(found, {}) is None
     assert [c.step for c in plan([found]).candidates] == [None]
+
+
+SECOND, THIRD = "77aa:train:0", "99cc:train:0"
+OF_THREE = [
+    checkpoint("a", hours_ago=9),
+    checkpoint("b", hours_ago=8),
+    checkpoint("late", hours_ago=1),
+    checkpoint("c", hours_ago=7, run_id=SECOND),
+    checkpoint("d", hours_ago=6, run_id=SECOND),
+    checkpoint("e", hours_ago=5, run_id=THIRD),
+]
+
+
+@pytest.mark.parametrize(
+    ("forks", "wanted"),
+    [
+        ({}, ["e", "d", "c", "late", "b", "a"]),
+        ({RUN: path("b"), SECOND: path("d", SECOND)}, ["e", "d", "c", "b", "a"]),
+        ({RUN: path("a"), SECOND: path("c", SECOND)}, ["e", "c", "a"]),
+        # The second one's own did not load: the third one was made from the first one's.
+        ({RUN: path("b"), SECOND: path("a")}, ["e", "b", "a"]),
+        ({RUN: path("gone"), SECOND: path("d", SECOND)}, ["e", "d", "c", "late", "b", "a"]),
+    ],
+)
+def test_what_a_run_saved_after_the_next_one_began_is_of_no_generation(forks, wanted):
+    lineage = (THIRD, SECOND, RUN)
+
+    found = plan(OF_THREE, lineage=lineage, forks=forks, fallback_checkpoints=9)
+
+    assert names(found) == wanted
+    left_out = {"a", "b", "c", "d", "e", "late"} - set(wanted)
+    assert reasons(found) == dict.fromkeys(left_out, "it was saved after the next run began")

@@ -34,9 +34,8 @@ from .error_kinds import Kind, classify, is_session_over
 
 logger = logging.getLogger(__name__)
 
-#: The keys of a run's `user_metadata`: the name it was opened by; what stands for its lineage; how
-#: many runs of that were before it; who made it, and for how many seconds that owner may be silent;
-#: the run before it, and what it was made from.
+#: The keys of a run's `user_metadata`: its name; what stands for its lineage; how many runs of that
+#: were before it; its owner, and how many seconds that may be silent; the one before, its source.
 NAME = "tinkex_name"
 ROOT = "tinkex_root"
 GENERATION = "tinkex_generation"
@@ -54,11 +53,11 @@ _current: ContextVar[AttemptTask | None] = ContextVar("tinkex_attempt", default=
 class RecoveryRequest(NamedTuple):
     """What is to be recovered, how, and through which modules.
 
-    `run_ids` are of the lineage, newest first, and `generation` counts from 0; `carried` is in the
-    metadata of each run that the lineage's owner makes; `known` are checkpoints beside those that
-    the server lists, `recorded` their cursors, `broken` the paths that did not load; `run` is the
-    run as a poll saw it. `has_resume_step`: the training loop knows the step of checkpoints for
-    which none is recorded.
+    `run_ids` are of the lineage, newest first, `generation` counts from 0, and `forks` names for
+    each run before the live one what the next one was made from; `carried` is metadata of each run
+    that the owner makes; `known` are checkpoints beside those that the server lists, `recorded`
+    their cursors, `broken` the paths that did not load; `run` is the run as a poll saw it.
+    `has_resume_step`: the training loop knows the step of checkpoints for which none is recorded.
     """
 
     run_id: str
@@ -72,6 +71,7 @@ class RecoveryRequest(NamedTuple):
     run: TrainingRun | None = None
     run_ids: tuple[str, ...] = ()
     generation: int = 0
+    forks: tuple[tuple[str, str], ...] = ()
     carried: tuple[tuple[str, str], ...] = ()
     known: tuple[Checkpoint, ...] = ()
     broken: frozenset[str] = frozenset()
@@ -326,6 +326,7 @@ def _plan(task: AttemptTask, found: list[Checkpoint]) -> Plan:
         broken=task.broken | request.broken,
         tried=len(task.broken),
         lineage=request.run_ids,
+        forks=dict(request.forks),
         has_resume_step=request.has_resume_step,
         now=request.rest.now(request.config, task.now),
     )

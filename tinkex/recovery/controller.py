@@ -158,6 +158,7 @@ class Controller:
                 run=run,
                 run_ids=record.run_ids,
                 generation=record.generation,
+                forks=record.forks(),
                 carried=record.history.carried,
                 # As they were saved first, then as polls saw them: the later word counts.
                 known=(*record.history.known.values(), *record.known_checkpoints()),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..policy import Policy
 from ..runtime.publisher import Notice
 from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
-from ..types import TrainingRun
+from ..types import Checkpoint, TrainingRun
 from . import changes
 from .changes import Change
 from .checkpoints import newest_checkpoint, saved_again, unprotected_since
@@ -63,6 +63,8 @@ def take_up(record: Record, origin: Origin) -> None:
     """Have a record that was just made stand for a run that was opened."""
     is_left = record.client is None
     record.own_history = History(past=origin.past, is_left=is_left, carried=origin.carried)
+    if origin.made_from is not None:
+        record.own_history.source = Checkpoint.from_path(origin.made_from)
     record.generation = origin.generation
     record.root_id = record.run_ids[-1]
 

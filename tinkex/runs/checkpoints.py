@@ -87,6 +87,7 @@ def plan_recovery(
     broken: Collection[str] = (),
     tried: int = 0,
     lineage: Sequence[str] = (),
+    forks: Mapping[str, str] | None = None,
     has_resume_step: bool = False,
     now: datetime,
 ) -> Plan:
@@ -94,24 +95,18 @@ def plan_recovery(
 
     `checkpoints` are all that are known, those without a time in the order they were saved, and
     `broken` the paths that did not load. `lineage` are run ids, the live one first: what a run
-    saved is newer than what those before it did. `tried` of the policy's checkpoints were used
-    up by this incident already. Without `has_resume_step` a checkpoint without a step is left out
-    where an older one has one. Those that expired before `now`, the server's time where that is
-    known, come last: a clock may be wrong.
+    saved is newer than what those before it did. `forks` tells for each run before the live one
+    the path that the next one was made from: what it saved later is of no generation. `tried` of
+    the policy's checkpoints were used up by this incident already. Without `has_resume_step` a
+    checkpoint without a step is left out where an older one has one. Those that expired before
+    `now`, the server's time where that is known, come last: a clock may be wrong.
     """
     checkpoints = list(checkpoints)
     known, again = by_path(checkpoints), saved_again(checkpoints)
     recorded = {path: cursor for path, cursor in recorded.items() if path not in again}
-    strategy = policy.checkpoint_strategy
-    if isinstance(strategy, Specific):
-        wanted = known.get(strategy.path) or Checkpoint.from_path(strategy.path)
-        others = dict.fromkeys(known, "the policy names another checkpoint")
-        others.pop(strategy.path, None)
-        ordered, allowed = [wanted], 1
-    else:
-        others = {}
-        ordered = _newest_first(list(known.values()), recorded, lineage)
-        allowed = 1 + policy.fallback_checkpoints
+    ordered, others = _wanted(policy, known, recorded, lineage, forks or {})
+    is_named = isinstance(policy.checkpoint_strategy, Specific)
+    allowed = 1 if is_named else 1 + policy.fallback_checkpoints
     left_out = [LeftOut(checkpoint=known[path], reason=reason) for path, reason in others.items()]
     candidates: list[Candidate] = []
     ordered.sort(key=lambda each: _has_expired(each, now))
@@ -133,6 +128,24 @@ def plan_recovery(
         rung = Candidate(checkpoint=checkpoint, step=step, expires_at=until, is_expired=is_late)
         candidates.append(rung)
     return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
+
+
+def _wanted(
+    policy: Policy,
+    known: Mapping[str, Checkpoint],
+    recorded: Mapping[str, Cursor],
+    lineage: Sequence[str],
+    forks: Mapping[str, str],
+) -> tuple[list[Checkpoint], dict[str, str]]:
+    """What may be tried, the newest first, and the paths that may not, each with the reason."""
+    strategy = policy.checkpoint_strategy
+    if isinstance(strategy, Specific):
+        others = dict.fromkeys(known, "the policy names another checkpoint")
+        others.pop(strategy.path, None)
+        return [known.get(strategy.path) or Checkpoint.from_path(strategy.path)], others
+    ordered = _newest_first(list(known.values()), recorded, lineage)
+    others = dict.fromkeys(_cut_off(ordered, forks), "it was saved after the next run began")
+    return [each for each in ordered if each.tinker_path not in others], others
 
 
 def saved_again(checkpoints: Iterable[Checkpoint]) -> set[str]:
@@ -158,12 +171,31 @@ def by_path(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
     return known
 
 
+def _cut_off(ordered: Iterable[Checkpoint], forks: Mapping[str, str]) -> list[str]:
+    """The paths of those newer than what the next run was made from, which may be a run before."""
+    of_runs: dict[str, list[str]] = {}
+    for each in ordered:
+        of_runs.setdefault(_run_of(each.tinker_path), []).append(each.tinker_path)
+    found = []
+    for run_id, path in forks.items():
+        paths = of_runs.get(run_id, [])
+        if path in paths:
+            found += paths[: paths.index(path)]
+        elif _run_of(path) != run_id:
+            found += paths
+    return found
+
+
+def _run_of(path: str) -> str:
+    return path.removeprefix("tinker://").partition("/")[0]
+
+
 def _newest_first(
     checkpoints: list[Checkpoint], recorded: Mapping[str, Cursor], lineage: Sequence[str]
 ) -> list[Checkpoint]:
     by_run: dict[int, list[Checkpoint]] = {}
     for checkpoint in checkpoints:
-        run_id = checkpoint.tinker_path.removeprefix("tinker://").partition("/")[0]
+        run_id = _run_of(checkpoint.tinker_path)
         rank = lineage.index(run_id) if run_id in lineage else len(lineage)
         by_run.setdefault(rank, []).append(checkpoint)
     return [each for rank in sorted(by_run) for each in _newest_of_a_run(by_run[rank], recorded)]

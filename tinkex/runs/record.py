@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ..config import Config
@@ -19,10 +20,12 @@ from .status import Kept, RunStatus, as_checkpoint
 class Origin(NamedTuple):
     """Where a run comes from that was opened: its generation, those before it, and what it carries.
 
-    `past` are those of other processes, the first one first.
+    `past` are those of other processes, the first one first, and `made_from` is the path of the
+    checkpoint that it was itself made from.
     """
 
     past: tuple[Generation, ...]
+    made_from: str | None
     generation: int
     carried: tuple[tuple[str, str], ...]
 
@@ -151,6 +154,15 @@ class Record:
         return tuple(
             replace(generation, orphans=history.orphans.get(generation.run_id, ()))
             for generation in (*history.past, live)
+        )
+
+    def forks(self) -> tuple[tuple[str, str], ...]:
+        """For each generation before the live one its run's id, and what the next was made from."""
+        lineage = self.lineage() if self.history.past else ()
+        return tuple(
+            (before.run_id, after.checkpoint)
+            for before, after in pairwise(lineage)
+            if after.checkpoint is not None
         )
 
     def status(self) -> RunStatus:
