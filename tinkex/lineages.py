@@ -37,6 +37,15 @@ class Lineage:
         """The name of the run, where it was opened by one."""
         return text_of(self.last, NAME)
 
+    @property
+    def latest(self) -> list[TrainingRun]:
+        """The runs that may be trained now: of `newest`'s generation or a higher one.
+
+        One without a training checkpoint does not speak for the others: `newest` may live, too.
+        """
+        least = 0 if self.newest is None else self.number_of(self.newest)
+        return [each for each in self._members.values() if self.number_of(each) >= least]
+
     def number_of(self, run: TrainingRun) -> int:
         """Which generation a run is, from 0."""
         told = text_of(run, GENERATION) or ""

@@ -100,29 +100,32 @@ class Opening:
         return Ownership(f"{account}\n{'name' if name else 'root'}\n{name or root}", self._about)
 
     def _wait_for_silence(self, line: Lineage, ownership: Ownership) -> None:
-        """Wait until the owner of the last generation has ended, as far as that shows.
+        """Wait until all who may train the lineage have ended, as far as that shows.
 
-        Raises `RunHeldError` where it lives, or where nothing shows that it does not.
+        Raises `RunHeldError` where one lives, or where nothing shows that it does not.
         """
-        owner = text_of(line.last, OWNER)
-        if self._claim.takeover or (owner is not None and owner == ownership.before):
-            return  # it was of this machine, where nobody holds it now
-        run_id, clock = line.last.training_run_id, self._parts.clock
-        silent_for = max(self._claim.silent_for, _seconds(text_of(line.last, SILENT_FOR)))
-        logger.warning("run %s: waiting for %g s of silence of its owner", run_id, silent_for)
+        # An owner that was of this machine has ended: nobody here holds the lineage now.
+        others = [each for each in line.latest if text_of(each, OWNER) not in ownership.before]
+        if self._claim.takeover or not others:
+            return
+        clock, told = self._parts.clock, [_seconds(text_of(each, SILENT_FOR)) for each in others]
+        silent_for = max(self._claim.silent_for, *told)
+        logger.warning("run %s: waiting for %g s of silence of its owner", self._about, silent_for)
         began = since = clock.monotonic()
-        seen = line.last.last_request_time
+        seen = {each.training_run_id: each.last_request_time for each in others}
         while (silence := clock.monotonic() - since) < silent_for:
-            if seen is None:
+            moments = [each for each in seen.values() if each is not None]
+            if len(moments) < len(seen):
                 advice = "nothing shows whether its owner lives; takeover=True takes it over"
                 raise RunHeldError(self._about, advice)
             if since > began and clock.monotonic() - began >= self._claim.held_wait:
-                problem = f"it is trained elsewhere: its last request came at {seen}"
+                problem = f"it is trained elsewhere: its last request came at {max(moments)}"
                 raise RunHeldError(self._about, problem)
             self._parts.waits.wait(self, lambda: False, min(LOOK_EVERY, silent_for - silence))
-            moment = self._parts.rest.run(self._config, run_id).last_request_time
-            if moment != seen:
-                seen, since = moment, clock.monotonic()
+            rest = self._parts.rest
+            now = {run_id: rest.run(self._config, run_id).last_request_time for run_id in seen}
+            if now != seen:
+                seen, since = now, clock.monotonic()
 
     # The run
 
@@ -130,7 +133,8 @@ class Opening:
         self, ownership: Ownership, line: Lineage | None, name: str | None
     ) -> dict[str, str]:
         """What each run is to carry that is made from now on: this owner is its owner."""
-        ownership.claim(self._parts.clock.utc())
+        owners = [] if line is None else [text_of(each, OWNER) for each in line.latest]
+        ownership.claim(self._parts.clock.utc(), owners)
         return {
             ROOT: uuid4().hex if line is None else line.root,
             OWNER: ownership.owner,

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +33,8 @@ class Ownership:
     process. Entering raises `RunHeldError` where it is held. Where no lock can be had, a warning
     says so.
 
-    `owner` is the id of this holder, `before` that of the last one here, which has ended.
+    `owner` is the id of this holder; `before` are those of earlier ones here, all of which have
+    ended. Where no lock can be had, nobody is known to have.
 
     Args:
         lineage: What tells it from all others, its account included; only a hash of it is stored.
@@ -42,7 +43,7 @@ class Ownership:
 
     def __init__(self, lineage: str, name: str) -> None:
         self.owner = uuid4().hex
-        self.before: str | None = None
+        self.before: frozenset[str] = frozenset()
         self._file_name = f"{hashlib.sha256(lineage.encode()).hexdigest()[:40]}.json"
         self._name = name
         self._file: int | None = None
@@ -60,14 +61,18 @@ class Ownership:
             )
             return self
         told = _read(self._file)
-        if not _locked(self._file):
+        is_locked = _locked(self._file)
+        if is_locked is False:
             self._close()
             who = ", ".join(f"{key} {told[key]}" for key in ("pid", "host", "since") if key in told)
             raise RunHeldError(
                 self._name, f"a process of this machine holds it: {who or 'unknown'}"
             )
-        found = told.get("owner")
-        self.before = found if isinstance(found, str) else None
+        if is_locked:
+            before = told.get("before")
+            found = [told.get("owner"), *(before if isinstance(before, list) else ())]
+            self.before = frozenset(each for each in found if isinstance(each, str))
+            self._tell(before=sorted(self.before))
         return self
 
     def __exit__(
@@ -78,19 +83,24 @@ class Ownership:
     ) -> None:
         self._close()
 
-    def claim(self, now: datetime) -> None:
-        """Say that this holder trains the lineage from `now` on."""
+    def claim(self, now: datetime, owners: Iterable[str | None]) -> None:
+        """Say that this holder trains the lineage from `now` on, whose runs had these owners.
+
+        Whoever of them was here before is remembered: this holder may end before it makes a run.
+        """
+        before = sorted(self.before.intersection(filter(None, owners)))
+        since = now.isoformat(timespec="seconds")
+        self._tell(owner=self.owner, since=since, before=before)
+
+    def _tell(self, **told: Any) -> None:
         if self._file is None:
             return
-        told = {
-            "owner": self.owner,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": now.isoformat(timespec="seconds"),
-        }
-        os.lseek(self._file, 0, os.SEEK_SET)
-        os.ftruncate(self._file, 0)
-        os.write(self._file, json.dumps(told).encode())
+        told = {"pid": os.getpid(), "host": socket.gethostname(), **told}
+        try:
+            os.lseek(self._file, 0, os.SEEK_SET)
+            os.ftruncate(self._file, os.write(self._file, json.dumps(told).encode()))
+        except OSError as error:  # the disk is full: the next owner waits for this one's silence
+            logger.warning("run %s: its lock cannot tell who holds it (%s)", self._name, error)
 
     def after_fork(self) -> None:
         """Leave the lock to the parent: a child that outlives it must not hold it."""
@@ -123,8 +133,11 @@ def _read(file: int) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _locked(file: int) -> bool:
-    """Lock a file for this process, if no other has; the system unlocks it when that ends."""
+def _locked(file: int) -> bool | None:
+    """Lock a file for this process, if no other has; the system unlocks it when that ends.
+
+    `None`: its file system has no locks.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt  # noqa: PLC0415 (only there)
@@ -139,4 +152,5 @@ def _locked(file: int) -> bool:
         return False
     except OSError as error:  # a file system without locks
         logger.warning("a file cannot be locked (%s); the server alone tells who trains", error)
+        return None
     return True

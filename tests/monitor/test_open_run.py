@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.sites import Site, account_of
-from support.world import weights
+from support.world import StatusError, weights
 
 import tinkex
 from tinkex import Config, Policy
@@ -110,6 +112,18 @@ def first_step(run):
 def elsewhere(monkeypatch, tmp_path, name="b"):
     """From here on it is another machine."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / name))
+
+
+def is_trained(account, world, monkeypatch):
+    """From here on the first run makes a request each minute."""
+    get = account.get_training_run
+
+    def moving(config, run_id):
+        moment = BEGAN + timedelta(seconds=world.fake.now() // 60)
+        account.rows[FIRST]["last_request_time"] = moment.isoformat()
+        return get(config, run_id)
+
+    monkeypatch.setattr(account, "get_training_run", moving)
 
 
 def test_a_name_that_is_new_is_given_to_a_run_that_is_made(opened, account):
@@ -261,7 +275,7 @@ from datetime import datetime, UTC
 from tinkex.owners import Ownership
 
 with Ownership("one", "sft-7") as held:
-    held.claim(datetime.now(UTC))
+    held.claim(datetime.now(UTC), [])
     print(held.owner, flush=True)
     sys.stdin.read()
 """
@@ -278,13 +292,13 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_tells_who_it_was():
         with pytest.raises(RunHeldError, match=f"pid {holder.pid}"), Ownership("one", "sft-7"):
             pass
         with Ownership("two", "sft-8") as other:
-            assert other.before is None
+            assert other.before == set()
     finally:
         holder.kill()
         holder.communicate(timeout=10)
 
     with Ownership("one", "sft-7") as taken:
-        assert taken.before == owner
+        assert taken.before == {owner}
 
 
 def test_where_no_file_can_be_made_the_server_alone_tells(opened, account, monkeypatch, caplog):
@@ -316,14 +330,8 @@ def test_there_a_run_that_makes_requests_is_held(opened, account, world, monkeyp
         pass
     account.save(FIRST, 20)
     elsewhere(monkeypatch, tmp_path)
-    get, before = account.get_training_run, world.fake.now()
-
-    def moving(config, run_id):
-        moment = BEGAN + timedelta(seconds=world.fake.now() // 60)
-        account.rows[FIRST]["last_request_time"] = moment.isoformat()
-        return get(config, run_id)
-
-    account.get_training_run = moving
+    is_trained(account, world, monkeypatch)
+    before = world.fake.now()
     service = Service(account)
     with pytest.raises(RunHeldError, match="elsewhere"), opened("sft-7", service):
         pass
@@ -372,3 +380,85 @@ def test_back_on_the_first_machine_the_one_of_the_other_is_waited_for(
         assert first_step(run) == 30
 
     assert world.fake.now() - before >= 120
+
+
+def is_refused(service, metadata):
+    raise StatusError(503)
+
+
+@pytest.mark.parametrize("end", ["looked", "failed"])
+def test_whoever_ended_before_it_made_a_run_is_not_waited_for(opened, account, world, end):
+    with opened("sft-7", Service(account)):
+        pass
+    if end == "looked":
+        account.save(FIRST, 20)
+        with opened("sft-7", Service(account)) as run:
+            run.plan()
+    else:
+        with (
+            pytest.raises(StatusError),
+            opened("sft-7", Service(account), create=is_refused),
+        ):
+            pass
+
+    before = world.fake.now()
+    with opened("sft-7", Service(account)):
+        pass
+
+    assert world.fake.now() == before
+
+
+def test_where_files_cannot_be_locked_the_server_alone_tells(opened, account, world, monkeypatch):
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with opened("sft-7", Service(account)):
+        account.save(FIRST, 20)
+        before = world.fake.now()
+        with opened("sft-7", Service(account)):
+            pass
+
+    assert world.fake.now() - before >= 120
+
+
+def test_what_a_failed_load_left_behind_does_not_hide_an_owner_that_lives(
+    opened, account, world, monkeypatch, tmp_path
+):
+    with opened("sft-7", Service(account)):
+        pass
+    account.save(FIRST, 20)
+    elsewhere(monkeypatch, tmp_path)
+    with opened("sft-7", Service(account), takeover=True) as run:
+        first_step(run)
+    is_trained(account, world, monkeypatch)
+
+    with pytest.raises(RunHeldError, match="elsewhere"), opened("sft-7", Service(account)):
+        pass
+
+
+def test_a_full_disk_keeps_no_run_from_being_opened(opened, account, monkeypatch, caplog):
+    def write(file, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", write)
+    with opened("sft-7", Service(account)) as run:
+        assert run.run_id == FIRST
+
+    assert "No space left" in caplog.text
+
+
+def test_whoever_still_waits_is_named_and_not_the_one_before(tmp_path):
+    from tinkex.owners import Ownership
+
+    with Ownership("one", "sft-7") as held:
+        held.claim(BEGAN, [])
+    with (
+        Ownership("one", "sft-7"),
+        pytest.raises(RunHeldError) as refused,
+        Ownership("one", "sft-7"),
+    ):
+        pass
+
+    assert "2026" not in str(refused.value)
+    assert f"pid {os.getpid()}" in str(refused.value)
