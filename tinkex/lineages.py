@@ -9,7 +9,7 @@ from typing import Any
 from .errors import ApiResponseError
 from .ports import PAGE_SIZE, RestPort
 from .recovery.attempt import GENERATION, MADE_FROM, NAME, RECOVERED_FROM, ROOT
-from .runs.state import Generation
+from .runs.state import Generation, generation_in
 from .types import TinkerPath, TrainingRun
 
 #: How often a list is read from its beginning until it is whole: rows move while runs train.
@@ -22,7 +22,7 @@ class Lineage:
     `root` is what each of them names as its `tinkex_root`, or the id of the first one. `last` is
     the highest generation, and `newest` the highest that has a training checkpoint, `None` where
     none has; of two equal ones the smaller run id counts. A run without a training checkpoint may
-    be what a load that failed left behind.
+    be what a load that failed left behind; what it was made from counts where no run has one left.
     """
 
     def __init__(self, root: str, members: Mapping[str, TrainingRun]) -> None:
@@ -30,6 +30,7 @@ class Lineage:
         self._members = members
         self.last = self._highest(members.values())
         trained = [each for each in members.values() if each.last_checkpoint is not None]
+        trained = trained or [each for each in members.values() if text_of(each, MADE_FROM)]
         self.newest = self._highest(trained) if trained else None
 
     @property
@@ -48,8 +49,8 @@ class Lineage:
 
     def number_of(self, run: TrainingRun) -> int:
         """Which generation a run is, from 0."""
-        told = text_of(run, GENERATION) or ""
-        return int(told) if told.isdecimal() and told.isascii() else len(self._chain(run)) - 1
+        told = generation_in(text_of(run, GENERATION))
+        return len(self._chain(run)) - 1 if told is None else told
 
     def source_of(self, run: TrainingRun) -> str | None:
         """The path of the checkpoint that a run was made from, where that is known."""

@@ -18,7 +18,7 @@ from tinkex.errors import (
 )
 from tinkex.lineages import lineage_of, list_all
 from tinkex.ports import RestPort
-from tinkex.testing import InlineExecutor
+from tinkex.testing import FakeTrainingClient, InlineExecutor
 
 SECOND, THIRD, EMPTY = "5e11:train:0", "9ab2:train:0", "aaaa:train:0"
 
@@ -224,6 +224,34 @@ def test_a_recovery_that_is_asked_for_comes_first(world):
 
         assert (segment.start_step, run.lineage[-2].cause) == (30, "requested")
     assert len(world.service.created) == 1
+
+
+def test_a_run_of_a_lineage_that_is_watched_by_its_own_id_stays_in_its_lineage(world):
+    site = Account()
+    options = {"rest_module": site, "rest_client_fun": account_of, "scheduler": world.fake}
+    policy = Policy(enabled=True, poll_interval=10.0)
+    options["executor"] = InlineExecutor()
+    client = FakeTrainingClient(THIRD)
+    site.rows[THIRD]["user_metadata"]["tinkex_generation"] = "7"
+    with tinkex.watch(client, Tenant(world.service), policy, **options) as run:
+        site.corrupted.add(THIRD)
+        world.fake.advance(10)
+        run.wait(5)
+
+    made = world.service.metadata[-1]
+    assert (made["tinkex_root"], made["tinkex_generation"]) == (RUN, "8")
+    assert made["tinkex_recovered_from"] == THIRD
+
+
+def test_a_lineage_whose_runs_have_lost_their_checkpoints_is_not_begun_anew(world):
+    site = Account()
+    for run_id in (RUN, SECOND, THIRD):
+        site.rows[run_id]["last_checkpoint"] = None
+        site.saves.pop(run_id)
+    with going_on(world, site, RUN) as run:
+        assert [each.checkpoint.tinker_path for each in run.plan().candidates] == [
+            weights("000020", SECOND)
+        ]
 
 
 # The list

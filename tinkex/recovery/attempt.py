@@ -28,6 +28,7 @@ from ..errors import (
 from ..policy import Policy, Specific
 from ..ports import RestPort, ServicePort
 from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
+from ..runs.state import generation_in
 from ..service import model_id_of
 from ..types import Checkpoint, TinkerPath, TrainingRun
 from .error_kinds import Kind, classify, is_session_over
@@ -247,24 +248,23 @@ def _with_key(task: AttemptTask) -> AttemptTask:
 def _successor_metadata(
     task: AttemptTask, checkpoint: Checkpoint, run: TrainingRun | None
 ) -> dict[str, str]:
-    own = (run.user_metadata if run else None) or {}
+    request, own = task.request, (run.user_metadata if run else None) or {}
     return {
+        ROOT: request.root_id,
         **{key: str(value) for key, value in own.items()},
-        ROOT: task.request.root_id,
-        **dict(task.request.carried),
-        GENERATION: str(task.request.generation + 1),
-        RECOVERED_FROM: task.request.run_id,
+        **dict(request.carried),
+        GENERATION: str(1 + max(request.generation, generation_in(own.get(GENERATION)) or 0)),
+        RECOVERED_FROM: request.run_id,
         MADE_FROM: checkpoint.tinker_path,
         "tinkex_attempt": str(task.number),
     }
 
 
 def _asked(request: RecoveryRequest) -> TrainingRun | None:
-    """The run that is recovered, where no poll has brought it."""
+    """The run that is recovered, where no poll has brought it; recoveries do without."""
     try:
         return request.rest.run(request.config, request.run_id)
     except Exception as error:
-        # A recovery is worth more than the metadata that it could carry on.
         shown = without_secrets(error, secrets_of(request.service, request.config))
         logger.info("the metadata of run %s cannot be had: %s", request.run_id, shown)
         return None

@@ -85,3 +85,9 @@ class Generation:
     error: str | None = None
     attempts: int = 0
     orphans: tuple[str, ...] = ()
+
+
+def generation_in(told: object) -> int | None:
+    """The number of a generation as a run's metadata tells it, `None` where that is none."""
+    is_number = isinstance(told, str) and told.isascii() and told.isdecimal() and len(told) < 10
+    return int(str(told)) if is_number else None
