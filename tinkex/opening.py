@@ -163,20 +163,26 @@ class Opening:
         carried: Mapping[str, str],
     ) -> MonitoredRun:
         """Make the first run of a name, or the next one where none before it saved anything."""
-        owner = self._parts.owner
-        opened = owner.services.opened(self._service)
-        client = finished(make(opened, {**carried, GENERATION: str(number)}))
-        run_id = model_id_of(client)
-        if owner.services.owns(self._service, opened):
-            owner.own_services.keep([opened], client, run_id, replaced="")
+        owner, service = self._parts.owner, self._service
+        opened = owner.services.opened(service)
+        own = [opened] if owner.services.owns(service, opened) else []
+        try:
+            client = finished(make(opened, {**carried, GENERATION: str(number)}))
+            run_id = model_id_of(client)
+            self._check_named(run_id)
+        except BaseException:
+            owner.own_services.discard(own, "")
+            raise
+        if own:
+            owner.own_services.keep(own, client, run_id, replaced="")
+        origin = Origin((), None, number, tuple(carried.items()))
+        about = run_id, service, self._config
+        return self._monitor._register(*about, client=client, origin=origin)
+
+    def _check_named(self, run_id: str) -> None:
         told = self._parts.rest.run(self._config, run_id)
         if text_of(told, NAME) != self._about:
-            raise TinkexError(
-                f"the server keeps no metadata of run {run_id!r}: no name leads to it"
-            )
-        origin = Origin((), None, number, tuple(carried.items()))
-        about = run_id, self._service, self._config
-        return self._monitor._register(*about, client=client, origin=origin)
+            raise TinkexError(f"run {run_id!r} was made, but no metadata of it leads to its name")
 
 
 class _Maker:
