@@ -138,6 +138,7 @@ def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for _ in range(PASSES):
         offset, unreadable, total = 0, 0, None
+        pages, before = 0, len(found)
         while total is None or offset < total:
             page = rest.rows(config, offset, PAGE_SIZE)
             rows = page.all()
@@ -146,11 +147,16 @@ def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
             found.update((run_id, row) for run_id, row, _ in rows if run_id)
             unreadable += sum(not run_id for run_id, _, _ in rows)
             offset, total = offset + count, total if told is None else told
+            pages += bool(count)
             if not count or (told is None and len(found) == known):
                 break
-        if total is None or len(found) + unreadable >= total:
+        # Without a total, whatever moved meanwhile comes to light when nothing new does.
+        is_still = pages < 2 or len(found) == before
+        if is_still if total is None else len(found) + unreadable >= total:
             return found
-    raise ApiResponseError(f"the list of runs has {len(found)} of {total} runs; try again")
+    raise ApiResponseError(
+        f"the list of runs has {len(found)} of {total or 'more'} runs; try again"
+    )
 
 
 def text_of(run: TrainingRun, key: str) -> str | None:

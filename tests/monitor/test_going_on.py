@@ -307,6 +307,18 @@ def test_a_list_without_a_total_is_read_to_its_end():
     assert len(list_all(RestPort(site), None)) == 253
 
 
+def test_without_a_total_rows_that_move_while_it_is_read_are_found():
+    def order(listed):
+        # The last of the second page is asked for something after the first one was read.
+        if len(site.lists) == 2:
+            listed.insert(0, listed.pop(150))
+        return listed
+
+    site = Account(others=250, cap=100, total=None, order=order)
+
+    assert set(list_all(RestPort(site), None)) == set(site.listed)
+
+
 def test_a_server_that_sends_the_same_page_again_is_not_asked_for_ever():
     site = Account(others=250, cap=100, total=None, page=lambda rows, offset: rows)
     site.list_training_runs = lambda config, limit, offset: Site.list_training_runs(
