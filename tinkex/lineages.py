@@ -39,6 +39,11 @@ class Lineage:
         return text_of(self.last, NAME)
 
     @property
+    def first_id(self) -> str:
+        """The id of the first run that is known, the same however often it is gone on with."""
+        return min((self.number_of(run), run_id) for run_id, run in self._members.items())[1]
+
+    @property
     def latest(self) -> list[TrainingRun]:
         """The runs that may be trained now: of `newest`'s generation or a higher one.
 
@@ -108,8 +113,8 @@ def lineage_of(rest: RestPort, config: Hashable, run_id: str) -> Lineage:
 def lineage_named(rest: RestPort, config: Hashable, name: str) -> Lineage | None:
     """The lineage that goes by a name, `None` where a whole list shows that none does.
 
-    Of two that were begun under one name, the one that has a checkpoint counts, else the one with
-    the smaller run id.
+    Of two that were begun under one name, the one that has a checkpoint counts, else the one whose
+    first run has the smaller id.
 
     Raises:
         RestError: The list could not be had, or not as a whole.
@@ -120,7 +125,7 @@ def lineage_named(rest: RestPort, config: Hashable, name: str) -> Lineage | None
             run = rest.as_run(config, row)
             families.setdefault(text_of(run, ROOT) or run_id, {})[run_id] = run
     found = [Lineage(root, members) for root, members in families.items()]
-    ranked = sorted(found, key=lambda each: (each.newest is None, each.last.training_run_id))
+    ranked = sorted(found, key=lambda each: (each.newest is None, each.first_id))
     return next(iter(ranked), None)
 
 

@@ -16,7 +16,7 @@ from tinkex.errors import (
     CheckpointMissingError,
     SegmentSupersededError,
 )
-from tinkex.lineages import lineage_of, list_all
+from tinkex.lineages import lineage_named, lineage_of, list_all
 from tinkex.ports import RestPort
 from tinkex.testing import FakeTrainingClient, InlineExecutor
 
@@ -270,6 +270,18 @@ def test_of_two_equal_generations_the_smaller_run_id_counts():
     }
 
     assert lineage(site).newest.training_run_id == "1111:train:0"
+
+
+@pytest.mark.parametrize("last", ["0000:train:0", "ffff:train:0"])
+def test_of_two_lineages_begun_under_one_name_the_same_one_counts_after_each_restart(last):
+    site = Account()
+    runs = {"bbbb:train:0": ("one", 0), "cccc:train:0": ("other", 0), last: ("one", 1)}
+    for run_id, (root, number) in runs.items():
+        made = {"tinkex_name": "a", "tinkex_root": root, "tinkex_generation": str(number)}
+        site.listed.append(run_id)
+        site.rows[run_id] = {"user_metadata": made, "last_checkpoint": saved(run_id, "x", 5)}
+
+    assert lineage_named(RestPort(site), None, "a").newest.training_run_id == last
 
 
 @pytest.mark.parametrize("seed", range(10))
