@@ -195,7 +195,9 @@ class _Maker:
         make = service.create_lora_training_client
         if not takes_option(make, "user_metadata"):
             raise TypeError("this service client gives runs no metadata, so none is found by name")
-        given = self._options.get("user_metadata") or {}
+        told = self._options.get("user_metadata") or {}
+        # Those of another run would lead to its lineage.
+        given = {key: told[key] for key in told if not str(key).startswith("tinkex_")}
         return make(**{**self._options, "user_metadata": {**given, **metadata}})
 
 

@@ -128,7 +128,8 @@ def is_trained(account, world, monkeypatch):
 
 def test_a_name_that_is_new_is_given_to_a_run_that_is_made(opened, account):
     service = Service(account)
-    with opened("sft-7", service, rank=8, user_metadata={"team": "a"}) as run:
+    of_another = {"team": "a", "tinkex_recovered_from": "other1:train:0"}
+    with opened("sft-7", service, rank=8, user_metadata=of_another) as run:
         assert (run.run_id, first_step(run)) == (FIRST, 0)
         assert run.client.model_id == FIRST
 
@@ -136,6 +137,7 @@ def test_a_name_that_is_new_is_given_to_a_run_that_is_made(opened, account):
     assert service.options == [("any", 8)]
     assert {"tinkex_name", "tinkex_root", "tinkex_owner", "tinkex_silent_for"} < set(told)
     assert (told["tinkex_name"], told["tinkex_generation"], told["team"]) == ("sft-7", "0", "a")
+    assert "tinkex_recovered_from" not in told
 
 
 def test_the_same_script_run_again_goes_on(opened, account):
