@@ -130,18 +130,26 @@ ENDS = ("step 9", "step 8", "saved 16", "done")
 BEGINS = [0, 8, 8, 16]
 
 
-def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train, expected):
+def assert_it_goes_on(server, expected, begin):
+    """`begin(number, lineage)` starts a process, which is killed; return the ids of all runs."""
     lineage, begins = [], []
-    for end in ENDS:
-        trainer = train(run_id=lineage[0] if lineage else "")
+    for number, end in enumerate(ENDS):
+        trainer = begin(number, lineage)
         runs, steps = trainer.read_until(end)
         trainer.kill()
         lineage += runs
         begins.append(steps[0])
-
     assert begins == BEGINS
     assert len(set(lineage)) == 4
     assert set(losses(server, lineage)) == set(expected)
+    return lineage
+
+
+def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train, expected):
+    def begin(number, lineage):
+        return train(run_id=lineage[0] if lineage else "")
+
+    assert_it_goes_on(server, expected, begin)
 
 
 @pytest.mark.skipif(
@@ -150,17 +158,13 @@ def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train, expected
 )
 @pytest.mark.parametrize("machines", ["aaaa", "abcd"], ids=["same machine", "other machines"])
 def test_the_same_script_run_again_goes_on(server, train, expected, machines):
-    lineage, begins = [], []
-    for machine, end in zip(machines, ENDS, strict=True):
-        trainer = train(machine, name="sft-7", silent_for=60.0 if machines == "aaaa" else 1.5)
-        runs, steps = trainer.read_until(end)
-        trainer.kill()
-        lineage += runs
-        begins.append(steps[0])
+    silent_for = 60.0 if machines == "aaaa" else 1.5
 
-    assert begins == BEGINS
-    assert len(set(lineage)) == 4
-    assert set(losses(server, lineage)) == set(expected)
+    def begin(number, lineage):
+        return train(machines[number], name="sft-7", silent_for=silent_for)
+
+    lineage = assert_it_goes_on(server, expected, begin)
+
     metadata = [server.run(each).user_metadata for each in lineage]
     assert len({each["tinkex_root"] for each in metadata}) == 1
     assert [each["tinkex_generation"] for each in metadata] == ["0", "1", "2", "3"]
