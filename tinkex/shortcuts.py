@@ -77,7 +77,7 @@ def open_run(
         ValueError: The run has another `base_model` or `rank`.
         Exception: What `Monitor`, `monitor_run` and the service client raise.
     """
-    from .opening import Claim, Opening  # noqa: PLC0415 (most programs open no run by name)
+    from .opening.opening import Claim, Opening  # noqa: PLC0415 (most programs open no run by name)
 
     if not isinstance(name, str):
         raise TypeError(f"a name is text like 'sft-7', not {name!r}")
@@ -120,7 +120,7 @@ def resume(
         RestError: The run or the list of runs could not be had, or not as a whole.
         Exception: What `Monitor` and `monitor_run` raise.
     """
-    from .opening import Claim, Opening  # noqa: PLC0415 (most programs resume no run)
+    from .opening.opening import Claim, Opening  # noqa: PLC0415 (most programs resume no run)
 
     checked_run_id(run_id)
     claim = Claim(takeover=takeover, silent_for=silent_for, held_wait=held_wait)

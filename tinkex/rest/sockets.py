@@ -238,7 +238,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         """The pool of connections for a request and all others to its server."""
         made: Any = self.get_connection_with_tls_context(request, verify, proxies=proxies)
         pool: urllib3.HTTPConnectionPool = made
-        self.cert_verify(pool, request.url, verify, None)  # type: ignore[no-untyped-call]
+        self.cert_verify(pool, request.url, verify, None)  # type: ignore[no-untyped-call]  # it has none
         return pool
 
 

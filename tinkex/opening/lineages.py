@@ -6,11 +6,11 @@ from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from .errors import ApiResponseError
-from .ports import PAGE_SIZE, RestPort
-from .recovery.attempt import GENERATION, MADE_FROM, NAME, RECOVERED_FROM, ROOT
-from .runs.state import Generation, generation_in
-from .types import TinkerPath, TrainingRun
+from ..errors import ApiResponseError
+from ..ports import PAGE_SIZE, RestPort
+from ..recovery.attempt import GENERATION, MADE_FROM, NAME, RECOVERED_FROM, ROOT
+from ..runs.state import Generation, generation_in
+from ..types import TinkerPath, TrainingRun
 
 #: How often a list is read from its beginning until it is whole: rows move while runs train.
 PASSES = 3

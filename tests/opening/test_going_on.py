@@ -16,7 +16,7 @@ from tinkex.errors import (
     CheckpointMissingError,
     SegmentSupersededError,
 )
-from tinkex.lineages import lineage_named, lineage_of, list_all
+from tinkex.opening.lineages import lineage_named, lineage_of, list_all
 from tinkex.ports import RestPort
 from tinkex.testing import FakeTrainingClient, InlineExecutor
 

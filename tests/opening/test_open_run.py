@@ -274,7 +274,7 @@ def test_its_lineage_is_held_by_its_ids_as_well(opened, account, world):
 HOLDER = """
 import sys
 from datetime import datetime, UTC
-from tinkex.owners import Ownership
+from tinkex.opening.owners import Ownership
 
 with Ownership("one", "sft-7") as held:
     held.claim(datetime.now(UTC), [])
@@ -284,7 +284,7 @@ with Ownership("one", "sft-7") as held:
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free_and_tells_who_it_was():
-    from tinkex.owners import Ownership
+    from tinkex.opening.owners import Ownership
 
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -304,7 +304,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_tells_who_it_was():
 
 
 def test_where_no_file_can_be_made_the_server_alone_tells(opened, account, monkeypatch, caplog):
-    monkeypatch.setattr("tinkex.owners._folders", list)
+    monkeypatch.setattr("tinkex.opening.owners._folders", list)
     with opened("sft-7", Service(account)) as run:
         assert run.run_id == FIRST
 
@@ -451,7 +451,7 @@ def test_a_full_disk_keeps_no_run_from_being_opened(opened, account, monkeypatch
 
 
 def test_whoever_still_waits_is_named_and_not_the_one_before(tmp_path):
-    from tinkex.owners import Ownership
+    from tinkex.opening.owners import Ownership
 
     with Ownership("one", "sft-7") as held:
         held.claim(BEGAN, [])

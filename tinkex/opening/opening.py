@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from .config import Config
-from .errors import CheckpointMissingError, RunHeldError, TinkexError
-from .handle import MonitoredRun
+from ..config import Config
+from ..errors import CheckpointMissingError, RunHeldError, TinkexError
+from ..handle import MonitoredRun
+from ..monitor import Monitor
+from ..recovery.attempt import GENERATION, NAME, OWNER, ROOT, SILENT_FOR
+from ..runs.record import Origin
+from ..service import finished, model_id_of, takes_option
+from ..types import TrainingRun
 from .lineages import Lineage, lineage_named, lineage_of, text_of
-from .monitor import Monitor
 from .owners import Ownership
-from .recovery.attempt import GENERATION, NAME, OWNER, ROOT, SILENT_FOR
-from .runs.record import Origin
-from .service import finished, model_id_of, takes_option
-from .types import TrainingRun
 
 logger = logging.getLogger(__name__)
 

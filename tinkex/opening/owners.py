@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from . import forks
-from .errors import RunHeldError
+from .. import forks
+from ..errors import RunHeldError
 
 logger = logging.getLogger(__name__)
 

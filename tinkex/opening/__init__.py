@@ -1,0 +1,1 @@
+"""Bringing back a run by its name or id."""
