@@ -127,7 +127,8 @@ def test_a_month_of_failing_accounts_leaves_as_much_behind_as_a_week(caplog):
 
     assert len(month.recovered.lineage) > 30
     # A lineage, which grows with each recovery, is what a user asks for.
-    grown = {name for name in later if later[name] > week[name] + 20}
+    # What is kept of each hour would be 552 more; threads of other tests may have some meanwhile.
+    grown = {name for name in later if later[name] > week[name] + 100}
     assert grown <= {"Generation", "Checkpoint"}
     assert errors <= week_errors + 2 <= 20
     assert len(month.fake.pending) < 20
