@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import ExitStack
@@ -18,6 +19,9 @@ from tinkex import signals
 # environment says otherwise, they take a third less of the suite's time.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Threads of the official SDK may outlive the test that made them, and what they log is of no other.
+logging.getLogger("tinker").propagate = False
 
 TESTS = Path(__file__).parent
 
@@ -44,11 +48,18 @@ def pytest_xdist_auto_num_workers():
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Begin the longest tests first, whatever the order, so that none is left at the end."""
+    """Begin the longest tests first, whatever the order, so that none is left at the end.
+
+    The many stories of `model` are only told where that mark is asked for.
+    """
     if config.pluginmanager.hasplugin("_cov"):
         for item in items:
             if item.path.relative_to(TESTS).parts[0] in STORIES:
                 item.add_marker(pytest.mark.no_cover)
+    if "model" not in config.option.markexpr:
+        asked = [item for item in items if not item.get_closest_marker("model")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in asked])
+        items[:] = asked
     items.sort(key=lambda item: not any(map(item.get_closest_marker, FIRST)))
 
 

@@ -78,6 +78,15 @@ def test_all_runs_that_are_corrupted_at_once_are_recovered(control):
     assert 1 + 30 < found["requests"] <= 1 + 30 + AT_ONCE
 
 
+def test_a_journal_holds_all_runs_and_sweeps_of_healthy_ones_change_nothing_in_it(control):
+    control("setup", runs=31, latency=0.0)
+
+    found = probe("journals", control.url, runs=30, incidents=2)
+
+    assert found["changes"] == 0
+    assert found["incident"]["with"]["count"] == found["incident"]["without"]["count"] == 2
+
+
 def test_calls_are_timed_while_an_account_is_refused_comes_back_and_loops_wait(control):
     control("setup", runs=31, latency=0.0)
 
@@ -237,6 +246,13 @@ def everything():
         "status_of_all": {"runs": 9, **CALLS, "seconds": spread, "ratio": 3.0},
         "memory": {"runs": 9, "registered": 300.0, "swept": 600.0},
         "recovery": {"runs": 9, "recovered": 9, "seconds": 1.0},
+        "journals": {
+            "runs": 10,
+            "seconds": 1.0,
+            "without": 0.5,
+            "incident": {"with": {"median": 0.01}, "without": {"median": 0.005}},
+            "changes": 0,
+        },
         "recovery_8": {"runs": 9, "recovered": 9, "seconds": 1.0},
         "imports": {"tinkex": 0.11, "monitor": 0.14, "required": 0.1},
         "idle": {"runs": 9, "fraction": 0.0001},

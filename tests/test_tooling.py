@@ -10,11 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+USER = "tests/data/user_program.py"
+
 
 @pytest.mark.parametrize(
     "command",
-    [("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",)],
-    ids=["format", "lint", "types"],
+    [
+        ("ruff", "format", "--check", "."),
+        ("ruff", "check", "."),
+        ("mypy",),
+        ("mypy", "--strict", USER),
+        ("basedpyright", "--level", "error", "--pythonpath", sys.executable, USER),
+    ],
+    ids=["format", "lint", "types", "types of a user's program", "the same by pyright"],
 )
 @pytest.mark.long
 @pytest.mark.timeout(300)

@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent
 PACKAGE = Path(tinkex.__file__).parent
 
 #: What stands beside the wings: modules at the root, whole stories, and what tests stand on.
-OTHERS = {"api", "end_to_end", "benchmarks", "data", "support", "shapes"}
+OTHERS = {"api", "end_to_end", "benchmarks", "data", "support", "shapes", "deaths"}
 
 #: No file has more lines.
 LINES = 500

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from . import rest
 from .config import Config
-from .credentials import credentials_of
+from .config.credentials import credentials_of
 from .errors import ConfigError
 from .policy import Policy
 from .ports import RestModule, ServiceModule
-from .rest.paths import quoted_id
+from .rest.paths import checked_id
 from .types import Checkpoint
 
 M = TypeVar("M")
@@ -41,8 +41,7 @@ def checked_run_id(run_id: object) -> str:
     """A run id; `TypeError` if not text, `ValueError` if it could lead to another path."""
     if not isinstance(run_id, str):
         raise TypeError(f"a run id is text like 'SESSION:train:0', not {run_id!r}")
-    quoted_id(run_id)
-    return run_id
+    return checked_id(run_id)
 
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -84,6 +83,12 @@ def checked_executor(name: str, pool: Executor | None) -> Executor | None:
     return pool
 
 
+def checked_callable(name: str, given: object) -> None:
+    """Raise a `TypeError` for what is neither callable nor `None`."""
+    if given is not None and not callable(given):
+        raise TypeError(f"{name} must be callable or None, not {given!r}")
+
+
 def checked_whole(name: str, given: object) -> int:
     """A whole number, 0 or more; else a `TypeError` or `ValueError`."""
     if isinstance(given, bool) or not isinstance(given, int):
@@ -108,25 +113,39 @@ def as_checkpoint(given: Checkpoint | str | Mapping[str, Any]) -> Checkpoint:
     return found
 
 
-def config_for(
-    client: Any,
-    rest_module: RestModule,
-    fallback: Config | None,
-    rest_client_fun: Callable[[Any], Any] | None = None,
-) -> Config | None:
-    """The config to poll a service client's runs with; `ConfigError` if there is no key.
+class Accounts:
+    """Finds the account of a service client: the config to poll its runs with.
 
-    A rest module of the caller's own may not need a key. `fallback` stands in for the
-    environment, and what `rest_client_fun` returns is final.
+    `fallback` stands in for the environment, and what `rest_client_fun` returns is final.
+
+    Threads: safe from any thread.
     """
-    if rest_client_fun is not None:
-        config: Config | None = rest_client_fun(client).config
-        if not isinstance(config, Hashable):
-            raise TypeError(f"an account is told by its config, which must be hashable: {config!r}")
-        return config
-    try:
-        return credentials_of(client, fallback).config
-    except ConfigError:
-        if rest_module is rest or isinstance(rest_module, rest.RestClient):
-            raise
-        return None
+
+    def __init__(
+        self,
+        rest_module: RestModule,
+        fallback: Config | None,
+        rest_client_fun: Callable[[Any], Any] | None = None,
+    ) -> None:
+        # A rest module of the caller's own may not need a key.
+        self._needs_key = rest_module is rest or isinstance(rest_module, rest.RestClient)
+        self._fallback = fallback
+        self._rest_client_fun = rest_client_fun
+        # That of the last call, which is the next one's in most cases.
+        self._last: Config | None = None
+
+    def of(self, client: Any) -> Config | None:
+        """The config for a service client; `ConfigError` if there is no key."""
+        if self._rest_client_fun is not None:
+            config: Any = self._rest_client_fun(client).config
+            if not isinstance(config, Hashable):
+                need = "an account is told by its config, which must be hashable"
+                raise TypeError(f"{need}: {config!r}")
+            return cast("Config | None", config)
+        try:
+            self._last = found = credentials_of(client, self._fallback, self._last).config
+        except ConfigError:
+            if self._needs_key:
+                raise
+            return None
+        return found

@@ -12,7 +12,7 @@ from .recovery.attempt import make_plan
 from .runs.checkpoints import Plan
 from .runs.effects import Effect
 from .runs.record import Record
-from .runs.state import Generation, RunState
+from .runs.state import Lineage, RunState
 from .runs.status import RunStatus
 from .signals import Completed
 from .types import Checkpoint
@@ -55,10 +55,10 @@ class MonitoredRun:
         return self._record.state
 
     @property
-    def lineage(self) -> tuple[Generation, ...]:
+    def lineage(self) -> Lineage:
         """Every generation of the run, the live one last."""
         with self._record.lock:
-            return self._record.lineage()
+            return Lineage(self._record.lineage())
 
     def status(self) -> RunStatus:
         """A snapshot of the run."""
@@ -72,6 +72,7 @@ class MonitoredRun:
 
         Raises:
             RecoveryExhaustedError: No attempt is left.
+            RunHeldError: Another owner has the run.
             MonitorStoppedError: The run, or its monitor, was stopped.
             TimeoutError: It took longer than `timeout`.
         """
@@ -81,10 +82,12 @@ class MonitoredRun:
         """Recover the run now, whatever the server says of it.
 
         Returns:
-            A future of the `completed` event.
+            A future of the `completed` event; `RunHeldError` where another owner turns out to
+            have the run.
 
         Raises:
             AlreadyPendingError: A recovery is under way.
+            RunHeldError: Another owner has the run.
             MonitorStoppedError: The run is not monitored any more.
         """
         parts = self._parts
@@ -114,19 +117,25 @@ class MonitoredRun:
             start_step: Where to begin on the run as it was registered.
             resume_step: The next step of a checkpoint that none is recorded for, or a function
                 of the `Checkpoint` that returns it.
-            max_wait: Seconds to wait for a recovery at most.
+            max_wait: Seconds to wait for a recovery at most, the restoring of a run that another
+                process left included, at its first use.
 
         Raises:
             TypeError, ValueError: An argument cannot be used.
             RuntimeError: `monitor_run` was given no client. From the loop: the segment before
                 was not entered.
             RecoveryExhaustedError: From the loop: no attempt is left.
+            RunHeldError: Another owner has the run; from the loop, too.
             ResumePointUnknownError: From the loop: the step is not known of the checkpoint
                 that was restored.
             TimeoutError: From the loop: a recovery took longer than `max_wait`.
         """
         is_left = self._record.history.is_left
         if self.client is None and not (self.state.is_pending or is_left):
+            self._parts.home.check()
+            self._parts.neighbours.look(self._record)
+            if self.state is RunState.FOLLOWING:
+                raise self._record.held()
             raise RuntimeError(
                 f"run {self.run_id!r} has no training client; give monitor_run(..., client=...)"
             )
@@ -174,8 +183,7 @@ class MonitoredRun:
         return self._parts.loop(self._record)
 
     def __repr__(self) -> str:
-        status = self.status()
-        return f"<MonitoredRun {status.run_id} {status.state.value} generation {status.generation}>"
+        return repr(self.status()).replace("RunStatus", "MonitoredRun", 1)
 
     def _repr_html_(self) -> str:
         return self.status()._repr_html_()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from .arguments import (
+    Accounts,
     as_policy,
+    checked_callable,
     checked_metadata,
     checked_rest_module,
     checked_run_id,
     checked_service_module,
     checked_whole,
-    config_for,
 )
 from .config import Config
 from .errors import MonitorStoppedError, RecoveryDisabledError
@@ -30,10 +33,14 @@ from .runs.status import RunStatus, StatusTable
 from .runtime.scheduler import Scheduler
 from .runtime.undisturbed import undisturbed
 from .signals import Swept
-from .training.client import bare
+from .training.submitting.client import bare
+from .view import Viewed
+
+if TYPE_CHECKING:
+    from .journal.journal import Journal
 
 
-class Monitor:
+class Monitor(Viewed):
     """Polls training runs, recovers those that are corrupted, and says so through signals.
 
     The options are those of the Elixir original's `Tinkex.Recovery.Monitor`.
@@ -53,17 +60,16 @@ class Monitor:
         scheduler: Of the shape of `threading.Timer`; `None`: a daemon thread of its own.
         poll_workers: How many requests a sweep may have in flight; 0 polls on the thread on
             which the timer fires; `None`: 8, or 0 where a `scheduler` is given.
+        journal: The path of a file that outlives the process, or an open `Journal`; see `resume`.
 
     Raises:
+        JournalError: The journal cannot be read or written.
         PolicyError: The policy cannot be used.
         TypeError: One of the parts has not the shape it needs.
 
     Threads: every method is safe from any thread. `monitor_run`, `stop_monitoring` and
-    `status` do no I/O and wait for nothing. Timers fire on `tinkex-monitor`, polls run on
-    `tinkex-poll_N`, attempts on `tinkex-recovery_N`, searches for reasons on `tinkex-reason_N`,
-    receivers and callbacks on `tinkex-signals_N`, done-callbacks on `tinkex-done_N`, service
-    clients are closed on `tinkex-close_N`, all of them daemon threads that are made when they are
-    needed.
+    `status` do no I/O and wait for nothing. Polls, attempts, receivers and whatever else may wait
+    run on daemon threads whose names begin with `tinkex-`, made when they are needed.
     """
 
     def __init__(
@@ -77,20 +83,18 @@ class Monitor:
         executor: RecoveryExecutor | Executor | None = None,
         scheduler: Scheduler | None = None,
         poll_workers: int | None = None,
+        journal: str | os.PathLike[str] | Journal | None = None,
     ) -> None:
         if config is not None and not isinstance(config, Config):
             raise TypeError(f"config must be a tinkex.Config or None, not {type(config).__name__}")
-        for name, value in (("rest_client_fun", rest_client_fun), ("scheduler", scheduler)):
-            if value is not None and not callable(value):
-                raise TypeError(f"{name} must be callable or None, not {value!r}")
+        checked_callable("rest_client_fun", rest_client_fun)
+        checked_callable("scheduler", scheduler)
         if poll_workers is not None:
             checked_whole("poll_workers", poll_workers)
         if policy is None and config is not None:
             policy = config.recovery
         self.policy = as_policy(policy)
-        self._config = config
-        self._rest_client_fun = rest_client_fun
-        self._parts = Parts(
+        parts = Parts(
             self,
             self.policy,
             rest_module=checked_rest_module(rest_module),
@@ -100,8 +104,11 @@ class Monitor:
             scheduler=scheduler,
             poll_workers=poll_workers,
             on_sweep_end=self._swept,
+            journal=journal,
         )
-        self._runs = self._parts.runs
+        super().__init__(parts)
+        self._runs = parts.runs
+        self._accounts = Accounts(self._parts.rest.module, config, rest_client_fun)
         self._sweep_timer = SweepTimer(self._parts.clock, self.policy.poll_interval, self._sweep)
         self._home = self._parts.home
         self._lock = threading.Lock()
@@ -139,12 +146,11 @@ class Monitor:
         Service clients that recoveries made by calling a class, or by cloning one of the
         official SDK, are closed where a later generation has taken their run's place: what came
         of them, sampling clients too, can be used no more. `client` of a run can be trained on.
-
-        In a forked child, where nothing of it runs, it does nothing.
+        In a forked child, or while the interpreter ends, nothing of it runs: it does nothing.
         """
         if not isinstance(timeout, int | float) or not timeout >= 0:
             raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r}")
-        if self._home.is_left():
+        if self._home.is_left() or sys.is_finalizing():
             return
         this = object()
         try:
@@ -155,6 +161,7 @@ class Monitor:
             if is_first:
                 self._sweep_timer.stop()
                 self._parts.stop(timeout)
+                self._end_view(timeout)
         except BaseException:  # an interrupt: the next call does the work
             with self._lock:
                 self._stop = None if self._stop is this else self._stop
@@ -203,6 +210,30 @@ class Monitor:
         client = bare(known.pop("training_client", None) if client is None else client)
         return self._register(run_id, service, config, metadata=known, client=client)
 
+    def resume(self, service: Any) -> tuple[MonitoredRun, ...]:
+        """Bring back the runs of this account in the journal that no living owner recovers.
+
+        They were monitored or being recovered when their process ended. Each is restored at its
+        first use; its policy and callbacks are those of this monitor. Where an owner may live on
+        another machine it is waited for, up to half a minute. Runs of which the journal cannot be
+        read are left out, and logged as errors.
+
+        Raises:
+            JournalError: The journal cannot be read or written.
+            ValueError: This monitor has no journal.
+            Exception: What `monitor_run` raises.
+        """
+        config, parts = self._config_of(service), self._parts
+        if parts.keeper is None:
+            raise ValueError("there is no journal to resume from; give Monitor(journal=path)")
+        from .journal.resuming import Resuming  # noqa: PLC0415 (not every monitor has a journal)
+
+        resuming = Resuming(parts.keeper, parts.rest, config, parts.waits)
+        return tuple(
+            self._register(each.run_id, service, config, metadata=each.metadata, origin=each.origin)
+            for each in resuming.left_behind()
+        )
+
     def _config_of(self, service: Any) -> Config | None:
         """The account of a run that is about to be monitored, after all checks."""
         self._check_running()
@@ -210,9 +241,8 @@ class Monitor:
             raise RecoveryDisabledError(
                 "the policy has enabled=False; give Monitor(policy=Policy(enabled=True))"
             )
-        parts = self._parts
-        parts.owner.services.check(service)
-        return config_for(service, parts.rest.module, self._config, self._rest_client_fun)
+        self._parts.owner.services.check(service)
+        return self._accounts.of(service)
 
     def _register(
         self,
@@ -234,6 +264,7 @@ class Monitor:
             make_handle=lambda record: MonitoredRun(parts, record),
             origin=origin,
         )
+        parts.fence.watch(record)
         self._pace()
         return cast("MonitoredRun", record.handle)
 
@@ -284,7 +315,7 @@ class Monitor:
             KeyError: The run is not monitored.
         """
         if run is None:
-            return StatusTable(map(self._runs.status, self._runs.records()))
+            return StatusTable(self._runs.status_of_all())
         run_id = run.run_id if isinstance(run, MonitoredRun) else run
         record = self._runs.find(run_id)
         if record is None:
@@ -293,10 +324,7 @@ class Monitor:
 
     def __repr__(self) -> str:
         life = "stopped" if self.is_stopped else "started" if self._started else "not started"
-        return f"<Monitor {life}, {len(self._runs.records())} runs>"
-
-    def _repr_html_(self) -> str:
-        return self.status()._repr_html_()
+        return f"<Monitor {life}, {self.status().states() or 'no runs'}>"
 
     def _check_running(self) -> None:
         self._home.check()

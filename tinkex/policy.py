@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields, replace
 from numbers import Real
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from .display.table import Cell, Row, Table, Tone
 from .errors import PolicyError
 from .types import TinkerPath
 
@@ -67,7 +69,7 @@ class Specific:
             raise PolicyError("checkpoint_strategy", self.path, reason)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Policy:
     """When and how corrupted runs are recovered. The fields are checked when it is made.
 
@@ -142,7 +144,7 @@ class Policy:
         for name, shortest in _TIMES.items():
             _check_seconds(name, getattr(self, name), shortest)
         _check_seconds("backoff", self.backoff, most=self.max_backoff)
-        for name in ("on_recovery", "on_failure"):
+        for name in _CALLBACKS:
             callback = getattr(self, name)
             if callback is not None and not callable(callback):
                 raise PolicyError(name, callback, "a callable or None")
@@ -182,6 +184,41 @@ class Policy:
                 _check_seconds(name, value)
                 given[ours] = value / 1000
         return cls(**given)
+
+    def __repr__(self) -> str:
+        given = ", ".join(
+            f"{each.name}={shown}" for each, shown, is_set in self._values() if is_set
+        )
+        return f"Policy({given})"
+
+    def _repr_html_(self) -> str:
+        values = list(self._values())
+        title = f"policy: {sum(is_set for *_, is_set in values)} of {len(values)} fields are set"
+        return Table.of(title, ("field", "value", "default"), values, _row).html()
+
+    def _values(self) -> Iterator[tuple[Field[Any], str, bool]]:
+        """Each field, its value as it is shown, and whether that is not the default."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            is_callback = each.name in _CALLBACKS and value is not None
+            is_set = is_callback or (value is not each.default and value != each.default)
+            yield each, _callback(value) if is_callback else repr(value), is_set
+
+
+def _row(value: tuple[Field[Any], str, bool]) -> Row:
+    each, shown, is_set = value
+    tone: Tone | None = "busy" if is_set else None
+    return each.name, replace(Cell.long(shown), tone=tone), repr(each.default) if is_set else ""
+
+
+_CALLBACKS = ("on_recovery", "on_failure")
+
+
+def _callback(function: object) -> str:
+    """A caller's function by its name alone: what it is bound to may hold a key, or raise."""
+    if isinstance(function, FunctionType | MethodType | BuiltinFunctionType):
+        return f"<{function.__qualname__}>"
+    return f"<{type(function).__qualname__}>"
 
 
 _FIELDS = tuple(field.name for field in fields(Policy))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal, Self, TypeVar
 
+from .display.checkpoints import ShownCheckpoint
 from .errors import ApiResponseError
 
 __all__ = ["Checkpoint", "TinkerPath", "TrainingRun", "TrainingRunPage", "WeightsInfo"]
@@ -90,8 +91,8 @@ class _Answer:
         return cls(**sent)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint(_Answer):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Checkpoint(ShownCheckpoint, _Answer):
     """A saved state of a run. A field that the server did not send is `None`.
 
     `checkpoint_id` and `checkpoint_type` are read from the path where they are missing.

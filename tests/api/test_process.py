@@ -69,6 +69,25 @@ def test_an_interpreter_stopped_by_its_user_ends_with_a_monitor_under_way():
     assert ended.stderr.rstrip().endswith("KeyboardInterrupt")
 
 
+def test_an_interpreter_ends_though_a_loop_that_was_left_holds_a_monitor(tmp_path):
+    program = f"""
+        from tinkex import Monitor, Policy
+        from tinkex.testing import FakeRest, FakeServiceClient
+
+        def loop():
+            journal = {str(tmp_path / "tinkex.db")!r}
+            with Monitor(Policy(enabled=True), rest_module=FakeRest(), journal=journal) as monitor:
+                monitor.monitor_run("3f0c:train:0", FakeServiceClient())
+                yield
+
+        left = loop()
+        next(left)
+    """
+    ended = in_a_new_interpreter(program)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_importing_starts_no_thread_reads_no_environment_and_writes_nothing():
     program = """
         import os, sys, threading

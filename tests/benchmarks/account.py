@@ -2,8 +2,8 @@
 
 Rows are what the hosted service sends: both checkpoints with an expiry, the step and the position
 in the data in the newest one's metadata, and metadata of the run. At each sweep the last request of
-every run is a later one, and one run in `NEWS_EVERY` has saved; one in `ODD_EVERY` has a value that
-nobody expects.
+every run is a later one, and one run in `NEWS_EVERY` has saved; one in `ODD_EVERY` has an
+unexpected value.
 """
 
 from __future__ import annotations

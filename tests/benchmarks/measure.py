@@ -252,6 +252,9 @@ def _others(plan: Plan, control: Control) -> dict[str, Callable[[], dict[str, An
         "memory": probed("memory", {"runs": large}, runs=large),
         "recovery": probed("recovery", {"runs": small, "latency": 0.0}, runs=small, workers=0),
         "recovery_8": probed("recovery", {"runs": small, "latency": SLOW}, runs=small, workers=8),
+        "journals": probed(
+            "journals", {"runs": large + 1}, runs=large, incidents=plan.samples // 4
+        ),
         "idle": probed("idle", {"runs": medium}, runs=medium, seconds=plan.seconds),
         "few": probed("few", {"runs": 5 * medium, "latency": SLOW}, runs=5, sweeps=5),
         "hung_listed": probed(

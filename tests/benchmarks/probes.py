@@ -22,6 +22,7 @@ from .account import run_id
 from .callers import calls, calls_in_refusal, calls_with_loops, status_of_all
 from .control import Control
 from .figures import spread
+from .journals import journals
 from .variants import Service
 
 __all__ = ["PROBES"]
@@ -180,6 +181,7 @@ PROBES = {
         status_of_all,
         memory,
         recovery,
+        journals,
         idle,
         few,
         hung,

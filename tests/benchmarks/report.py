@@ -115,6 +115,13 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"Recovery of {recovery['runs']:,} runs corrupted at once, {words}",
             f"{recovery['seconds']:.2f} s for {recovery['recovered']:,}",
         )
+    journals = found["journals"]
+    yield (
+        f"{journals['runs'] - 1:,} runs registered, with a journal until they are on the disk",
+        f"{journals['seconds']:.2f} s, without one {journals['without']:.2f} s",
+    )
+    told = [f"{1000 * journals['incident'][each]['median']:.1f} ms" for each in ("with", "without")]
+    yield ("An incident, with a journal and without, median", ", ".join(told))
     imports = found["imports"]
     yield (
         "Import: requests, tenacity and blinker; `import tinkex`; `Monitor` too",
@@ -240,8 +247,8 @@ Measured {where}; {seconds:.0f} s in all.
   runs a second, many times more than any client here asked for.
 - A row is what the hosted service sends, of {row_bytes} bytes: both checkpoints with an expiry, the
   step in the newest one's metadata, metadata of the run. Between two sweeps each run's last request
-  becomes a later one, and one run in {news_every} saves. One row in {odd_every:,} has a value that
-  nobody expects, such as `"lora_rank": "32"`. Every figure is measured with these rows.
+  becomes a later one, and one run in {news_every} saves. One row in {odd_every:,} has an
+  unexpected value, such as `"lora_rank": "32"`. Every figure is measured with these rows.
 - Each variant has a fresh process. The floor and tinkex make their sweeps in turns, so that
   other work of the machine affects both. No number is extrapolated: all were measured.
 - There is a pause before each timed call, so that the calls are spread over the sweep.

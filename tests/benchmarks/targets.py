@@ -133,6 +133,14 @@ def _others(found: dict[str, Any]) -> Iterator[Target]:
     yield _at_most(
         "CPU between sweeps, of one core", 100 * found["idle"]["fraction"], 0.1, "{:.3f} %"
     )
+    journals = found["journals"]
+    what = f"{journals['runs'] - 1:,} runs registered with a journal, on the disk"
+    yield _at_most(what, journals["seconds"], 5, "{:.2f} s")
+    incident = journals["incident"]
+    more = incident["with"]["median"] - incident["without"]["median"]
+    yield _at_most("what a journal costs in an incident", 1000 * more, 15, "{:.1f} ms")
+    what = "rows of a journal that two sweeps of healthy runs change"
+    yield _at_most(what, journals["changes"], 0, "{:.0f}")
     imports = found["imports"]
     what = "`import tinkex` divided by importing requests, tenacity and blinker"
     yield _at_most(what, imports["tinkex"] / imports["required"], 1.2)

@@ -157,7 +157,7 @@ def test_without_the_extra_it_says_what_to_install(package, arguments):
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"tinkex: {package} is not installed; rehearsals need an extra:",
+        f"tinkex: {package} is not installed; this command needs an extra:",
         'tinkex:     pip install "tinkex[rehearsal]"',
     ]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import tinker
+from support.trainers import Trainer, losses
 
 from tinkex.rehearsal import RehearsalServer
 
@@ -49,7 +47,7 @@ else:
 with opened as run:
     for segment in run.segments(resume_step=step_of):
         with segment:
-            print("run", run.run_id, flush=True)
+            print("run", segment.client.model_id, flush=True)
             for step in segment.steps(24):
                 forward = segment.client.forward_backward(batch(step), "cross_entropy")
                 update = segment.client.optim_step(adam)
@@ -62,37 +60,6 @@ print("done", flush=True)
 """
 
 
-class Trainer:
-    """The script in a process of its own; `machine` is the folder in which it keeps its locks."""
-
-    def __init__(self, server, machine, name="", run_id="", silent_for=60.0):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, name, run_id, str(silent_for)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **server.environ, "XDG_STATE_HOME": str(machine)},
-            text=True,
-        )
-
-    def read_until(self, wanted):
-        """Read what it tells up to this line; give the ids of its runs and its steps."""
-        runs, steps = [], []
-        for line in self.process.stdout:
-            kind, _, value = line.strip().partition(" ")
-            if kind == "run":
-                runs.append(value)
-            if kind == "step":
-                steps.append(int(value))
-            if line.strip() == wanted:
-                return runs, steps
-        raise AssertionError(f"it ended before {wanted!r}: {self.process.stderr.read()[-2000:]}")
-
-    def kill(self):
-        """End it in the way that it cannot notice."""
-        self.process.kill()
-        self.process.communicate(timeout=10)
-
-
 @pytest.fixture
 def server():
     with RehearsalServer() as made:
@@ -103,8 +70,8 @@ def server():
 def train(server, tmp_path):
     made = []
 
-    def begin(machine="a", **options):
-        made.append(Trainer(server, tmp_path / machine, **options))
+    def begin(machine="a", *, name="", run_id="", silent_for=60.0):
+        made.append(Trainer(server, tmp_path / machine, SCRIPT, name, run_id, silent_for))
         return made[-1]
 
     yield begin
@@ -119,10 +86,6 @@ def expected(server, train):
     found = losses(server, [run_id])
     assert [step for step, _ in found] == list(range(STEPS))
     return found
-
-
-def losses(server, run_ids):
-    return [(entry.step, entry.loss) for each in run_ids for entry in server.steps(each)]
 
 
 #: After some steps, after some more, right after a save, and at the end.

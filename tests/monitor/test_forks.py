@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import select
-import signal
 import sys
 import threading
-import traceback
 from contextlib import contextmanager, suppress
 
 import pytest
+from support.forks import in_child
 from support.http_servers import RUN_JSON, Stub, as_json
 from support.recorder import PATIENCE, Recorder
 from support.world import OTHER, RUN, weights
@@ -27,30 +25,6 @@ pytestmark = [
 ]
 
 LOCK = type(threading.Lock())
-
-
-def in_child(function):
-    """Call a function in a forked child, and say what it raised; a child that hangs is killed."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        told = "hung"
-        try:
-            function()
-            told = ""
-        except BaseException:
-            told = traceback.format_exc()
-        finally:
-            os.write(writing, told.encode()[:4000])
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        ready, _, _ = select.select([pipe], [], [], PATIENCE)
-        if not ready:
-            os.kill(child, signal.SIGKILL)
-        told = pipe.read() if ready else "the child hangs"
-    os.waitpid(child, 0)
-    return told
 
 
 def refused(function, *args):
@@ -79,7 +53,8 @@ def held_elsewhere(locks):
     held, released, ended = threading.Event(), threading.Event(), []
 
     def hold():
-        ended.extend(lock for lock in locks if lock.acquire(timeout=PATIENCE))
+        # A thread that an earlier test left behind may hold one for good.
+        ended.extend(lock for lock in locks if lock.acquire(timeout=0.5))
         held.set()
         released.wait(PATIENCE)
         for lock in ended:

@@ -36,6 +36,7 @@ def test_the_options_have_the_names_of_the_contract():
         "executor",
         "scheduler",
         "poll_workers",
+        "journal",
     ]
     assert {p.default for p in parameters.values()} == {None}
 

@@ -6,112 +6,15 @@ import errno
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from support.sites import Site, account_of
-from support.world import StatusError, weights
+from support.accounts import BEGAN, FIRST, Account, Service, elsewhere, first_step
+from support.sites import account_of
+from support.world import StatusError
 
 import tinkex
-from tinkex import Config, Policy
 from tinkex.errors import ApiResponseError, RunHeldError, TinkexError
-from tinkex.testing import FakeServiceClient, FakeTrainingClient, InlineExecutor
-
-FIRST = "made:train:1"
-BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Account(Site):
-    """An account that keeps what its runs were made with; others are in it, too."""
-
-    keeps_metadata = True
-
-    def __init__(self, others=40, **options):
-        super().__init__([f"other{n}:train:0" for n in range(others)], **options)
-        self.saves = {}
-
-    def add(self, run_id, metadata, **row):
-        self.listed.append(run_id)
-        metadata = dict(metadata) if self.keeps_metadata else None
-        self.rows[run_id] = {
-            "user_metadata": metadata,
-            "last_checkpoint": None,
-            "last_request_time": f"{BEGAN.isoformat()}",
-            **row,
-        }
-
-    def save(self, run_id, step):
-        made = {
-            "tinker_path": weights(f"{step:06d}", run_id),
-            "time": (BEGAN + timedelta(minutes=step)).isoformat(),
-            "user_metadata": {"tinkex_step": str(step)},
-        }
-        self.saves.setdefault(run_id, []).append(made)
-        self.rows[run_id]["last_checkpoint"] = made
-
-    def list_checkpoints(self, config, run_id):
-        return self.saves.get(run_id, [])
-
-
-class Service(FakeServiceClient):
-    """A service client of the account, which makes runs there."""
-
-    config = Config("tml-one", "https://tinker.invalid")
-
-    def __init__(self, account):
-        super().__init__()
-        self.account = account
-        self.options = []
-
-    def create_lora_training_client(self, base_model, rank=32, user_metadata=None):
-        self.options.append((base_model, rank))
-        return self._made(f"made:train:{len(self.account.listed) - 39}", user_metadata, base_model)
-
-    def _made(self, run_id, metadata, base_model="any"):
-        self.account.add(run_id, metadata, base_model=base_model, lora_rank=32)
-        return FakeTrainingClient(run_id)
-
-    def _create(self, path, user_metadata, *, with_optimizer):
-        client = super()._create(path, user_metadata, with_optimizer=with_optimizer)
-        self.account.add(client.model_id, user_metadata)
-        return client
-
-
-@pytest.fixture
-def account():
-    return Account()
-
-
-@pytest.fixture
-def opened(world, monkeypatch):
-    """`tinkex.open_run` in the world of fakes."""
-    make = tinkex.Monitor
-
-    def monitor(policy, **options):
-        return make(
-            Policy(enabled=True, poll_interval=10.0),
-            rest_module=opened.account,
-            rest_client_fun=account_of,
-            scheduler=world.fake,
-            executor=InlineExecutor(),
-        )
-
-    monkeypatch.setattr("tinkex.shortcuts.Monitor", monitor)
-
-    def opened(name, service, **options):
-        opened.account = service.account
-        return tinkex.open_run(name, service, **{"base_model": "any", **options})
-
-    return opened
-
-
-def first_step(run):
-    return next(run.segments()).start_step
-
-
-def elsewhere(monkeypatch, tmp_path, name="b"):
-    """From here on it is another machine."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / name))
 
 
 def is_trained(account, world, monkeypatch):
@@ -274,7 +177,7 @@ def test_its_lineage_is_held_by_its_ids_as_well(opened, account, world):
 HOLDER = """
 import sys
 from datetime import datetime, UTC
-from tinkex.opening.owners import Ownership
+from tinkex.lineage.owners import Ownership
 
 with Ownership("one", "sft-7") as held:
     held.claim(datetime.now(UTC), [])
@@ -284,7 +187,7 @@ with Ownership("one", "sft-7") as held:
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free_and_tells_who_it_was():
-    from tinkex.opening.owners import Ownership
+    from tinkex.lineage.owners import Ownership
 
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -304,7 +207,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free_and_tells_who_it_was():
 
 
 def test_where_no_file_can_be_made_the_server_alone_tells(opened, account, monkeypatch, caplog):
-    monkeypatch.setattr("tinkex.opening.owners._folders", list)
+    monkeypatch.setattr("tinkex.lineage.owners._folders", list)
     with opened("sft-7", Service(account)) as run:
         assert run.run_id == FIRST
 
@@ -431,6 +334,7 @@ def test_what_a_failed_load_left_behind_does_not_hide_an_owner_that_lives(
         pass
     account.save(FIRST, 20)
     elsewhere(monkeypatch, tmp_path)
+    account.keeps_saves = False
     with opened("sft-7", Service(account), takeover=True) as run:
         first_step(run)
     is_trained(account, world, monkeypatch)
@@ -451,7 +355,7 @@ def test_a_full_disk_keeps_no_run_from_being_opened(opened, account, monkeypatch
 
 
 def test_whoever_still_waits_is_named_and_not_the_one_before(tmp_path):
-    from tinkex.opening.owners import Ownership
+    from tinkex.lineage.owners import Ownership
 
     with Ownership("one", "sft-7") as held:
         held.claim(BEGAN, [])

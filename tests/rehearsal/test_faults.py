@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import pytest
@@ -65,6 +66,21 @@ def test_a_lost_answer_was_acted_upon(server, client):
         client.optim_step(run, 1)
 
     assert len(server.steps(run)) == 1
+
+
+def test_a_client_that_ends_within_its_request_leaves_no_word_in_the_log(server, client, caplog):
+    host, port = server.url.removeprefix("http://").split(":")
+    begun = f"POST /api/v1/optim_step HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {server.api_key}\r\n"
+    with socket.create_connection((host, int(port)), WAIT) as connection:
+        connection.sendall(f"{begun}Content-Length: 100\r\n\r\n{{".encode())
+        while not server.requests["POST /api/v1/optim_step"]:
+            assert client.get("healthz").status_code == 200
+
+    assert client.get("healthz").status_code == 200
+    server.close()
+
+    # Sessions that other tests have left write there, too.
+    assert [each for each in caplog.records if each.name.startswith("uvicorn")] == []
 
 
 def test_a_slow_answer_comes_in_the_end(server, client):

@@ -13,7 +13,7 @@ from tinkex.rehearsal.scenarios.play import Play
 from tinkex.rehearsal.stage import Stage
 from tinkex.rehearsal.step_log import history, largest_difference
 from tinkex.rehearsal.trainee import Course
-from tinkex.rehearsal.words import LENGTH, in_words, short_id
+from tinkex.rehearsal.words import LENGTH, in_words
 from tinkex.signals import EVENTS
 from tinkex.types import Checkpoint
 
@@ -61,14 +61,6 @@ def test_of_an_error_of_the_sdk_the_servers_words_are_told():
     error = ValueError("Error code: 422 - {'detail': 'Future failed: cut short'} with status 422")
 
     assert in_words(event_of("failed", error=error)) == "attempt 12 failed: cut short"
-
-
-@pytest.mark.parametrize(
-    ("run_id", "short"),
-    [(RUN, "3f0c5a11..:train:0"), ("abc:train:1", "abc:train:1"), (None, "(none)")],
-)
-def test_ids_are_shortened_in_the_middle(run_id, short):
-    assert short_id(run_id) == short
 
 
 @dataclass

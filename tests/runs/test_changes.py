@@ -41,7 +41,7 @@ def seen(run_id=RUN, *, corrupted=False):
     return kind(run_id=run_id, run=run)
 
 
-MOMENT = apply.Moment(NOW, 0.0, Policy(enabled=True), NOW)
+MOMENT = changes.Moment(NOW, 0.0, Policy(enabled=True), NOW)
 
 
 def test_a_change_cannot_be_changed():
@@ -53,7 +53,7 @@ def test_every_kind_of_change_can_be_applied():
     named = [each for each in vars(changes).values() if isinstance(each, type)]
     kinds = {each for each in named if each.__module__ == changes.__name__}
 
-    assert kinds == set(get_args(changes.Change)) == set(apply.APPLIED_BY)
+    assert kinds - {changes.Moment} == set(get_args(changes.Change)) == set(apply.APPLIED_BY)
 
 
 def test_a_change_of_a_generation_that_is_not_live_is_refused_and_changes_nothing():

@@ -38,6 +38,7 @@ def test_the_states_are_those_of_the_contract():
         "healthy",
         "failing",
         "missing",
+        "following",
         "recovering",
         "waiting",
         "exhausted",
@@ -102,11 +103,24 @@ def test_a_run_backs_off_only_between_attempts():
     assert RunState.HEALTHY in targets(RunState.RECOVERING)
 
 
-@pytest.mark.parametrize("state", [state for state in RunState if state.is_polled])
+@pytest.mark.parametrize("state", [state for state in RunState if state.is_ours])
 def test_what_polls_say_of_a_run_can_change_to_anything_else_they_say(state):
-    polled = {each for each in RunState if each.is_polled}
+    ours = {each for each in RunState if each.is_ours}
 
-    assert targets(state) == (polled - {state}) | {"recovering", "stopped"}
+    assert targets(state) == (ours - {state}) | {"recovering", "following", "stopped"}
+
+
+@pytest.mark.parametrize(
+    "state", [each for each in RunState if each not in {"following", "stopped"}]
+)
+def test_any_run_can_be_taken_over_by_another_owner(state):
+    assert RunState.FOLLOWING in targets(state)
+
+
+def test_a_run_that_is_followed_is_polled_and_never_recovered():
+    assert RunState.FOLLOWING.is_polled
+    assert not RunState.FOLLOWING.is_ours
+    assert targets(RunState.FOLLOWING) == {"healthy", "stopped"}
 
 
 @pytest.mark.parametrize("state", [state for state in RunState if state.is_pending])
@@ -118,4 +132,4 @@ def test_a_run_is_given_up_by_an_incident_alone_and_begins_anew_when_asked():
     assert {state for state in RunState if RunState.EXHAUSTED in targets(state)} == {
         state for state in RunState if state.is_pending
     }
-    assert targets(RunState.EXHAUSTED) == {"healthy", "recovering", "stopped"}
+    assert targets(RunState.EXHAUSTED) == {"healthy", "recovering", "following", "stopped"}

@@ -156,9 +156,10 @@ async def _awaited(future):
 
 def test_an_executor_s_done_callbacks_hang_beside_its_recoveries(bench):
     executor = RecoveryExecutor(rest_module=bench.server)
-    hung, policy = Hung(bench), Policy(enabled=True)
-    first = executor.recover(RUN, FakeServiceClient(), policy)
+    service, hung, policy = bench.service(), Hung(bench), Policy(enabled=True)
+    first = executor.recover(RUN, service, policy)
     first.add_done_callback(hung)
+    service.gate.set()
     first.result(PATIENCE)
 
     assert executor.recover(OTHER, FakeServiceClient(), policy).result(PATIENCE)

@@ -73,6 +73,16 @@ def test_a_scheduler_without_a_clock_leaves_time_to_the_machine():
     assert day <= of_day <= datetime.now(UTC)
 
 
+def test_time_in_which_the_machine_was_suspended_has_elapsed_where_the_system_tells(monkeypatch):
+    monkeypatch.setattr(time, "CLOCK_BOOTTIME", 7, raising=False)
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: 1000.0 + clock, raising=False)
+    assert Clock(threading.Timer).elapsed() == 1007.0
+
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    assert abs(Clock(threading.Timer).elapsed() - time.monotonic()) < 60.0
+    assert Clock(FakeScheduler()).elapsed() == 0.0
+
+
 def test_call_later_makes_a_timer_and_starts_it():
     log = TimerLog()
 

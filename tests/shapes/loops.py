@@ -170,11 +170,12 @@ def early_break(run):
         with segment:
             first(segment)
             for step in segment.steps(10 * TOTAL):
+                # Before the step: the loop before may have been interrupted after its last one.
+                if step == TOTAL:
+                    break
                 for future in submit(segment.client, step):
                     future.result()
                 save_every(segment, step)
-                if step + 1 == TOTAL:
-                    break
 
 
 @shape

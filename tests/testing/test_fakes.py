@@ -412,3 +412,15 @@ def test_it_is_an_executor_that_refuses_jobs_after_its_end():
 
     with pytest.raises(RuntimeError, match="shut down"):
         executor.submit(abs, 1)
+
+
+# The package
+
+
+def test_its_names_can_be_seen_before_they_are_used():
+    from tinkex import testing
+
+    assert set(testing.__all__) <= set(dir(testing))
+    assert [name for name in testing.__all__ if getattr(testing, name).__name__ != name] == []
+    with pytest.raises(AttributeError, match=r"'tinkex.testing' has no attribute 'FakeMonitor'"):
+        _ = testing.FakeMonitor

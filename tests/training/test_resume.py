@@ -70,7 +70,9 @@ def test_what_is_done_to_the_data_later_does_not_move_the_cursor(world):
 
 
 @pytest.mark.parametrize(
-    "data", [{1, 2}, object(), float("nan"), b"x", {"a": {1}}], ids=lambda data: type(data).__name__
+    "data",
+    [{1, 2}, object(), float("nan"), b"x", {"a": {1}}, {1: 2}, [{None: 1}]],
+    ids=lambda data: type(data).__name__,
 )
 def test_data_that_is_no_json_value_is_refused_before_anything_is_saved(world, data):
     run, client = begin(world)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 import time
-from typing import Any
+from collections.abc import Callable
 
 from .console import FAILED, UNUSABLE, can_print, complain, say, whole, width
 
@@ -16,11 +16,9 @@ INDENT = 6
 _DRAWN = "⣿│└─┊┴"
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's `commands`."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "rehearse",
-        help="watch a run being corrupted and recovered",
+def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command, by what makes a parser for it."""
+    parser = add_parser(
         description="Trains a small model with the official SDK on an embedded server, corrupts "
         "the run half-way, recovers it, and compares it with an uninterrupted one. Exit status 1 "
         "means that the recovery failed or the losses are not what they must be.",

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 from .console import FAILED, complain, say, whole
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's `commands`."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "serve",
-        help="run the embedded server alone",
+def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command, by what makes a parser for it."""
+    parser = add_parser(
         description="Serves the Tinker API on 127.0.0.1 until Ctrl-C, with a small model.",
     )
     parser.add_argument("--port", type=whole, default=0, help="to listen on (default: a free one)")

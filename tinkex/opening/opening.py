@@ -1,49 +1,28 @@
-"""Opens a run by its name or id: once nobody else trains it, it is gone on with, or made."""
+"""Opens a run by its name or id: once no other owner trains it, it is gone on with, or made."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ..config import Config
-from ..errors import CheckpointMissingError, RunHeldError, TinkexError
+from ..errors import ApiNotFoundError, CheckpointMissingError, TinkexError
 from ..handle import MonitoredRun
+from ..lineage.lineages import Lineage, lineage_named, lineage_of
+from ..lineage.metadata import GENERATION, NAME, OWNER, ROOT, SILENT_FOR, text_of
+from ..lineage.owners import Ownership, lineage_key
 from ..monitor import Monitor
-from ..recovery.attempt import GENERATION, NAME, OWNER, ROOT, SILENT_FOR
 from ..runs.record import Origin
+from ..runs.state import RunState
 from ..service import finished, model_id_of, takes_option
+from ..training.ledger import ledger_of
 from ..types import TrainingRun
-from .lineages import Lineage, lineage_named, lineage_of, text_of
-from .owners import Ownership
+from .here import Here
+from .waiting import Claim, Silence
 
-logger = logging.getLogger(__name__)
-
-#: Seconds between two looks whether another owner lives.
-LOOK_EVERY = 10.0
-
-#: The most seconds of silence that a run may ask for.
-MOST_SILENCE = 86_400.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """How an owner is told from one that has ended; the times are seconds."""
-
-    takeover: bool
-    silent_for: float
-    held_wait: float
-
-    def __post_init__(self) -> None:
-        for name in ("silent_for", "held_wait"):
-            given = getattr(self, name)
-            if isinstance(given, bool) or not isinstance(given, int | float):
-                raise TypeError(f"{name} must be a number of seconds, not {given!r}")
-            if not 0 <= given <= MOST_SILENCE:
-                raise ValueError(f"{name} must be 0 to {MOST_SILENCE:g} seconds, not {given}")
+if TYPE_CHECKING:
+    from ..journal.views import Kept
 
 
 class Opening:
@@ -57,20 +36,26 @@ class Opening:
         self._parts = monitor._parts
         self._about = about
         self._service = service
-        self._claim = claim
+        self._is_forced, self._silent_for = claim.takeover, claim.silent_for
         self._config = monitor._config_of(service)
+        self._silence = Silence(self._parts, self._config, about, claim)
 
     @contextmanager
     def resumed(self) -> Iterator[MonitoredRun]:
         """Go on with a run by any run id of its lineage."""
-        line = lineage_of(self._parts.rest, self._config, self._about)
-        with self._ownership(line.name, line.root) as ownership, self._monitor:
-            line = lineage_of(self._parts.rest, self._config, self._about)  # as it is now
-            if line.newest is None:
-                problem = "no run of its lineage has a training checkpoint"
-                raise CheckpointMissingError(self._about, problem)
-            self._wait_for_silence(line, ownership)
-            yield self._gone_on_with(line, line.newest, self._carried(ownership, line, line.name))
+        line = self._line()
+        with self._opened(line.name, line.root) as (ownership, here):
+            line = self._line()  # as it is now
+            run = self._in_place(line, ownership, here, line.name)
+            if run is None:
+                kept = self._kept(None, line)
+                if line.newest is None and kept is None:
+                    problem = "no run of its lineage has a training checkpoint"
+                    raise CheckpointMissingError(self._about, problem)
+                now, carried = self._taken_over(ownership, line, kept, self._line, line.name)
+                run, line = self._gone_on_with(now, kept, carried), now or line
+            with self._trained(run, here, line):
+                yield run
 
     @contextmanager
     def named(
@@ -79,81 +64,164 @@ class Opening:
         options: Mapping[str, Any],
     ) -> Iterator[MonitoredRun]:
         """Go on with the run of a name, or make it."""
-        with self._ownership(self._about, None) as ownership, self._monitor:
-            line = lineage_named(self._parts.rest, self._config, self._about)
+        with self._opened(self._about, None) as (ownership, here):
+            line, run = self._line_named(), None
             if line is not None:
-                _check_same(line, self._about, options)
-                self._wait_for_silence(line, ownership)
-            carried = self._carried(ownership, line, self._about)
-            if line is not None and line.newest is not None:
-                yield self._gone_on_with(line, line.newest, carried)
-            else:
-                number = 0 if line is None else line.number_of(line.last) + 1
-                yield self._made(create or _Maker(options), number, carried)
+                _check_same(line.last, self._about, options)
+                run = self._in_place(line, ownership, here, self._about)
+            if run is None:
+                kept = self._kept(self._about, line)
+                if kept is not None and line is None:
+                    with suppress(ApiNotFoundError):  # its checkpoints may be there still
+                        told = self._parts.rest.run(self._config, kept.run_id)
+                        _check_same(told, self._about, options)
+                read = self._line_named
+                line, carried = self._taken_over(ownership, line, kept, read, self._about)
+                if self._has_saved(line, kept):
+                    run = self._gone_on_with(line, kept, carried)
+                else:
+                    last = -1 if line is None else line.number_of(line.last)
+                    number = 1 + max(last, -1 if kept is None else kept.origin.generation)
+                    make = create or _Maker(options, needs_metadata=self._parts.keeper is None)
+                    run = self._made(make, number, carried)
+            with self._trained(run, here, line):
+                yield run
+
+    # What is known of it
+
+    def _line(self) -> Lineage:
+        """The lineage of the run that was asked for, as the server tells it."""
+        rest, config = self._parts.rest, self._config
+        if rest.can_list or self._parts.keeper is None:
+            return lineage_of(rest, config, self._about)
+        return Lineage(self._about, {self._about: rest.run(config, self._about)})
+
+    def _line_named(self) -> Lineage | None:
+        rest, config = self._parts.rest, self._config
+        if rest.can_list or self._parts.keeper is None:
+            return lineage_named(rest, config, self._about)
+        return None
+
+    def _kept(self, name: str | None, line: Lineage | None) -> Kept | None:
+        """What the journal knows of it, whose lease is ours from now on; `None`: nothing.
+
+        Raises `RunHeldError` where an owner lives, as the journal tells.
+        """
+        parts = self._parts
+        if parts.keeper is None:
+            return None
+        from ..journal.resuming import Resuming  # noqa: PLC0415 (not every run has a journal)
+
+        ids = [self._about] if name is None else []
+        ids += [] if line is None else [each.training_run_id for each in line.runs]
+        resuming = Resuming(parts.keeper, parts.rest, self._config, parts.waits)
+        return resuming.one(self._about, name, ids, is_forced=self._is_forced)
+
+    def _has_saved(self, line: Lineage | None, kept: Kept | None) -> bool:
+        """Whether there may be a checkpoint to go on from, as the server or the journal knows."""
+        if line is not None and line.newest is not None:
+            return True
+        if kept is None:
+            return False
+        if kept.origin.made_from is not None or (kept.origin.kept and kept.origin.kept.known):
+            return True
+        return self._parts.rest.run(self._config, kept.run_id).last_checkpoint is not None
+
+    @contextmanager
+    def _trained(self, run: MonitoredRun, here: Here, line: Lineage | None) -> Iterator[None]:
+        """While it lasts the run is trained; before, all that was done is on the disk."""
+        keeper, record = self._parts.keeper, run._record
+        if keeper is not None:
+            used = {each.run_id for each in run.lineage}
+            found = () if line is None else line.runs
+            strays = [each.training_run_id for each in found if each.training_run_id not in used]
+            keeper.name_strays(record, strays)
+        with here.trained(run, self._parts.owner.own_services):
+            yield
 
     # Who else trains it
 
-    def _ownership(self, name: str | None, root: str | None) -> Ownership:
-        account, config = repr(self._config), self._config
-        if isinstance(config, Config):
-            account = "\n".join((config.base_url, config.require_key(), config.project_id or ""))
-        return Ownership(f"{account}\n{'name' if name else 'root'}\n{name or root}", self._about)
-
-    def _wait_for_silence(self, line: Lineage, ownership: Ownership) -> None:
-        """Wait until all who may train the lineage have ended, as far as that shows.
-
-        Raises `RunHeldError` where one lives, or where nothing shows that it does not.
-        """
-        # An owner that was of this machine has ended: nobody here holds the lineage now.
-        others = [each for each in line.latest if text_of(each, OWNER) not in ownership.before]
-        if self._claim.takeover or not others:
-            return
-        clock, told = self._parts.clock, [_seconds(text_of(each, SILENT_FOR)) for each in others]
-        silent_for = max(self._claim.silent_for, *told)
-        logger.warning("run %s: waiting for %g s of silence of its owner", self._about, silent_for)
-        began = since = clock.monotonic()
-        seen = {each.training_run_id: each.last_request_time for each in others}
-        while (silence := clock.monotonic() - since) < silent_for:
-            moments = [each for each in seen.values() if each is not None]
-            if len(moments) < len(seen):
-                advice = "nothing shows whether its owner lives; takeover=True takes it over"
-                raise RunHeldError(self._about, advice)
-            if since > began and clock.monotonic() - began >= self._claim.held_wait:
-                problem = f"it is trained elsewhere: its last request came at {max(moments)}"
-                raise RunHeldError(self._about, problem)
-            self._parts.waits.wait(self, lambda: False, min(LOOK_EVERY, silent_for - silence))
-            rest = self._parts.rest
-            now = {run_id: rest.run(self._config, run_id).last_request_time for run_id in seen}
-            if now != seen:
-                seen, since = now, clock.monotonic()
+    @contextmanager
+    def _opened(self, name: str | None, root: str | None) -> Iterator[tuple[Ownership, Here]]:
+        """Have the lineage for this opening alone, on this machine, while the monitor runs."""
+        about = lineage_key(self._config, name, root), self._about
+        with Here(*about) as here, Ownership(*about) as ownership, self._monitor:
+            yield ownership, here
 
     # The run
 
+    def _taken_over(
+        self,
+        ownership: Ownership,
+        line: Lineage | None,
+        kept: Kept | None,
+        read: Callable[[], Lineage | None],
+        name: str | None,
+    ) -> tuple[Lineage | None, dict[str, str]]:
+        """Wait until no other owner trains it.
+
+        Return the lineage as it is then, and what its runs are to carry from now on.
+        """
+        told = () if kept is None else (None, *kept.run_ids)
+        before = {} if kept is None else dict(kept.origin.carried)
+        if line is not None and line.newest_id not in told:  # else the journal's lease has decided
+            # An owner that was of this machine has ended: the lock is ours now.
+            line = self._silence.await_in(line, ownership.before, read)
+        return line, {**before, **self._carried(ownership, line, name, before.get(ROOT))}
+
     def _carried(
-        self, ownership: Ownership, line: Lineage | None, name: str | None
+        self,
+        ownership: Ownership,
+        line: Lineage | None,
+        name: str | None,
+        root: str | None = None,
     ) -> dict[str, str]:
         """What each run is to carry that is made from now on: this owner is its owner."""
         owners = [] if line is None else [text_of(each, OWNER) for each in line.latest]
-        ownership.claim(self._parts.clock.utc(), owners)
+        last = -1 if line is None else line.number_of(line.last)
+        ownership.claim(self._parts.clock.utc(), owners, last)
         return {
-            ROOT: uuid4().hex if line is None else line.root,
+            ROOT: line.root if line is not None else root or uuid4().hex,
             OWNER: ownership.owner,
-            SILENT_FOR: f"{self._claim.silent_for:g}",
+            SILENT_FOR: f"{self._silent_for:g}",
             **({NAME: name} if name else {}),
         }
 
+    def _in_place(
+        self, line: Lineage, ownership: Ownership, here: Here, name: str | None
+    ) -> MonitoredRun | None:
+        """Go on with the client that the opening before left, where no other owner took over since.
+
+        Its segments go back to the newest save where more was submitted; a run that has none, and
+        was trained, is left to be made anew.
+        """
+        left, client = here.left, here.client()
+        if left is None or client is None or not left.is_newest_of(line):
+            return None
+        if line.newest is None and ledger_of(client, None, None).has_changed():
+            return None
+        ownership.owner = left.owner  # it is the same one, and goes by its name
+        carried = self._carried(ownership, line, name)
+        if left.made_by is not None:
+            self._parts.owner.own_services.adopt(left.made_by)
+        about = left.run_id, self._service, self._config
+        return self._monitor._register(*about, client=client, origin=left.origin(carried))
+
     def _gone_on_with(
-        self, line: Lineage, newest: TrainingRun, carried: Mapping[str, str]
+        self, line: Lineage | None, kept: Kept | None, carried: Mapping[str, str]
     ) -> MonitoredRun:
+        newest = None if line is None else line.newest or line.last
+        last = 0 if line is None else line.number_of(line.last)
+        if kept is not None and (newest is None or newest.training_run_id in kept.run_ids):
+            run_id, found = kept.run_id, kept.origin
+        elif line is not None and newest is not None:
+            history = None if kept is None else kept.origin.kept
+            run_id = newest.training_run_id
+            found = Origin(line.past_of(newest), line.source_of(newest), last, (), history)
         # A generation that has saved nothing may live: the next one has a higher number.
-        number = line.number_of(line.last)
-        origin = Origin(
-            past=line.past_of(newest),
-            made_from=line.source_of(newest),
-            generation=number,
-            carried=tuple(carried.items()),
-        )
-        about = newest.training_run_id, self._service, self._config
+        number = max(found.generation, last)
+        origin = found._replace(generation=number, carried=tuple(carried.items()))
+        about = run_id, self._service, self._config
         return self._monitor._register(*about, origin=origin)
 
     def _made(
@@ -169,7 +237,7 @@ class Opening:
         try:
             client = finished(make(opened, {**carried, GENERATION: str(number)}))
             run_id = model_id_of(client)
-            self._check_named(run_id)
+            self._check_new(run_id, number)
         except BaseException:
             owner.own_services.discard(own, "")
             raise
@@ -177,32 +245,44 @@ class Opening:
             owner.own_services.keep(own, client, run_id, replaced="")
         origin = Origin((), None, number, tuple(carried.items()))
         about = run_id, service, self._config
-        return self._monitor._register(*about, client=client, origin=origin)
+        run = self._monitor._register(*about, client=client, origin=origin)
+        # Another owner may have made one at the same moment.
+        self._parts.fence.look_first(run._record)
+        if run.state is RunState.FOLLOWING:
+            raise run._record.held()
+        return run
 
-    def _check_named(self, run_id: str) -> None:
-        told = self._parts.rest.run(self._config, run_id)
-        if text_of(told, NAME) != self._about:
-            raise TinkexError(f"run {run_id!r} was made, but no metadata of it leads to its name")
+    def _check_new(self, run_id: str, number: int) -> None:
+        keeper, told = self._parts.keeper, self._parts.rest.run(self._config, run_id)
+        if keeper is not None and keeper.has_named(run_id):
+            raise TinkexError(f"run {run_id!r} is not new: the journal knows it")
+        found = text_of(told, NAME), text_of(told, GENERATION)
+        if found != (self._about, str(number)) and (keeper is None or any(found)):
+            raise TinkexError(f"run {run_id!r} lacks the metadata that leads to it by its name")
 
 
 class _Maker:
     """Makes a run with the service client's own method."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], *, needs_metadata: bool) -> None:
         self._options = options
+        self._needs_metadata = needs_metadata
 
     def __call__(self, service: Any, metadata: Mapping[str, str]) -> Any:
         make = service.create_lora_training_client
         if not takes_option(make, "user_metadata"):
-            raise TypeError("this service client gives runs no metadata, so none is found by name")
+            if self._needs_metadata:
+                problem = "this service client gives runs no metadata, so none is found by name"
+                raise TypeError(f"{problem}; give a journal")
+            return make(**self._options)
         told = self._options.get("user_metadata") or {}
         # Those of another run would lead to its lineage.
         given = {key: told[key] for key in told if not str(key).startswith("tinkex_")}
         return make(**{**self._options, "user_metadata": {**given, **metadata}})
 
 
-def _check_same(line: Lineage, name: str, options: Mapping[str, Any]) -> None:
-    told = {"base_model": line.last.base_model, "rank": line.last.lora_rank}
+def _check_same(run: TrainingRun, name: str, options: Mapping[str, Any]) -> None:
+    told = {"base_model": run.base_model, "rank": run.lora_rank}
     for key, found in told.items():
         given = options.get(key)
         if None not in (found, given) and given != found:
@@ -210,10 +290,3 @@ def _check_same(line: Lineage, name: str, options: Mapping[str, Any]) -> None:
                 f"the run named {name!r} has {key}={found!r}, not {given!r}; "
                 "for another model take another name"
             )
-
-
-def _seconds(told: str | None) -> float:
-    try:
-        return min(max(float(told or 0), 0.0), MOST_SILENCE)
-    except ValueError:
-        return 0.0

@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 from ..config import Config
-from ..credentials import kept, secrets_of
+from ..config.credentials import kept, secrets_of
 from ..errors import ApiResponseError, RestError
+from ..lineage.metadata import metadata_of
+from ..lineage.neighbours import Neighbours
 from ..ports import Rows
 from ..recovery.controller import Controller
 from ..recovery.error_kinds import Failure, Kind, classify, is_own_network
@@ -37,7 +39,8 @@ class Detection:
     """Takes what polls bring.
 
     `on_silence(record, error, since)` is called where two polls of a run in a row found no server,
-    the first at `since` in monotonic seconds. `as_run` reads an account's row.
+    the first at `since` in monotonic seconds. `as_run` reads an account's row; `neighbours` get
+    what runs carry.
 
     Threads: every method is safe from any thread, and none waits for anything.
     """
@@ -49,21 +52,26 @@ class Detection:
         controller: Controller,
         on_silence: Callable[[Record, BaseException, float], None],
         as_run: Callable[[Config | None, Any], TrainingRun],
+        *,
+        neighbours: Neighbours,
     ) -> None:
         self._runs = runs
         self._holds = holds
         self._controller = controller
         self._on_silence = on_silence
         self._as_run = as_run
+        self._neighbours = neighbours
 
     def sweep_begins(self, polled: Iterable[Record]) -> None:
         """A sweep of these runs is about to begin."""
+        self._neighbours.sweep_begins()
         if self._holds.are_any():
             configs = {id(record.config): record.config for record in polled}
             self._holds.probe({*configs.values()})
 
     def seen(self, config: Config | None, record: Record, run_id: str, run: TrainingRun) -> None:
         """The server answered for a run, when it was asked as the account `config`."""
+        self._neighbours.polled(record, run_id, run.user_metadata or {})
         if run.corrupted:
             self._controller.detected(record, run_id, run)
         else:
@@ -93,6 +101,9 @@ class Detection:
     def _seen_rows(self, config: Config | None, rows: list[Row], limits: Limits) -> set[str]:
         """The server listed these runs; return the ids of those whose rows do not fit."""
         misfits = set()
+        for record, run_id, row, _ in rows:
+            if record.last_poll is None:
+                self._neighbours.polled(record, run_id, metadata_of(row))
         for record, run_id, row, _ in apply_rows(rows, limits):
             try:
                 run = self._as_run(config, row)

@@ -8,7 +8,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..credentials import Keys, secrets_of
+from ..config.credentials import Keys, secrets_of
+from ..config.secret import Secret
 from ..ports import RestPort
 from ..recovery.error_kinds import classify
 from ..rest.transport import spellings
@@ -17,7 +18,6 @@ from ..runs.run_map import RunMap
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from ..secret import Secret
 from ..signals import Cause, Detected, Event
 
 #: How many searches are under way at a time. Beyond that no reason is asked for: when many runs
@@ -110,7 +110,7 @@ class Reasons:
     def _asked(self, record: Record, session_id: str) -> str | None:
         try:
             rows = self._rest.sessions(record.config, session_id, WAIT)
-            return _reason_in(rows, session_id, _secrets_of(record))
+            return reason_in(rows, session_id, _secrets_of(record))
         except BaseException as error:  # an exit in foreign code ends neither us nor the event
             if self._pool is None and isinstance(error, KeyboardInterrupt):
                 raise
@@ -140,7 +140,7 @@ def _secrets_of(record: Record) -> Keys:
     return Secret(tuple(spellings([*keys, *headers.values()])))
 
 
-def _reason_in(rows: Iterable[Any], session_id: str, secrets: Keys) -> str | None:
+def reason_in(rows: Iterable[Any], session_id: str, secrets: Keys) -> str | None:
     """Why a session ended, as its row tells; `None` if it failed in no way that is told."""
     # The search of a server may be wider than what was asked for.
     own = (row for row in rows if _field(row, "session_id") == session_id)

@@ -41,6 +41,9 @@ class SweepTimer:
 
     def arm(self) -> None:
         """Have the function called in one interval, unless that is so already."""
+        # One look, so that most calls take no lock: the end of a sweep arms it again.
+        if self._newest is not None:
+            return
         this = object()
         with self._lock:
             if not self._running or self._newest is not None:

@@ -15,7 +15,7 @@ from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
 from ..config import Config
-from ..credentials import all_secrets_of, kept, secrets_of, with_own_key, without_secrets
+from ..config.credentials import all_secrets_of, kept, secrets_of, with_own_key, without_secrets
 from ..errors import (
     AttemptTimeoutError,
     CheckpointMissingError,
@@ -25,6 +25,8 @@ from ..errors import (
     in_words,
     status_of,
 )
+from ..lineage.metadata import GENERATION, MADE_FROM, OWNER, RECOVERED_FROM, ROOT, SILENT_FOR
+from ..lineage.owners import is_own
 from ..policy import Policy, Specific
 from ..ports import RestPort, ServicePort
 from ..runs.checkpoints import Candidate, Cursor, Plan, plan_recovery
@@ -34,16 +36,6 @@ from ..types import Checkpoint, TinkerPath, TrainingRun
 from .error_kinds import Kind, classify, is_session_over
 
 logger = logging.getLogger(__name__)
-
-#: The keys of a run's `user_metadata`: its name; what stands for its lineage; how many runs of that
-#: were before it; its owner, and how many seconds that may be silent; the one before, its source.
-NAME = "tinkex_name"
-ROOT = "tinkex_root"
-GENERATION = "tinkex_generation"
-OWNER = "tinkex_owner"
-SILENT_FOR = "tinkex_silent_for"
-RECOVERED_FROM = "tinkex_recovered_from"
-MADE_FROM = "tinkex_checkpoint"
 
 #: How many runs of a lineage are asked for checkpoints, the newest first.
 RUNS_LISTED = 32
@@ -249,9 +241,11 @@ def _successor_metadata(
     task: AttemptTask, checkpoint: Checkpoint, run: TrainingRun | None
 ) -> dict[str, str]:
     request, own = task.request, (run.user_metadata if run else None) or {}
+    # To recover the run of another process does not make its owner.
+    not_ours = () if is_own(own.get(OWNER)) else (OWNER, SILENT_FOR)
     return {
         ROOT: request.root_id,
-        **{key: str(value) for key, value in own.items()},
+        **{key: str(value) for key, value in own.items() if key not in not_ours},
         **dict(request.carried),
         GENERATION: str(1 + max(request.generation, generation_in(own.get(GENERATION)) or 0)),
         RECOVERED_FROM: request.run_id,

@@ -1,7 +1,8 @@
-"""Starts and ends recoveries for the runs of one monitor, and applies their changes."""
+"""From a run to its incident and back: starts and ends recoveries, and applies what they change."""
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Iterable
@@ -9,14 +10,18 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ..errors import (
     AlreadyPendingError,
     IncidentBudgetError,
+    JournalError,
     MonitorStoppedError,
     RecoveryError,
+    RunHeldError,
     TinkexError,
 )
+from ..lineage.verdict import Successor
 from ..policy import Policy
 from ..runs.apply import Result
 from ..runs.changes import (
@@ -24,6 +29,7 @@ from ..runs.changes import (
     AttemptStep,
     Change,
     Dropped,
+    Fenced,
     Flagged,
     GaveUp,
     Recovered,
@@ -34,23 +40,45 @@ from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import PENDING, RunState
 from ..runtime.futures import OwnFuture, copy
-from ..signals import Cause, ClientCreated, Completed, Event, Exhausted, RolledBack
+from ..signals import (
+    Cause,
+    CheckpointSelected,
+    ClientCreated,
+    Completed,
+    Event,
+    Exhausted,
+    RolledBack,
+)
 from ..types import TrainingRun
 from .attempt import AttemptTask, RecoveryRequest
 from .dispatcher import Dispatcher
 from .error_kinds import Kind, classify
-from .holds import REFUSED
-from .incident import Adopted, Owner, base_url_of
+from .holds import REFUSED, base_url_of
+from .incident import Adopted, Owner
+
+if TYPE_CHECKING:
+    from ..journal.keeper import Keeper
+
+logger = logging.getLogger(__name__)
 
 
 class Controller:
     """Begins incidents for the runs of a monitor, their `owner`, and applies their changes.
 
-    Threads: every method is safe from any thread, and none waits for anything.
+    Threads: every method is safe from any thread, and none waits for anything; but what a thread
+    tells that carries out an attempt waits for the journal.
     """
 
-    def __init__(self, policy: Policy, runs: RunMap, dispatcher: Dispatcher, owner: Owner) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        runs: RunMap,
+        dispatcher: Dispatcher,
+        owner: Owner,
+        keeper: Keeper | None = None,
+    ) -> None:
         self._policy = policy
+        self._keeper = keeper
         # Callbacks are called here: they need not travel with each attempt.
         self._carried = replace(policy, on_recovery=None, on_failure=None)
         self._runs = runs
@@ -82,7 +110,7 @@ class Controller:
         """Begin a recovery now; with `run_id`, only if that is still the live generation.
 
         `error` is what its training loop met, `proof` what was found of its weights. Raises
-        `AlreadyPendingError` or `MonitorStoppedError`.
+        `AlreadyPendingError`, `MonitorStoppedError`, or `RunHeldError`.
         """
         about = run_id or record.run_id
         if self._owner.closing:
@@ -91,6 +119,8 @@ class Controller:
         if self._runs.apply(record, change) is None:
             if record.state is RunState.STOPPED:
                 raise MonitorStoppedError(f"run {about!r} is not monitored any more")
+            if record.state is RunState.FOLLOWING:
+                raise record.held()
             raise AlreadyPendingError(about)
         return self._begin(record, about, None)
 
@@ -195,6 +225,7 @@ class Controller:
             return taken
         if isinstance(change, Adopted):
             self._check_successor(record, change.recovered.event)
+            self._keep_adopted(record, change.recovered)
             # It says nothing of whether the account works now.
             return self._runs.apply(record, change.recovered)
         if isinstance(change, AttemptStep | Recovered):
@@ -206,6 +237,8 @@ class Controller:
                     with suppress(InvalidStateError):
                         shared.set_exception(refused)
                 raise
+        if isinstance(change, Recovered):
+            self._keep_adopted(record, change)
         apply = partial(self._runs.apply, record, change)
         account, holds = record.config, self._owner.holds
         # Of the account an attempt tells also where its run does not wait for it any more.
@@ -217,7 +250,27 @@ class Controller:
             and classify(change.event.error).kind in (Kind.CHECKPOINT, Kind.REQUEST)
         ):
             return holds.attempt_went_on(account, apply)
-        return apply()
+        taken = apply()
+        if taken is not None and isinstance(change, AttemptStep):
+            self._keep_intent(record, change.event)
+        return taken
+
+    def _keep_intent(self, record: Record, event: Event) -> None:
+        """An attempt goes on once the journal has it; else it raises, before anything is made."""
+        if self._keeper is not None and isinstance(event, CheckpointSelected):
+            self._keeper.intend(record, event.attempt, event.checkpoint.tinker_path)
+
+    def _keep_adopted(self, record: Record, change: Recovered) -> None:
+        """Have the journal know a client before its loop gets it."""
+        if self._keeper is None:
+            return
+        try:
+            self._keeper.adopt(record, change.event)
+        except RunHeldError:
+            return  # the run is only followed from now on: it refuses the client
+        except JournalError as error:
+            # It is paid for, and who cannot write here cannot take the run over either.
+            logger.warning("run %s: its successor is in no journal: %s", record.run_id, error)
 
     def _check_successor(self, record: Record, event: Event) -> None:
         """Raise a `RecoveryError` where a client is of a run that has another handle.
@@ -243,9 +296,22 @@ class Controller:
 
     def _stop(self, record: Record) -> None:
         if self._runs.apply(record, Stopped()) is not None and record.is_dead:
-            self._dispatcher.cancel_run(record.run_id, self._owner)
-            if record in self._joined:  # few are; to take the lock would cost more than the look
-                self._end_joined([record])
+            self._end_incident(record)
+
+    def _end_incident(self, record: Record) -> None:
+        self._dispatcher.cancel_run(record.run_id, self._owner)
+        if record in self._joined:  # few are; to take the lock would cost more than the look
+            self._end_joined([record])
+
+    def fence(self, record: Record, run_id: str, successor: Successor) -> None:
+        """Another owner has a run; what an attempt under way brings is not adopted."""
+        change = Fenced(successor.run_id, successor.owner, run_id=run_id)
+
+        def fence() -> None:
+            if self._runs.apply(record, change) is not None:
+                self._end_incident(record)
+
+        self._owner.undisturbed(fence)
 
     def close(self) -> None:
         """The runs are stopped with their monitor: what they have joined ends for them."""
@@ -261,4 +327,5 @@ class Controller:
 
 def _end(shared: Future[Completed], record: Record) -> None:
     with suppress(InvalidStateError):
-        shared.set_exception(MonitorStoppedError(f"run {record.run_id!r} was stopped"))
+        stopped = MonitorStoppedError(f"run {record.run_id!r} was stopped")
+        shared.set_exception(record.over() or stopped)

@@ -1,4 +1,4 @@
-"""Runs the attempts of all incidents: slots, timeouts, cancelling, the result of each."""
+"""Gives the attempts of all incidents their turn on an executor: slots, timeouts, cancelling."""
 
 from __future__ import annotations
 

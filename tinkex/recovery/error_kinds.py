@@ -10,16 +10,17 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..causes import fact
 from ..errors import (
     ApiConnectionError,
     AttemptTimeoutError,
     CheckpointMissingError,
+    JournalError,
     causes,
     in_words,
     patience,
     status_of,
 )
+from ..errors.reading import fact
 from ..runs.effects import Effect
 from ..service import is_sdk_error
 from ..types import Checkpoint
@@ -121,6 +122,9 @@ def classify(error: BaseException, *, loading: bool = False) -> Failure:
     for cause in causes(error):
         if isinstance(cause, CheckpointMissingError):
             return Failure(kind=Kind.CHECKPOINT)
+        if isinstance(cause, JournalError):
+            # It waits as for an account that does not work; one run alone holds no other up.
+            return Failure(kind=Kind.ACCOUNT if cause.run_id is None else Kind.CODE)
         if isinstance(cause, AttemptTimeoutError):
             return Failure(kind=Kind.SERVER)
         status = status_of(cause)

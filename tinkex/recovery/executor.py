@@ -1,4 +1,4 @@
-"""`RecoveryExecutor`: recovers single runs, and runs the attempts of monitors."""
+"""`RecoveryExecutor`, for users: recovers single runs, and is where monitors have attempts made."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from .. import rest as default_rest
 from .. import service as default_services
 from ..arguments import (
+    Accounts,
     as_checkpoint,
     as_policy,
     checked_executor,
@@ -18,22 +19,21 @@ from ..arguments import (
     checked_rest_module,
     checked_run_id,
     checked_service_module,
-    config_for,
 )
 from ..config import Config
 from ..errors import RecoveryDisabledError
-from ..forks import Home
-from ..own_services import OwnServices
 from ..policy import Policy
 from ..ports import RestModule, RestPort, ServiceModule, ServicePort
 from ..runs.apply import Result
 from ..runs.changes import Change, RecoveryChange, notices_of
 from ..runtime.daemon_pool import DaemonPool
 from ..runtime.delivery import Delivery
+from ..runtime.forks import Home
 from ..runtime.futures import done_callbacks
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Scheduler, ThreadScheduler
 from ..runtime.waits import QUIET, Waits
+from ..service.opened import OwnServices
 from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
@@ -152,7 +152,7 @@ class RecoveryExecutor:
             rest=owner.rest,
             services=owner.services,
             recorded={},
-            config=config_for(service, owner.rest.module, config),
+            config=Accounts(owner.rest.module, config).of(service),
             run=run,
             run_ids=(run_id,),
             known=() if last_checkpoint is None else (as_checkpoint(last_checkpoint),),

@@ -9,8 +9,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from .. import rest
 from ..arguments import NO_METADATA
 from ..config import Config
+from ..ports import RestPort
 from ..runtime.publisher import Late, Publisher
 from ..runtime.scheduler import Clock
 from ..signals import Event, Paused, Resumed
@@ -18,7 +20,7 @@ from ..signals import Event, Paused, Resumed
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
 
-#: Why an account is held: the server refused it (401, 402, 403).
+#: Why an account is held: the server refused it (401, 402, 403), or the journal its attempts.
 REFUSED = "refused"
 
 #: Why an account is held: its server is down.
@@ -264,3 +266,10 @@ class Holds(Generic[T]):
         with self._lock:
             known = self._accounts.get(account)
             return known is not None and known.succeeded_at > moment
+
+
+def base_url_of(port: RestPort, account: Config | None) -> str | None:
+    """What tells servers apart; `None` where a caller's own module may ask any."""
+    module: object = port.module
+    is_ours = module is rest or isinstance(module, rest.RestClient)
+    return account.base_url if is_ours and account is not None else None

@@ -12,32 +12,31 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary, ref
 
-from .. import forks, rest
 from ..config import Config
-from ..credentials import kept, secrets_of
-from ..errors import RecoveryError
-from ..own_services import OwnServices
+from ..config.credentials import kept, secrets_of
+from ..errors import RecoveryError, TinkexError
 from ..policy import Specific
 from ..ports import RestPort, ServicePort
 from ..runs.apply import Result
 from ..runs.changes import AttemptStep, Change, Dropped, GaveUp, Recovered
+from ..runtime import forks
 from ..runtime.delivery import Delivery
 from ..runtime.futures import OwnFuture
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
 from ..runtime.undisturbed import aside, undisturbed
 from ..runtime.waits import Waits
+from ..service.opened import OwnServices
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
 from ..types import Checkpoint
 from .attempt import AttemptReport, AttemptTask, RecoveryRequest, run_attempt
-from .holds import Holds
+from .holds import Holds, base_url_of
 from .retry import Tally
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: The events of an attempt.
 E = TypeVar(
     "E", bound=Started | CheckpointSelected | ClientCreated | Completed | Failed | Exhausted
 )
@@ -59,8 +58,9 @@ class Owner:
     """Who begins incidents, a monitor or an executor that is asked directly, and its tools.
 
     `can_pause`: polls tell when an account works again, so incidents may wait for it. `is_inline`:
-    no thread is made, since a scheduler was handed in. `closing` is set when the owner stops:
-    nothing new is begun for it.
+    no thread is made, since a scheduler was handed in. `before_attempt(run_id)` is called on the
+    thread of an attempt that is about to be made, and may refuse it; `over(run_id)` tells why a run
+    is not recovered any more. `closing` is set when the owner stops: nothing new is begun for it.
     """
 
     publisher: Publisher
@@ -73,6 +73,8 @@ class Owner:
     own_services: OwnServices
     can_pause: bool
     is_inline: bool
+    before_attempt: Callable[[str], object] = lambda _: None
+    over: Callable[[str], TinkexError | None] = lambda _: None
     closing: bool = False
 
     def undisturbed(self, function: Callable[[], T]) -> T:
@@ -172,13 +174,6 @@ class Incident:
         """The server and the run."""
         port = self.request.rest
         return base_url_of(port, self.account) or id(port.module), self.request.run_id
-
-
-def base_url_of(port: RestPort, account: Config | None) -> str | None:
-    """What tells servers apart; `None` where a caller's own module may ask any."""
-    module: object = port.module
-    is_ours = module is rest or isinstance(module, rest.RestClient)
-    return account.base_url if is_ours and account is not None else None
 
 
 class _Made(ref[Any]):
@@ -324,6 +319,7 @@ class Attempt:
 
     def _begun(self) -> None:
         self.began = self.incident.owner.clock.monotonic()
+        self.incident.owner.before_attempt(self.incident.request.run_id)
 
     def is_current(self) -> bool:
         """Whether its result is still wanted."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ..credentials import kept, secrets_of, without_secrets
-from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, in_words
+from ..config.credentials import kept, secrets_of, without_secrets
+from ..errors import (
+    AttemptTimeoutError,
+    MonitorStoppedError,
+    RecoveryError,
+    TinkexError,
+    in_words,
+)
+from ..lineage.metadata import RECOVERED_FROM, metadata_of
 from ..ports import PAGE_SIZE
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
 from ..signals import ClientCreated, Completed, Exhausted, Failed
-from .attempt import RECOVERED_FROM, AttemptReport, RecoveryRequest
+from .attempt import AttemptReport, RecoveryRequest
 from .error_kinds import Failure, Kind, classify
 from .holds import Breaker
 from .incident import RECOVERIES, Adopted, Attempt, Incident
@@ -204,14 +211,8 @@ def find_orphans(request: RecoveryRequest, successor_id: str | None) -> list[str
         run_id
         for run_id, row, _ in rows
         if run_id not in (successor_id, *request.run_ids)
-        and _metadata_of(row).get(RECOVERED_FROM) == request.run_id
+        and metadata_of(row).get(RECOVERED_FROM) == request.run_id
     ]
-
-
-def _metadata_of(row: Any) -> Mapping[str, Any]:
-    found = row.get("user_metadata") if isinstance(row, Mapping) else None
-    found = found or getattr(row, "user_metadata", None)
-    return found if isinstance(found, Mapping) else {}
 
 
 def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
@@ -241,9 +242,11 @@ def tell_orphan(incident: Incident, report: AttemptReport, *, is_shown: bool = F
         incident.tell(Orphaned(of=run_id, successor_id=orphan))
 
 
-def stopped(incident: Incident) -> MonitorStoppedError:
+def stopped(incident: Incident) -> TinkexError:
     """The error of an incident that its owner ended."""
-    return MonitorStoppedError(f"the recovery of run {incident.request.run_id!r} was stopped")
+    run_id = incident.request.run_id
+    why = incident.owner.over(run_id)
+    return why or MonitorStoppedError(f"the recovery of run {run_id!r} was stopped")
 
 
 def end_with(incident: Incident, error: BaseException) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import tinker
 
+from ..display.words import short_id
 from .stage import Stage
 from .step_log import history
 from .story import SAVES, Narrator, Rehearsal, Say, Take, show_curves, uninterrupted, verdict
 from .trainee import PATIENCE, Course
-from .words import short_id
 
 #: How often the process is killed; the second time it is started again on another machine.
 KILLS = 3

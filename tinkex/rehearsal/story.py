@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import tinker
 
+from ..display.words import short_id
 from ..errors import TinkexError
 from ..handle import MonitoredRun
 from ..signals import Event
-from ..training.loop import ResumePoint
-from ..training.segments import Segment
+from ..training.outlook import ResumePoint
+from ..training.segment import Segment
 from .chart import Panel, draw
 from .stage import Stage
 from .step_log import History, history, largest_difference
 from .trainee import Course, new_client, train, train_segments
-from .words import in_words, short_id
+from .words import in_words
 
 #: With fewer steps nothing is left to compare after the recovery.
 FEWEST_STEPS = 4

@@ -35,7 +35,7 @@ def _main(seed: str, steps: str, save_every: str) -> None:
         train_segments(
             run,
             course,
-            lambda segment: _tell("segment", f"{run.run_id}@{segment.start_step}"),
+            lambda segment: _tell("segment", f"{segment.client.model_id}@{segment.start_step}"),
             on_step=lambda step: _tell("step", str(step)),
         )
     _tell("end", "")

@@ -11,7 +11,7 @@ import tinker
 
 from ..handle import MonitoredRun
 from ..service import finished, takes_option
-from ..training.segments import Segment
+from ..training.segment import Segment
 from .engine.backend import BASE_MODEL
 from .engine.corpus import batch
 

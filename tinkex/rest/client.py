@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .. import forks
 from ..config import Config, checked_seconds
 from ..errors import ApiConnectionError, ApiResponseError, ApiStatusError, RestError
+from ..runtime import forks
 from ..types import (
     Checkpoint,
     TinkerPath,

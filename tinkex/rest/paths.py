@@ -33,11 +33,16 @@ def is_sendable(text: object) -> bool:
     return isinstance(text, str) and 0 < len(text) <= MAX_ID and text.isprintable()
 
 
-def quoted_id(run_id: str) -> str:
-    """Quote a run id for a URL; `ValueError` if it could lead to another path."""
+def checked_id(run_id: str) -> str:
+    """A run id; `ValueError` if it could lead to another path."""
     if not is_sendable(run_id) or run_id in {".", ".."} or "/" in run_id or "\\" in run_id:
         raise ValueError(
             f"a run id is 1 to {MAX_ID} printable characters of text without slashes, "
             f"not {reprlib.repr(run_id)}"
         )
-    return quote(run_id, safe="")
+    return run_id
+
+
+def quoted_id(run_id: str) -> str:
+    """Quote a run id for a URL; `ValueError` if it could lead to another path."""
+    return quote(checked_id(run_id), safe="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Config
-from ..credentials import Keys, keys_in, without_secrets
+from ..config.credentials import Keys, keys_in, without_secrets
 from ..errors import ApiConnectionError, ApiStatusError, ApiTimeoutError, TinkexError, status_of
 from ..types import Checkpoint, TrainingRun, TrainingRunPage, fitting
 

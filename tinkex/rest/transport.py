@@ -22,6 +22,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import NewConnectionError
 
 from ..config import Config, is_loopback
+from ..config.secret import Secret
 from ..errors import (
     ApiConnectionError,
     ApiResponseError,
@@ -30,7 +31,6 @@ from ..errors import (
     RestError,
     causes,
 )
-from ..secret import Secret
 from .pages import whole
 from .sockets import BoundedAdapter, Call
 

@@ -1,21 +1,19 @@
-"""The only code that changes a run's record: applies a change, returns what to publish."""
+"""Applies a change to a run's record, and returns what to publish; only `rows` changes one too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import timedelta
+from typing import Any
 
-from ..policy import Policy
 from ..runtime.publisher import Notice
-from ..signals import Cause, Detected, Missing, PollError, Started, Unprotected
+from ..signals import Cause, Detected, Fenced, Missing, PollError, Started
 from ..types import Checkpoint, TrainingRun
 from . import changes
-from .changes import Change
-from .checkpoints import newest_checkpoint, saved_again, unprotected_since
+from .changes import Change, Moment
+from .checkpoints import saved_again
 from .record import History, Origin, Record
-from .rows import WARN_EVERY
+from .rows import warning
 from .state import RunState, check_transition
 
 #: Seconds between two `poll_error` signals of a run that goes on failing.
@@ -30,18 +28,6 @@ MISSING_INTERVALS = 10
 Result = tuple[Notice, ...] | None
 
 
-class Moment(NamedTuple):
-    """When and under which policy a change is applied: aware UTC, and monotonic seconds.
-
-    `served` is the server's time where that is known, else `utc`.
-    """
-
-    utc: datetime
-    seconds: float
-    policy: Policy
-    served: datetime
-
-
 def apply(record: Record, change: Change, moment: Moment) -> Result:
     """Apply a change to a record, whose lock the caller holds; return the notices to publish.
 
@@ -52,6 +38,7 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
         change.run_id not in (None, record.run_id)
         or (type(change) in changes.POLLED and not record.state.is_polled)
         or (type(change) in changes.STEPS and not record.state.is_pending)
+        or (type(change) in changes.NOT_FOLLOWED and record.state is RunState.FOLLOWING)
     )
     if is_refused:
         return None
@@ -60,11 +47,12 @@ def apply(record: Record, change: Change, moment: Moment) -> Result:
 
 
 def take_up(record: Record, origin: Origin) -> None:
-    """Have a record that was just made stand for a run that was opened."""
-    is_left = record.client is None
-    record.own_history = History(past=origin.past, is_left=is_left, carried=origin.carried)
-    if origin.made_from is not None:
-        record.own_history.source = Checkpoint.from_path(origin.made_from)
+    """Have a record stand for a run that was opened."""
+    history = record.own_history = origin.kept or History()
+    history.past, history.carried = origin.past, origin.carried
+    history.is_left, history.is_kept = record.client is None, origin.kept is not None
+    if history.source is None and origin.made_from is not None:
+        history.source = Checkpoint.from_path(origin.made_from)
     record.generation = origin.generation
     record.root_id = record.run_ids[-1]
 
@@ -74,26 +62,11 @@ def take_up(record: Record, origin: Origin) -> None:
 
 def _seen(record: Record, change: changes.Seen, moment: Moment) -> Result:
     record.last_poll, record.saved = moment.utc, change.run.last_checkpoint or record.saved
+    if record.state is RunState.FOLLOWING:
+        return ()
     if record.state is not RunState.HEALTHY:
-        _move(record, RunState.HEALTHY)
-        _forget_polls(record)
-        record.error = None
-    return _warning(record, moment)
-
-
-def _warning(record: Record, moment: Moment) -> tuple[Notice, ...]:
-    """An `unprotected` event, where one is due."""
-    within = moment.policy.unprotected_after
-    told = record.warned_at
-    if told is not None and moment.seconds - told < max(within, WARN_EVERY):
-        return ()
-    newest = newest_checkpoint(record.known_checkpoints())
-    age = moment.seconds - record.started
-    since = unprotected_since(newest, record.started_at, age, moment.served, within)
-    if since is None:
-        return ()
-    record.warned_at = moment.seconds
-    return (Unprotected(**_common(record, moment), since=since, checkpoint=newest),)
+        _begin_anew(record)
+    return warning(record, moment)
 
 
 def _flagged(record: Record, change: changes.Flagged, moment: Moment) -> Result:
@@ -193,15 +166,8 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
     notices = _step(record, change, moment, RunState.HEALTHY)
     event, history = change.event, _history(record)
     # The clock on the wall may have been set meanwhile.
-    lasted = timedelta(seconds=moment.seconds - record.started)
-    ended = replace(
-        record.lineage()[-1],
-        ended_at=record.started_at + lasted,
-        cause=history.cause,
-        error=history.error,
-        attempts=event.attempt,
-    )
-    history.past = (*history.past, ended)
+    now = record.started_at + timedelta(seconds=moment.seconds - record.started)
+    history.past = (*history.past, record.ended(now, event.attempt))
     history.broken |= change.broken
     history.source, history.with_optimizer = event.checkpoint, change.with_optimizer
     for path in saved_again((*history.known.values(), event.checkpoint)):
@@ -210,7 +176,7 @@ def _recovered(record: Record, change: changes.Recovered, moment: Moment) -> Res
     history.cause = history.error = None
     record.run_id, record.generation = event.successor_id, record.generation + 1
     record.client, record.saved = event.client, event.checkpoint
-    record.started_at, record.started = record.started_at + lasted, moment.seconds
+    record.started_at, record.started = now, moment.seconds
     record.error, record.attempts, record.warned_at = None, (), None
     return notices
 
@@ -221,25 +187,58 @@ def _orphaned(record: Record, change: changes.Orphaned, _: Moment) -> Result:
     return ()
 
 
+def _fenced(record: Record, change: changes.Fenced, moment: Moment) -> Result:
+    history = _history(record)
+    known = history.fenced if record.state is RunState.FOLLOWING else None
+    if record.state is RunState.STOPPED or (known and known.successor_id == change.successor_id):
+        return None
+    record.next_attempt = None
+    _move(record, RunState.FOLLOWING)
+    about = {**_common(record, moment), "successor_id": change.successor_id}
+    history.fenced = told = Fenced(**about, owner=change.owner)
+    history.is_kept = False  # what the other owner writes is not in here
+    return () if known else (told,)
+
+
+def _taken_up(record: Record, change: changes.TakenUp, _: Moment) -> Result:
+    if record.state is not RunState.FOLLOWING:
+        return None
+    record.run_id, record.client, record.saved = change.successor_id, None, None
+    take_up(record, change.origin)
+    _begin_anew(record)
+    return ()
+
+
+def _freed(record: Record, _: changes.Freed, __: Moment) -> Result:
+    if record.state is RunState.FOLLOWING:
+        _begin_anew(record)
+    return ()
+
+
 # Commands
 
 
 def _updated(record: Record, change: changes.Updated, _: Moment) -> Result:
+    if record.state is RunState.STOPPED:
+        return None
     record.service, record.config = change.service, change.config
     record.metadata = change.metadata or record.metadata
     record.client = record.client if change.client is None else change.client
-    if record.state is RunState.EXHAUSTED:
+    if record.state in (RunState.EXHAUSTED, RunState.FOLLOWING):
         _give_budget_back(_history(record))
-        _forget_polls(record)
-        record.error = None
-        _move(record, RunState.HEALTHY)
+        _begin_anew(record)
+    return ()
+
+
+def _remembered(record: Record, change: changes.Remembered, _: Moment) -> Result:
+    record.own_history = change.joined(_history(record))
     return ()
 
 
 def _stopped(record: Record, _: changes.Stopped, __: Moment) -> Result:
     if record.state is RunState.STOPPED:
         return None
-    record.is_dead, record.next_attempt = not record.state.is_polled, None
+    record.is_dead, record.next_attempt = not record.state.is_ours, None
     _move(record, RunState.STOPPED)
     return ()
 
@@ -263,15 +262,22 @@ def _save_began(record: Record, change: changes.SaveBegan, _: Moment) -> Result:
     return ()
 
 
+def _save_unsent(record: Record, change: changes.SaveUnsent, _: Moment) -> Result:
+    record.own_history = change.undone(_history(record))
+    return ()
+
+
 def _withdrawn(record: Record, change: changes.Withdrawn, _: Moment) -> Result:
     _history(record).cursors.pop(change.path, None)
     _history(record).broken |= {change.path}
     return ()
 
 
-def _saved(record: Record, change: changes.Saved, _: Moment) -> Result:
+def _saved(record: Record, change: changes.Saved, moment: Moment) -> Result:
     history = _history(record)
     path = change.checkpoint.tinker_path
+    if path not in history.known:  # else it is noted once more
+        history.saved_last = path, moment.utc
     history.known.pop(path, None)  # saving a name again makes it the newest: it goes last
     history.known[path] = change.checkpoint
     history.cursors[path] = change.cursor
@@ -290,11 +296,16 @@ APPLIED_BY: dict[type[Change], Callable[[Record, Any, Moment], Result]] = {
     changes.Recovered: _recovered,
     changes.Dropped: _dropped,
     changes.Orphaned: _orphaned,
+    changes.Fenced: _fenced,
+    changes.Freed: _freed,
+    changes.TakenUp: _taken_up,
     changes.Updated: _updated,
+    changes.Remembered: _remembered,
     changes.Stopped: _stopped,
     changes.ErrorNoted: _error_noted,
     changes.LoopBegan: _loop_began,
     changes.SaveBegan: _save_began,
+    changes.SaveUnsent: _save_unsent,
     changes.Withdrawn: _withdrawn,
     changes.Saved: _saved,
 }
@@ -311,8 +322,13 @@ def _history(record: Record) -> History:
 
 def _give_budget_back(history: History) -> None:
     """Count incidents from 0 again, and give every checkpoint another chance."""
-    history.incidents = ()
-    history.broken, history.stuck_at = frozenset(), None
+    history.incidents, history.broken, history.stuck_at = (), frozenset(), None
+
+
+def _begin_anew(record: Record) -> None:
+    _move(record, RunState.HEALTHY)
+    _forget_polls(record)
+    record.error = None
 
 
 def _forget_polls(record: Record) -> None:

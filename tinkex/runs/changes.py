@@ -11,6 +11,8 @@ any more refuses it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, NamedTuple, get_args
 
 from ..config import Config
@@ -28,6 +30,20 @@ from ..signals import (
 )
 from ..types import Checkpoint, TrainingRun
 from .checkpoints import Cursor
+from .record import History, Origin
+
+
+class Moment(NamedTuple):
+    """When and under which policy a change is applied: aware UTC, and monotonic seconds.
+
+    `served` is the server's time where that is known, else `utc`.
+    """
+
+    utc: datetime
+    seconds: float
+    policy: Policy
+    served: datetime
+
 
 # Polls
 
@@ -115,6 +131,31 @@ class Dropped(NamedTuple):
     run_id: str | None = None
 
 
+class Fenced(NamedTuple):
+    """Another owner has the run, or has gone on with `successor_id`; an incident is over."""
+
+    successor_id: str
+    owner: str | None
+    run_id: str | None = None
+
+
+class Freed(NamedTuple):
+    """The other owner of a run has ended, and gone on with nothing: it is ours."""
+
+    run_id: str | None = None
+
+
+class TakenUp(NamedTuple):
+    """A run that was followed is brought back from a journal: its last generation, and the rest."""
+
+    successor_id: str
+    origin: Origin
+    run_id: str | None = None
+
+
+#: What a run refuses that is only followed.
+NOT_FOLLOWED = frozenset({Flagged, PollFailed, Requested})
+
 #: A step of an incident.
 RecoveryChange = AttemptStep | AttemptFailed | GaveUp | Recovered
 
@@ -161,6 +202,39 @@ class Updated(NamedTuple):
     run_id: str | None = None
 
 
+class Remembered(NamedTuple):
+    """What a journal knows of the run from before this process; what is known here counts."""
+
+    cursors: Mapping[str, Cursor]
+    known: Mapping[str, Checkpoint]
+    broken: frozenset[str]
+    incidents: tuple[float, ...]
+    stuck: tuple[int, int | None]
+    orphans: Mapping[str, tuple[str, ...]]
+    run_id: str | None = None
+
+    def joined(self, own: History) -> History:
+        """Both, where `own` is what is known here."""
+        if own.fenced is not None:  # the other owner began with all this, and knows what followed
+            own = replace(own, fenced=None, stuck=0, cursors={}, known={})
+            own = replace(own, incidents=(), broken=frozenset())
+        stuck, stuck_at = (own.stuck, own.stuck_at) if own.stuck else self.stuck
+        orphans = dict(own.orphans)
+        for run_id, more in self.orphans.items():
+            orphans[run_id] = tuple(dict.fromkeys((*more, *orphans.get(run_id, ()))))
+        return replace(
+            own,
+            is_kept=True,
+            cursors={**self.cursors, **own.cursors},
+            known={**self.known, **own.known},
+            broken=own.broken | self.broken,
+            orphans=orphans,
+            incidents=(*self.incidents, *own.incidents),
+            stuck=stuck,
+            stuck_at=stuck_at,
+        )
+
+
 class Stopped(NamedTuple):
     """The run is not monitored any more."""
 
@@ -191,6 +265,25 @@ class SaveBegan(NamedTuple):
     run_id: str | None = None
 
 
+class SaveUnsent(NamedTuple):
+    """A save that had begun was not sent: what was known of its path before holds.
+
+    `known` are the checkpoints as they were known then, in the order of their saves.
+    """
+
+    path: str
+    known: Mapping[str, Checkpoint]
+    cursor: Cursor | None
+    run_id: str | None = None
+
+    def undone(self, own: History) -> History:
+        """What is known without that save."""
+        known = {**self.known, **own.known}
+        known = {path: known[path] for path in known if path in own.known or path == self.path}
+        cursors = own.cursors if self.cursor is None else {**own.cursors, self.path: self.cursor}
+        return replace(own, known=known, cursors=cursors)
+
+
 class Withdrawn(NamedTuple):
     """A checkpoint lacks a request that failed before it was saved: it is not restored."""
 
@@ -212,12 +305,17 @@ Change = (
     | RecoveryChange
     | Dropped
     | Requested
+    | Fenced
+    | Freed
+    | TakenUp
     | Orphaned
     | Updated
+    | Remembered
     | Stopped
     | ErrorNoted
     | LoopBegan
     | SaveBegan
+    | SaveUnsent
     | Withdrawn
     | Saved
 )

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from ..display.checkpoints import checkpoint_cell, name_and_step
+from ..display.table import Cell, Row, Table, Tabular, Tone
+from ..display.words import age, clock, count, day_and_time, short_id, size
 from ..policy import Policy, Specific
 from ..types import Checkpoint, TinkerPath
 
 #: Keys of a checkpoint's `user_metadata` under which its cursor travels.
 STEP_KEY = "tinkex_step"
 DATA_KEY = "tinkex_data"
+
+#: The highest step: what a database holds.
+MOST_STEPS = 2**63 - 1
+
+_COLUMNS = ("order", "checkpoint", "run", "saved", "size", "expires", "left out because")
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
@@ -47,7 +55,7 @@ def cursor_of(checkpoint: Checkpoint, recorded: Mapping[str, Cursor]) -> Cursor 
     except (KeyError, TypeError, ValueError):
         step, data = -1, None
     here = recorded.get(checkpoint.tinker_path)
-    return Cursor(step=step, data=data) if step >= 0 else here
+    return Cursor(step=step, data=data) if 0 <= step <= MOST_STEPS else here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,10 @@ class Candidate:
     expires_at: datetime | None
     is_expired: bool = False
 
+    def __repr__(self) -> str:
+        expired = ", expired" if self.is_expired else ""
+        return f"<Candidate {name_and_step(self.checkpoint.tinker_path, self.step)}{expired}>"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
@@ -70,13 +82,48 @@ class LeftOut:
     checkpoint: Checkpoint
     reason: str
 
+    def __repr__(self) -> str:
+        return f"<LeftOut {name_and_step(self.checkpoint.tinker_path, None)}: {self.reason}>"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a recovery would do: the candidates in order, and what was left out."""
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Plan(Tabular):
+    """What a recovery would do at `time`: the candidates in order, and what was left out.
+
+    `time` is aware UTC, by the server's clock where that is known.
+    """
 
     candidates: tuple[Candidate, ...]
     left_out: tuple[LeftOut, ...]
+    time: datetime = field(compare=False)
+
+    def table(self) -> Table:
+        """The candidates in their order, then what was left out with the reason."""
+        would = count(len(self.candidates), "checkpoint") if self.candidates else "no checkpoint"
+        left_out = f", {len(self.left_out):,} left out" if self.left_out else ""
+        title = f"a recovery would try {would}{left_out}; as of {clock(self.time)}"
+        rows = [
+            self._row(str(number), each.checkpoint, each.step)
+            for number, each in enumerate(self.candidates, 1)
+        ]
+        for each in self.left_out:
+            cursor = cursor_of(each.checkpoint, {})
+            step = None if cursor is None else cursor.step
+            rows.append(self._row("", each.checkpoint, step, each.reason))
+        return Table.of(title, _COLUMNS, rows, lambda row: row)
+
+    def _row(self, number: str, saved: Checkpoint, step: int | None, reason: str = "") -> Row:
+        until, now = saved.expires_at, self.time
+        tone: Tone | None = "warn" if _has_expired(saved, now) and number else None
+        return (
+            number,
+            checkpoint_cell(saved.tinker_path, step),
+            short_id(_run_of(saved.tinker_path)),
+            Cell(age(min(saved.time, now), now) if saved.time else "", day_and_time(saved.time)),
+            size(saved.size_bytes),
+            Cell(age(until, now), day_and_time(until), tone),
+            Cell.long(reason),
+        )
 
 
 def plan_recovery(
@@ -127,7 +174,7 @@ def plan_recovery(
         step = cursor.step if cursor else None
         rung = Candidate(checkpoint=checkpoint, step=step, expires_at=until, is_expired=is_late)
         candidates.append(rung)
-    return Plan(candidates=tuple(candidates), left_out=tuple(left_out))
+    return Plan(candidates=tuple(candidates), left_out=tuple(left_out), time=now)
 
 
 def _wanted(
@@ -237,6 +284,17 @@ def newest_checkpoint(checkpoints: Iterable[Checkpoint]) -> Checkpoint | None:
     """The training checkpoint that was saved last."""
     training = [each for each in checkpoints if each.checkpoint_type == "training"]
     return max(training, key=lambda each: each.time or _BEFORE_ALL, default=None)
+
+
+def newest_of(
+    checkpoints: Iterable[Checkpoint], recorded: Mapping[str, Cursor], lineage: Sequence[str]
+) -> tuple[Checkpoint, Cursor | None]:
+    """The newest of some, one at least, as a plan tells it, and its cursor where known."""
+    checkpoints = list(checkpoints)
+    known, again = by_path(checkpoints), saved_again(checkpoints)
+    cursors = {path: recorded[path] for path in known if path in recorded and path not in again}
+    newest = _newest_first(list(known.values()), cursors, lineage)[0]
+    return newest, cursor_of(newest, cursors)
 
 
 def unprotected_since(

@@ -38,3 +38,8 @@ def effect_of(method: str) -> Effect:
     """The effect of a training client's method, by its name; one that is not known may do all."""
     known = (effect for prefix, effect in _BY_PREFIX.items() if method.startswith(prefix))
     return next(known, Effect.GRADIENT)
+
+
+def is_request(method: str) -> bool:
+    """Whether a name is known as that of a method that asks for something of the run."""
+    return method.startswith(tuple(_BY_PREFIX))

@@ -1,4 +1,4 @@
-"""Applies the rows of a list of runs that bring no news, without converting them."""
+"""The fast path of sweeps: rows of healthy, unchanged runs are applied without converting them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from itertools import product
 from operator import itemgetter
 from typing import Any, Final, Self
 
+from ..runtime.publisher import Notice
+from ..signals import Unprotected
 from ..types import Checkpoint, as_time
+from .changes import Moment
+from .checkpoints import newest_checkpoint, unprotected_since
 from .record import Record
 from .state import RunState
 from .status import IDENTITY, Kept, kept
@@ -95,6 +99,22 @@ class Limits:
             until = saved[1] if isinstance(saved, tuple) else saved.expires_at
             is_safe = until is None or until > self.expires
         return not is_safe and (record.warned_at is None or record.warned_at <= self.told)
+
+
+def warning(record: Record, moment: Moment) -> tuple[Notice, ...]:
+    """An `unprotected` event, where one is due."""
+    within = moment.policy.unprotected_after
+    told = record.warned_at
+    if told is not None and moment.seconds - told < max(within, WARN_EVERY):
+        return ()
+    newest = newest_checkpoint(record.known_checkpoints())
+    age = moment.seconds - record.started
+    since = unprotected_since(newest, record.started_at, age, moment.served, within)
+    if since is None:
+        return ()
+    record.warned_at = moment.seconds
+    about: dict[str, Any] = {"run_id": record.run_id, "metadata": record.metadata}
+    return (Unprotected(**about, time=moment.utc, since=since, checkpoint=newest),)
 
 
 def known_rows(

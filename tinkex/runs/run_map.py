@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
-from .. import forks
 from ..config import Config
-from ..errors import MonitorStoppedError
+from ..errors import MonitorStoppedError, TinkexError
 from ..policy import Policy
-from ..runtime.publisher import Publisher
+from ..runtime import forks
+from ..runtime.publisher import Notice, Publisher
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
-from .apply import Moment, Result, apply, take_up
-from .changes import Change, Orphaned, Seen, Stopped, Updated
+from .apply import Result, apply, take_up
+from .changes import Change, Moment, Orphaned, Seen, Stopped, TakenUp, Updated
 from .record import Origin, Record
 from .rows import Limits
 from .state import RunState
@@ -27,6 +27,19 @@ MANY_CONFIGS = 64
 
 #: How many locks the records share.
 LOCKS = 256
+
+
+class Keeping(Protocol):
+    """What keeps the changes of runs; only `told`, for which the caller has no lock, may wait."""
+
+    def registered(self, record: Record) -> None:
+        """A run is monitored from now on."""
+
+    def note(self, record: Record, change: Change, notices: Iterable[Notice]) -> None:
+        """A change was applied to a record, whose lock is held."""
+
+    def told(self) -> None:
+        """What was noted is to be kept."""
 
 
 class RunMap:
@@ -50,6 +63,8 @@ class RunMap:
         on_move: Callable[[Record], object] = lambda _: None,
         server_time: Callable[[Config | None, datetime], datetime] = lambda _, own: own,
     ) -> None:
+        #: What keeps changes beyond this process, if anything does.
+        self.keeper: Keeping | None = None
         self._policy = policy
         self._clock = clock
         self._publisher = publisher
@@ -66,11 +81,13 @@ class RunMap:
         self._lock = threading.Lock()
         # Guarded by _lock, which may be taken while that of a record is held: _is_closed;
         # _records, by every id of every lineage; _configs, one config to stand for all that are
-        # equal, since each call of monitor_run may bring its own; which record gets which lock;
+        # equal, since each call of monitor_run may bring its own, and the one that was last asked
+        # for, as to hash one takes long; which record gets which lock;
         # _most_configs, how many there may be before unused ones are looked for.
         self._is_closed = False
         self._records: dict[str, Record] = {}
         self._configs: dict[Config | None, Config | None] = {}
+        self._newest_config: Config | None = None
         self._most_configs = MANY_CONFIGS
 
     def after_fork(self) -> None:
@@ -97,6 +114,8 @@ class RunMap:
             notices = apply(record, change, moment)
             if notices is None:
                 return None
+            if self.keeper is not None:  # before the ids of one that is stopped are free
+                self.keeper.note(record, change, notices)
             if record.state is RunState.STOPPED or record.run_id != run_id:
                 self._enter(record)
             if isinstance(change, Orphaned) and change.successor_id not in record.run_ids:
@@ -104,6 +123,8 @@ class RunMap:
             is_moved = record.state is not state or record.client is not client
             if notices:
                 self._publisher.queue(record.root_id, notices)
+        if self.keeper is not None:
+            self.keeper.told()
         if notices and is_told:
             self._publisher.flush()
         if is_moved:
@@ -115,7 +136,7 @@ class RunMap:
         """Have a record found by its new id, or one that was stopped by none."""
         with self._lock:
             if record.state is not RunState.STOPPED:
-                self._records[record.run_id] = record
+                self._records.update(dict.fromkeys(record.run_ids, record))
                 return
             is_closed = self._is_closed
         if not is_closed:
@@ -155,15 +176,15 @@ class RunMap:
         Raises `MonitorStoppedError` where the map is closed.
         """
         trained = None if client is None else _run_of(client, run_id)
-        moment = self._moment()
+        moment, past = self._moment(), [each.run_id for each in origin.past] if origin else []
         while True:
             with self._lock:
                 if self._is_closed:
                     raise MonitorStoppedError("this monitor was stopped; make a new one")
                 config = self._config_locked(config)
-                record = self.find(run_id)
-                if record is None or _is_stopped(record):
-                    record = self._records[run_id] = Record(
+                record = next(filter(None, map(self.find, (run_id, *past))), None)
+                if record is None:
+                    record = Record(
                         lock=next(self._next_lock),
                         run_id=run_id,
                         service=service,
@@ -174,27 +195,50 @@ class RunMap:
                         started=moment.seconds,
                         make_handle=make_handle,
                     )
-                    if origin is not None:
-                        take_up(record, origin)
-                        self._records.update(dict.fromkeys(record.run_ids, record))
-                    return record
-            with record.lock:
-                if _is_stopped(record):
-                    continue  # just now, so the id is free again
-                live = client if trained == record.run_id else None
-                update = Updated(service=service, config=config, metadata=metadata, client=live)
-                apply(record, update, moment)
-            self._waits.notify(record)
-            return record
+                    self._add_locked(record, origin)
+                    break
+            if self._is_over(record, run_id, *past):
+                continue
+            if origin is not None and origin.kept is not None:
+                self.apply(record, TakenUp(run_id, origin))
+            live = client if trained == record.run_id else None
+            update = Updated(service=service, config=config, metadata=metadata, client=live)
+            if self.apply(record, update) is not None:
+                self._waits.notify(record)
+                break  # else it was stopped just now, so the id is free again
+        if self.keeper is not None:
+            self.keeper.told()
+        return record
+
+    def _is_over(self, record: Record, *run_ids: str) -> bool:
+        """Whether a record is stopped; that was told then, and these ids, too, are free."""
+        with record.lock:
+            is_over = record.state is RunState.STOPPED
+        if is_over:
+            self._enter(record)
+            self._leave(record, *run_ids)
+        return is_over
+
+    def _add_locked(self, record: Record, origin: Origin | None) -> None:
+        """Have a new record found, by each id of its lineage."""
+        if origin is not None:
+            take_up(record, origin)
+        for run_id in record.run_ids:
+            self._records[run_id] = record
+        if self.keeper is not None:
+            self.keeper.registered(record)
 
     def _config_locked(self, config: Config | None) -> Config | None:
         """The one config that stands for all that are equal to this one."""
+        if config is self._newest_config and config is not None:
+            return config
         if len(self._configs) > self._most_configs:
             # Keys may have been renewed: let go of those that no run uses.
             used = {id(record.config): record.config for record in self._records.values()}
             self._configs = {each: each for each in used.values()}
             self._most_configs = 2 * len(used) + MANY_CONFIGS
-        return self._configs.setdefault(config, config)
+        self._newest_config = self._configs.setdefault(config, config)
+        return self._newest_config
 
     def close(self) -> None:
         """Stop all runs, which can still be looked at, and take no more."""
@@ -229,8 +273,25 @@ class RunMap:
 
     def status(self, record: Record) -> RunStatus:
         """A snapshot of one run."""
+        now = self._clock.utc()
         with record.lock:
-            return record.status()
+            return record.status(now)
+
+    def status_of_all(self) -> list[RunStatus]:
+        """A snapshot of each run."""
+        now, found = self._clock.utc(), []
+        for record in self.records():
+            with record.lock:
+                found.append(record.status(now))
+        return found
+
+    def over(self, run_id: str) -> TinkexError | None:
+        """Why a run cannot be trained any more, where it has ended."""
+        record = self.find(run_id)
+        if record is None:
+            return None
+        with record.lock:
+            return record.over()
 
     def polled(self) -> list[Record]:
         """The runs that sweeps ask for."""
@@ -244,10 +305,6 @@ class RunMap:
 
     def __len__(self) -> int:
         return len(self._records)
-
-
-def _is_stopped(record: Record) -> bool:
-    return record.state is RunState.STOPPED
 
 
 def _run_of(client: Any, run_id: str) -> Any:

@@ -7,7 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from ..display.checkpoints import checkpoint_cell, name_and_step
+from ..display.table import ROWS_SHOWN, Cell, Row, Table, Tabular
+from ..display.words import clock, count, day_and_time, duration, short_id
 from ..signals import Cause
+
+_COLUMNS = (
+    "run",
+    "made from",
+    "began (UTC)",
+    "lasted",
+    "replaced because",
+    "attempts",
+    "left behind",
+    "error",
+)
 
 
 class RunState(StrEnum):
@@ -25,6 +39,9 @@ class RunState(StrEnum):
     #: Backing off, or waiting for the account. Left when the next attempt begins, or when one
     #: ends well that began for other monitors before this one joined them.
     WAITING = "waiting"
+    #: Another owner has the run, or has taken it over. Polled, and never recovered; left by
+    #: `monitor_run`, or where that owner ends and has not gone on with it.
+    FOLLOWING = "following"
     #: No attempt is left. Not polled; left by `run.recover()` or `monitor_run`.
     EXHAUSTED = "exhausted"
     #: Not monitored any more, for good.
@@ -36,25 +53,32 @@ class RunState(StrEnum):
         return self in _POLLED
 
     @property
+    def is_ours(self) -> bool:
+        """Whether the run may be trained, as far as polls tell."""
+        return self in _OURS
+
+    @property
     def is_pending(self) -> bool:
         """Whether an incident is open."""
         return self in PENDING
 
 
-_POLLED = frozenset({RunState.HEALTHY, RunState.FAILING, RunState.MISSING})
+_OURS = frozenset({RunState.HEALTHY, RunState.FAILING, RunState.MISSING})
+_POLLED = _OURS | {RunState.FOLLOWING}
+#: Where any run may be led that is not stopped.
+_ENDS = frozenset({RunState.FOLLOWING, RunState.STOPPED})
 #: The states in which an incident is open.
 PENDING = frozenset({RunState.RECOVERING, RunState.WAITING})
 
 #: Which states each state may be left for.
 TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
-    **{each: (_POLLED - {each}) | {RunState.RECOVERING, RunState.STOPPED} for each in _POLLED},
-    RunState.RECOVERING: frozenset(
-        {RunState.HEALTHY, RunState.WAITING, RunState.EXHAUSTED, RunState.STOPPED}
-    ),
-    RunState.WAITING: frozenset(
-        {RunState.HEALTHY, RunState.RECOVERING, RunState.EXHAUSTED, RunState.STOPPED}
-    ),
-    RunState.EXHAUSTED: frozenset({RunState.HEALTHY, RunState.RECOVERING, RunState.STOPPED}),
+    **{each: (_OURS - {each}) | {RunState.RECOVERING} | _ENDS for each in _OURS},
+    RunState.RECOVERING: frozenset({RunState.HEALTHY, RunState.WAITING, RunState.EXHAUSTED})
+    | _ENDS,
+    RunState.WAITING: frozenset({RunState.HEALTHY, RunState.RECOVERING, RunState.EXHAUSTED})
+    | _ENDS,
+    RunState.EXHAUSTED: frozenset({RunState.HEALTHY, RunState.RECOVERING}) | _ENDS,
+    RunState.FOLLOWING: frozenset({RunState.HEALTHY, RunState.STOPPED}),
     RunState.STOPPED: frozenset(),
 }
 
@@ -65,7 +89,7 @@ def check_transition(before: RunState, after: RunState) -> None:
         raise RuntimeError(f"a run cannot go from {before} to {after}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Generation:
     """One run of a lineage.
 
@@ -85,6 +109,44 @@ class Generation:
     error: str | None = None
     attempts: int = 0
     orphans: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        made = f" from {name_and_step(self.checkpoint, self.step)}" if self.checkpoint else ""
+        since = f", since {clock(self.started_at)}" if self.started_at else ""
+        until = f", until {clock(self.ended_at)}" if self.ended_at else ""
+        cause = f", {self.cause}" if self.cause else ""
+        return f"<Generation {short_id(self.run_id)}{made}{since}{until}{cause}>"
+
+    def _repr_html_(self) -> str:
+        return Lineage([self])._repr_html_()
+
+
+class Lineage(Tabular, tuple[Generation, ...]):
+    """The generations of a run, the live one last, which are shown as a table."""
+
+    __slots__ = ()
+
+    def table(self) -> Table:
+        """A row for each generation, of many for the last."""
+        title = count(len(self), "generation")
+        if len(self) > ROWS_SHOWN:
+            title += f", of which these are the last {ROWS_SHOWN}"
+        return Table.of(title, _COLUMNS, self[-ROWS_SHOWN:], _row)
+
+
+def _row(generation: Generation) -> Row:
+    began, ended = generation.started_at, generation.ended_at
+    lasted = duration((ended - began).total_seconds()) if began and ended else ""
+    return (
+        Cell(short_id(generation.run_id), generation.run_id),
+        checkpoint_cell(generation.checkpoint, generation.step),
+        day_and_time(began),
+        lasted,
+        generation.cause.value if generation.cause else "",
+        str(generation.attempts) if generation.attempts else "",
+        ", ".join(map(short_id, generation.orphans)),
+        Cell.long(generation.error),
+    )
 
 
 def generation_in(told: object) -> int | None:

@@ -1,28 +1,41 @@
-"""Snapshots of runs, and how a notebook shows them."""
+"""Snapshots of runs, and how they are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from sys import intern
 from typing import Any
 
+from ..display.checkpoints import checkpoint_cell, name_and_step
+from ..display.table import ROWS_SHOWN, Cell, Row, Table, Tabular, Tone
+from ..display.words import age, clock, count, day_and_time, short_id, tally
 from ..errors import ApiResponseError
 from ..types import Checkpoint, as_time, fitting
+from .checkpoints import cursor_of
 from .state import RunState
 
-_COLORS = {
-    RunState.HEALTHY: "#1a7f37",
-    RunState.FAILING: "#9a6700",
-    RunState.MISSING: "#9a6700",
-    RunState.RECOVERING: "#0969da",
-    RunState.WAITING: "#0969da",
-    RunState.EXHAUSTED: "#cf222e",
-    RunState.STOPPED: "#6e7781",
+_TONES: dict[RunState, Tone] = {
+    RunState.HEALTHY: "good",
+    RunState.FAILING: "warn",
+    RunState.MISSING: "warn",
+    RunState.RECOVERING: "busy",
+    RunState.WAITING: "busy",
+    RunState.FOLLOWING: "away",
+    RunState.EXHAUSTED: "bad",
 }
 
-_CELL = "text-align:left;padding:2px 10px"
+_COLUMNS = (
+    "run",
+    "state",
+    "recoveries",
+    "last poll",
+    "checkpoint",
+    "saved",
+    "next attempt",
+    "last error",
+)
 
 #: What tells a state that was saved from any other. It is kept as one text, a line for each, as
 #: the server sent them: that takes less memory, and less time to compare, than three values.
@@ -31,9 +44,6 @@ IDENTITY = ("tinker_path", "time", "expires_at")
 #: As little as can be kept of a healthy run's newest checkpoint: its identity, when it expires, its
 #: size, whether it is public, and its metadata, first the keys and then the values.
 Kept = tuple[str, datetime | None, Any, Any, tuple[Any, ...] | None]
-
-#: How many rows a notebook shows.
-ROWS_SHOWN = 100
 
 
 class _LastCheckpoint:
@@ -51,37 +61,103 @@ class _LastCheckpoint:
         status.__dict__["last_checkpoint"] = saved
 
 
-@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A field that is read from the checkpoint where nothing else is known."""
+
+    def __get__(self, status: RunStatus | None, owner: type | None = None) -> int | None:
+        if status is None:
+            raise AttributeError("there is no default")
+        step: int | None = status.__dict__["step"]
+        if step is not None or (saved := status.last_checkpoint) is None:
+            return step
+        cursor = cursor_of(saved, {})
+        return None if cursor is None else cursor.step
+
+    def __set__(self, status: RunStatus, step: int | None) -> None:
+        status.__dict__["step"] = step
+
+
+class _SavedAt:
+    """A field that is read from the checkpoint where the server told it."""
+
+    def __get__(self, status: RunStatus | None, owner: type | None = None) -> datetime | None:
+        if status is None:
+            raise AttributeError("there is no default")
+        own: datetime | None = status.__dict__["saved_at"]
+        saved = status.last_checkpoint
+        return own if saved is None or saved.time is None else saved.time
+
+    def __set__(self, status: RunStatus, moment: datetime | None) -> None:
+        status.__dict__["saved_at"] = moment
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunStatus:
-    """A snapshot of one run.
+    """A snapshot of one run, taken at `time`.
 
     `run_id` is the live run's id, `root_id` the first one's; `generation` counts from 0;
-    `last_poll` and `next_attempt` are aware UTC times; `recoveries` counts those that
-    completed.
+    `last_checkpoint` is the newest that is known, from a poll or from a save here, `step` the next
+    step after it and `saved_at` when it was saved, where known; `recoveries` counts those that
+    completed. All times are aware and in UTC; two snapshots may be equal at different times.
     """
 
     run_id: str
     root_id: str
     state: RunState
     generation: int
+    time: datetime = field(compare=False)
     last_poll: datetime | None
     last_error: BaseException | None
     last_checkpoint: _LastCheckpoint = _LastCheckpoint()
+    step: _Step = _Step()
+    saved_at: _SavedAt = _SavedAt()
     next_attempt: datetime | None
     recoveries: int
     metadata: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        saved = self.last_checkpoint
+        told = [f"{short_id(self.run_id)} {self.state}"]
+        if self.generation:
+            told.append(f"generation {self.generation}")
+        if saved is not None:
+            told.append(f"checkpoint {name_and_step(saved.tinker_path, self.step)}")
+        return f"<RunStatus {', '.join(told)}, at {clock(self.time)}>"
+
     def _repr_html_(self) -> str:
-        return as_html([self])
+        return StatusTable([self])._repr_html_()
 
 
-class StatusTable(tuple[RunStatus, ...]):
-    """The snapshots of all runs; a notebook shows them as a table."""
+def snapshot(**known: Any) -> RunStatus:
+    """A status with these values, which are those of all its fields.
+
+    To make it by its class takes longer, which counts where there are many runs.
+    """
+    status = object.__new__(RunStatus)
+    values = status.__dict__
+    for name, value in known.items():  # `update` would take twice the memory
+        values[name] = value
+    return status
+
+
+class StatusTable(Tabular, tuple[RunStatus, ...]):
+    """The snapshots of all runs, which are shown as a table."""
 
     __slots__ = ()
 
-    def _repr_html_(self) -> str:
-        return as_html(self)
+    def table(self) -> Table:
+        """The runs in their order; of more than are shown first those that are not healthy."""
+        if not self:
+            return Table.of("no runs", (), (), _row)
+        title = f"{count(len(self), 'run')}: {self.states()}; as of {clock(self[-1].time)}"
+        shown: Sequence[RunStatus] = self
+        if len(self) > ROWS_SHOWN:
+            shown = sorted(self, key=lambda status: status.state is RunState.HEALTHY)
+        return Table.of(title, _COLUMNS, shown, _row)
+
+    def states(self) -> str:
+        """How many runs there are in each state, such as "3 healthy, 1 recovering"."""
+        return tally(status.state for status in self)
 
 
 def kept(identity: str, until: datetime | None, last: Mapping[str, Any]) -> Kept:
@@ -116,47 +192,18 @@ def as_checkpoint(row: Checkpoint | Kept | None) -> Checkpoint | None:
         return None
 
 
-def as_html(rows: Iterable[RunStatus]) -> str:
-    """Snapshots as an HTML table; every text in it is escaped."""
-    listed = list(rows)
-    titles = ("run", "state", "recoveries", "last poll", "checkpoint", "next attempt", "last error")
-    head = "".join(f'<th style="{_CELL}">{title}</th>' for title in titles)
-    body = "".join(map(_row, listed[:ROWS_SHOWN]))
-    left_out = len(listed) - ROWS_SHOWN
-    more = (
-        f'<tr><td colspan="{len(titles)}">… and {left_out} more</td></tr>' if left_out > 0 else ""
+def _row(status: RunStatus) -> Row:
+    saved, saved_at, now = status.last_checkpoint, status.saved_at, status.time
+    is_successor = status.root_id != status.run_id
+    began = f", which began as {status.root_id}" if is_successor else ""
+    return (
+        Cell(short_id(status.run_id), f"{status.run_id}{began}"),
+        Cell(status.state.value, tone=_TONES.get(status.state)),
+        str(status.recoveries),
+        Cell(age(status.last_poll, now), day_and_time(status.last_poll)),
+        checkpoint_cell(None if saved is None else saved.tinker_path, status.step),
+        # The server's clock may be ahead of ours.
+        Cell(age(min(saved_at, now), now) if saved_at else "", day_and_time(saved_at)),
+        Cell(age(status.next_attempt, now), day_and_time(status.next_attempt)),
+        Cell.long(status.last_error),
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}{more}</tbody></table>"
-
-
-def _row(status: RunStatus) -> str:
-    run = f"<code>{_text(status.run_id)}</code>"
-    if status.root_id != status.run_id:
-        run += f"<br><small>from <code>{_text(status.root_id)}</code></small>"
-    cells = (
-        run,
-        f'<b style="color:{_COLORS[status.state]}">{_text(status.state)}</b>',
-        _text(status.recoveries),
-        _time(status.last_poll),
-        _checkpoint(status.last_checkpoint),
-        _time(status.next_attempt),
-        _text(status.last_error),
-    )
-    return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
-
-
-def _checkpoint(checkpoint: Checkpoint | None) -> str:
-    if checkpoint is None:
-        return ""
-    path = checkpoint.tinker_path
-    return f'<span title="{_text(path)}">{_text(path.rpartition("/")[2])}</span>'
-
-
-def _text(value: object) -> str:
-    import html  # noqa: PLC0415 (only a notebook needs it)
-
-    return "" if value is None else html.escape(str(value))
-
-
-def _time(moment: datetime | None) -> str:
-    return "" if moment is None else moment.strftime("%H:%M:%S&nbsp;UTC")

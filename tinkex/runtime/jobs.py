@@ -1,4 +1,4 @@
-"""What a delivery keeps of the calls that it makes, and how it tells functions apart."""
+"""The values of `delivery`: jobs, lanes, parked functions, and how functions are told apart."""
 
 from __future__ import annotations
 

@@ -40,6 +40,11 @@ class Scheduler(Protocol):
         """Make a timer that calls `function` once, `interval` seconds after its start."""
 
 
+def makes_threads(scheduler: Scheduler) -> bool:
+    """Whether each timer is a thread, as `threading.Timer` is."""
+    return isinstance(scheduler, type) and issubclass(scheduler, threading.Thread)
+
+
 class Clock:
     """One clock over any scheduler: monotonic seconds, UTC times, timers and waits.
 
@@ -55,6 +60,8 @@ class Clock:
         own_now = getattr(scheduler, "now", None)
         self.monotonic: Callable[[], float] = own_now or time.monotonic
         self._wait: Any = getattr(scheduler, "wait", None)
+        #: The same seconds, in which the machine may also have been suspended.
+        self.elapsed: Callable[[], float] = own_now or _elapsed
         #: The time of day, aware, in UTC.
         self.utc: Callable[[], datetime] = partial(datetime.now, UTC)
         if own_now:
@@ -129,6 +136,12 @@ class Clock:
             return bool(self._wait(predicate, timeout))
         finally:
             end.cancel()
+
+
+def _elapsed() -> float:
+    """Monotonic seconds that count also while the machine is suspended, where that can be told."""
+    clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class ThreadScheduler:

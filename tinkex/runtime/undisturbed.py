@@ -1,4 +1,4 @@
-"""Calls on threads of their own: that no interrupt leaves half done, and that may hang."""
+"""Calls a function on a thread of its own: so that Ctrl-C does not cut it, or since it may hang."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
-from ..forks import Home
+from .forks import Home
 from .scheduler import Clock
 
 #: What is waited for where it is about no run: that all events are delivered and no attempt is

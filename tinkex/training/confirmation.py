@@ -6,8 +6,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 
-from ..credentials import Keys, secrets_of, without_secrets
-from ..errors import AlreadyPendingError, MonitorStoppedError, in_words
+from ..config.credentials import Keys, secrets_of, without_secrets
+from ..errors import AlreadyPendingError, MonitorStoppedError, RunHeldError, in_words
 from ..policy import Policy
 from ..polling.sweeper import Sweeper
 from ..recovery.controller import Controller
@@ -19,7 +19,7 @@ from ..runs.run_map import RunMap
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
 from ..signals import Cause, RolledBack
-from .futures import Races
+from .submitting.futures import Races
 
 #: Seconds between two polls of a run whose training loop has failed.
 LOOK_EVERY = 2.0
@@ -104,8 +104,8 @@ class Confirmation:
 
         def recover(cause: Cause) -> None:
             about = record, cause, run_id, error, proof
-            # Refused where a sweep was quicker, or the run was stopped meanwhile.
-            with suppress(AlreadyPendingError, MonitorStoppedError):
+            # Refused where a sweep was quicker, or the run was stopped or taken over meanwhile.
+            with suppress(AlreadyPendingError, MonitorStoppedError, RunHeldError):
                 self.races.undisturbed(self.controller.recover, *about)
 
         until = self.clock.monotonic() + self.policy.confirm_within
@@ -131,4 +131,4 @@ class Confirmation:
 
 
 def _is_over(record: Record, run_id: str) -> bool:
-    return record.run_id != run_id or not record.state.is_polled
+    return record.run_id != run_id or not record.state.is_ours

@@ -6,9 +6,9 @@ import threading
 import weakref
 from typing import Any, NamedTuple
 
-from .. import forks
 from ..runs.checkpoints import Cursor
 from ..runs.effects import Effect
+from ..runtime import forks
 from ..types import Checkpoint
 from .steps import Mark, Steps
 
@@ -28,6 +28,10 @@ class Place(NamedTuple):
         """The checkpoint's path."""
         return None if self.checkpoint is None else self.checkpoint.tinker_path
 
+    def is_same(self, other: Place) -> bool:
+        """Whether both are of one checkpoint, with one cursor."""
+        return (self.path, self.cursor) == (other.path, other.cursor)
+
 
 class Ledger:
     """The submissions through a training client since the newest place that is known.
@@ -46,7 +50,7 @@ class Ledger:
         # another state since; the present position, and what it was before the last request, with
         # the step that was updated; by path the saves without a cursor, the places with their
         # marks, the futures of saves and how many there were; the position of the first request
-        # that failed; the segment that is open.
+        # that failed; whether the run was saved as it was restored; the segment that is open.
         self._place: Place | None = None
         self._place_mark = Mark(run_id="")
         self._now = Mark(run_id="")
@@ -59,6 +63,7 @@ class Ledger:
         # Weak: one that is gone without having been left is not open.
         self._segment: weakref.ref[object] | None = None
         self._before: tuple[Mark, int | None] = (self._now, None)
+        self._is_adopted = False
         self._is_before_load = before is not None and before.is_loaded()
         #: The steps of the segments.
         self.steps: Steps = Steps(None if before is None else before.steps.reached())
@@ -70,11 +75,20 @@ class Ledger:
         self.steps.after_fork()
 
     def follow(self, run_id: str, place: Place) -> None:
-        """Begin with a run that is at `place`; without effect the second time."""
+        """Begin with a run that is at `place`; without effect the second time.
+
+        Before, it may have begun with a run that is not there yet, whose id is empty.
+        """
         with self._lock:
             if not self._now.run_id:
                 self._place, self._now = place, Mark(run_id=run_id)
                 self._place_mark = self._now
+                self.steps.follow(self._now)
+
+    def has_run(self) -> bool:
+        """Whether it has begun with a run that is there."""
+        with self._lock:
+            return bool(self._now.run_id)
 
     # Submissions and saves
 
@@ -117,6 +131,13 @@ class Ledger:
         """Whether no save under the path was begun since the one of this number."""
         with self._lock:
             return self._serials.get(path, number) == number
+
+    def adopt(self) -> bool:
+        """Whether the run is still to be saved as it was restored; it counts as done then."""
+        with self._lock:
+            is_due = not self._is_adopted and not self._now.submissions
+            self._is_adopted = True
+            return is_due
 
     def mark(self) -> Mark:
         """The present position."""
@@ -303,12 +324,14 @@ def ledger_of(
 ) -> Ledger:
     """The ledger of a client, for all monitors of this process; `before`: of the run before.
 
-    Where the `server` is known, it is that of the run too.
+    Where that run was never there in this process, its ledger goes on as that of the client. Where
+    the `server` is known, it is that of the run too.
     """
+    new = before if before is not None and not before.has_run() else Ledger(before)
     with _ledgers.lock:
         by_run = _ledgers.by_run
         made = by_run.pop((server, run_id), None) if server is not None else None
-        made = Ledger(before) if made is None else made
+        made = new if made is None else made
         try:
             ledger = _ledgers.of_clients.setdefault(client, made)
         except TypeError:

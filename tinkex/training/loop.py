@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from ..config.credentials import secrets_of, without_secrets
 from ..errors import (
     AlreadyPendingError,
-    MonitorStoppedError,
-    RecoveryExhaustedError,
+    JournalError,
     ResumePointUnknownError,
+    RunHeldError,
+    SegmentSupersededError,
+    in_words,
 )
-from ..forks import Home
+from ..lineage.adopted import ADOPTED, options_of
+from ..lineage.fence import LOOK_EVERY, Fence
+from ..lineage.metadata import NAME
+from ..lineage.neighbours import Neighbours
 from ..recovery.attempt import make_plan
 from ..recovery.controller import Controller
 from ..runs.changes import Change, Saved, Withdrawn
@@ -23,49 +30,25 @@ from ..runs.effects import Effect
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runs.state import RunState
+from ..runtime.forks import Home
 from ..runtime.scheduler import Clock
 from ..runtime.waits import Waits
+from ..service import saved_path
 from ..signals import Cause
 from ..types import Checkpoint, TinkerPath
 from .confirmation import Confirmation
-from .futures import RacedFuture, Races, Told, is_superseded, nothing
 from .ledger import Ledger, Place, ledger_of
 from .outages.noticing import Outages
+from .outlook import Outlook, planned
+from .submitting.futures import RacedFuture, Races, Told, nothing
+
+if TYPE_CHECKING:
+    from ..journal.keeper import Keeper
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two log lines while a training loop waits for its recovery.
 WAIT_LINE_EVERY = 60.0
-
-
-class Outlook(NamedTuple):
-    """A consistent look at a run, for a segment that is about to begin.
-
-    `source` is the checkpoint that the live generation was made from, `cursor` where the loop
-    stood then.
-    """
-
-    run_id: str
-    client: Any
-    source: Checkpoint | None
-    cursor: Cursor | None
-    with_optimizer: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumePoint:
-    """What a segment goes on from.
-
-    `step` is the next step and `data` what was recorded with it; `steps_lost` says how many
-    steps have to be run again (`None`: unknown), `optimizer_restored` whether the optimizer's
-    state came back with the weights.
-    """
-
-    checkpoint: Checkpoint
-    step: int
-    data: Any
-    steps_lost: int | None
-    optimizer_restored: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +68,10 @@ class Loop:
     confirmation: Confirmation
     races: Races
     ledgers: dict[str, Ledger]
+    fence: Fence
+    neighbours: Neighbours
     outages: Outages | None
+    keeper: Keeper | None = None
 
     # Waits
 
@@ -111,16 +97,14 @@ class Loop:
         self._take_up()
         if not self.waits.wait(record, is_settled, timeout):
             raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
-        with self.record.lock:
-            _raise_if_ended(record)
-            return record.client
+        return self._handed_out().client
 
     def outlook(self, max_wait: float) -> Outlook:
         """Wait until the run has a client that may be used, and look at it."""
         record = self.record
 
         def is_usable() -> bool:
-            return (record.state.is_polled and record.client is not None) or _has_ended(record)
+            return (record.state.is_ours and record.client is not None) or _has_ended(record)
 
         self._take_up()
         until = self.clock.monotonic() + max_wait
@@ -129,24 +113,110 @@ class Loop:
             if self._left(until) <= 0:
                 raise TimeoutError(f"run {record.run_id!r} is {state} after {max_wait:g} s")
             logger.warning("run %s: the training loop waits, %s", record.run_id, state)
-        with self.record.lock:
+        return self._handed_out()
+
+    def _handed_out(self) -> Outlook:
+        """A look at the live generation, once it is known that another owner has made none."""
+        record = self.record
+        self.fence.look_first(record)
+        with record.lock:
             _raise_if_ended(record)
             history = record.history
-            return Outlook(
+            outlook = Outlook(
                 run_id=record.run_id,
                 client=record.client,
                 source=history.source,
                 cursor=history.cursor(history.source),
                 with_optimizer=history.with_optimizer,
             )
+        self._save_adopted(outlook)
+        return outlook
+
+    def _save_adopted(self, outlook: Outlook) -> None:
+        """Save a generation that was restored for a run by name, before anything else, once.
+
+        So it has a checkpoint early, by which who trains an older one finds out.
+        """
+        run_id, carried = outlook.run_id, dict(self.record.history.carried)
+        if NAME not in carried or outlook.cursor is None or not (ledger := self.ledger()).adopt():
+            return
+        save = outlook.client.save_state
+        options = options_of(save, outlook.cursor, carried)
+        if options is None:
+            return
+        saved = partial(self._adopted, outlook.cursor, options["user_metadata"])
+        failed = partial(self._not_adopted, run_id)
+        try:
+            answer = save(ADOPTED, **options)
+        except Exception as error:
+            failed(error)
+        except BaseException:  # an interrupt, which may have taken a turn in the SDK
+            ledger.submit(run_id, Effect.GRADIENT)
+            raise
+        else:
+            if callable(getattr(answer, "result", None)):
+                self.race(run_id, answer, saved, failed).effect = Effect.SAVE
+            else:
+                saved(answer)
+
+    def _adopted(self, cursor: Cursor, written: Mapping[str, str], answer: Any) -> None:
+        self.save(saved_path(answer), cursor, written)
+
+    def _not_adopted(self, run_id: str, error: BaseException) -> None:
+        secrets = secrets_of(self.record.service, self.record.config)
+        shown = in_words(without_secrets(error, secrets))
+        logger.warning("run %s: it could not be saved at its beginning (%s)", run_id, shown)
+
+    def saved(self, save: Callable[[], Checkpoint], *, is_sent: bool = False) -> Checkpoint:
+        """Make a save, and look before it is sent, and where that is long ago or `is_sent`, after.
+
+        Raises `SegmentSupersededError` where another owner has taken the run over.
+        """
+        run_id = self.record.run_id
+        if not is_sent:
+            self.look()
+        checkpoint = save()
+        self.look(unless_within=0.0 if is_sent else LOOK_EVERY)
+        if self.record.state is RunState.FOLLOWING:
+            raise SegmentSupersededError(run_id)
+        return checkpoint
+
+    def look(self, *, unless_within: float = 0.0) -> None:
+        """Look whether another owner has taken the run over, which is being saved."""
+        self.home.check()
+        if not self.fence.look(self.record, unless_within=unless_within):
+            words = "run %s: it is saved, though another owner may have taken it over"
+            logger.warning(words, self.record.run_id)
+
+    def planned(self) -> Outlook | None:
+        """Where a run would go on that another process left, without making anything.
+
+        `None` where the run is there, or must be restored to know it.
+        """
+        if not self._is_left():
+            return None
+        try:
+            return planned(self.controller.next_task(self.record))
+        except Exception as error:  # a recovery asks again, and waits
+            shown = without_secrets(error, secrets_of(self.record.service, self.record.config))
+            logger.info("run %s: its checkpoints cannot be had: %s", self.record.run_id, shown)
+            return None
 
     def _take_up(self) -> None:
-        """Have a run restored that another process left, at its first use here."""
-        record = self.record
-        if record.history.is_left and record.client is None and record.state.is_polled:
-            about = record, Cause.RESTARTED, record.run_id
+        """Have a run restored that another process left, at its first use here.
+
+        One that another process has open is only followed.
+        """
+        self.neighbours.look(self.record)
+        if self._is_left():
+            self.fence.look(self.record, unless_within=LOOK_EVERY)
+            about = self.record, Cause.RESTARTED, self.record.run_id
             with suppress(AlreadyPendingError):
                 self.races.undisturbed(self.controller.recover, *about)
+
+    def _is_left(self) -> bool:
+        record = self.record
+        return record.history.is_left and record.client is None and record.state.is_ours
 
     def _left(self, until: float) -> float:
         return max(0.0, until - self.clock.monotonic())
@@ -155,11 +225,26 @@ class Loop:
 
     def is_superseded(self, run_id: str) -> bool:
         """Whether a generation is known to be corrupted or replaced."""
-        return is_superseded(self.record, run_id)
+        return self.record.is_superseded(run_id)
 
     def note(self, change: Change) -> None:
         """Note a change of the run."""
         self.runs.apply(self.record, change)
+
+    def settle(self, *, is_needed: bool = False) -> None:
+        """Wait until the journal has all that was noted, where there is one.
+
+        Raises `SegmentSupersededError` where another owner has the run, and where it `is_needed`
+        the `JournalError` of a file that cannot be written.
+        """
+        try:
+            if self.keeper is not None:
+                self.keeper.settle(self.record)
+        except RunHeldError:
+            raise SegmentSupersededError(self.record.run_id) from None
+        except JournalError:  # of which a signal has told
+            if is_needed:
+                raise
 
     def ledger(self, before: Ledger | None = None) -> Ledger:
         """The ledger of the live client; the places that it knows are noted.
@@ -180,6 +265,12 @@ class Loop:
         for place in ledger.places():
             if place.path not in known and place.checkpoint and place.cursor:
                 self.note(Saved(checkpoint=place.checkpoint, cursor=place.cursor))
+        return ledger
+
+    def ledger_of_planned(self, outlook: Outlook) -> Ledger:
+        """The ledger of a run that is not restored yet; its live client will have the same."""
+        ledger = self.ledgers.setdefault(outlook.run_id, Ledger())
+        ledger.follow("", Place(checkpoint=outlook.source, cursor=outlook.cursor))
         return ledger
 
     def report(self, run_id: str, error: BaseException, effects: Collection[Effect]) -> bool:
@@ -244,20 +335,11 @@ class Loop:
 
 
 def _has_ended(record: Record) -> bool:
-    return record.state in (RunState.EXHAUSTED, RunState.STOPPED)
+    return record.state in (RunState.EXHAUSTED, RunState.FOLLOWING, RunState.STOPPED)
 
 
 def _raise_if_ended(record: Record) -> None:
     """Raise what ended a run, if something did; the caller holds its lock."""
-    if record.state is RunState.STOPPED:
-        raise MonitorStoppedError(f"run {record.run_id!r} is not monitored any more")
-    if record.state is RunState.EXHAUSTED:
-        history = record.history
-        story = [
-            f"run {each.run_id}: {each.error or each.cause}; recovered" for each in history.past
-        ]
-        if history.error is not None:
-            story.append(f"run {record.run_id}: {history.error}")
-        raise RecoveryExhaustedError(
-            record.run_id, len(record.attempts), record.error, (*story, *record.attempts)
-        ) from record.error
+    over = record.over()
+    if over is not None:
+        raise over

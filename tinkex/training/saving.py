@@ -14,15 +14,16 @@ from ..arguments import checked_whole
 from ..errors import ApiStatusError, SegmentSupersededError, status_of
 from ..recovery.error_kinds import Verdict, judge
 from ..recovery.retry import delay_of
-from ..runs.changes import SaveBegan, Saved, Withdrawn
-from ..runs.checkpoints import Cursor, cursor_of
+from ..runs.changes import SaveBegan, Saved, SaveUnsent, Withdrawn
+from ..runs.checkpoints import MOST_STEPS, Cursor, cursor_of
 from ..runs.effects import Effect
 from ..service import saved_path, takes_option
 from ..types import Checkpoint
-from .futures import RacedFuture
 from .ledger import Ledger, Place
-from .loop import Loop, Outlook
-from .requests import Requests, Sent
+from .loop import Loop
+from .outlook import Outlook
+from .submitting.futures import RacedFuture
+from .submitting.requests import Requests, Sent
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +66,11 @@ class Saving:
         if not self._waits_for() and not (is_known and self._is_refused):
             self._answer = self._sent()
 
-    def begin_behind(self, ahead: int) -> None:
-        """Submit it as what follows the next `ahead` requests, which are submitted by now."""
+    def begin_behind(self, submissions: int) -> None:
+        """Submit it as what follows so many requests that change the state."""
         now = self._ledger.mark()
         self._requests.check_begun()
-        if now.submissions != self._mark.submissions + ahead:
+        if now.submissions != submissions:
             raise RuntimeError(
                 f"run {self._outlook.run_id}: other requests were submitted before the save "
                 f"{self._name!r} was; await it before them"
@@ -83,6 +84,13 @@ class Saving:
 
         Raises the last error, or `SegmentSupersededError`.
         """
+        if self._answer is None:
+            self._run.settle()
+        saved = self._made()
+        self._run.settle()
+        return saved
+
+    def _made(self) -> Checkpoint:
         pending = self._waits_for()
         if self._answer is None and pending is not None:
             # An interrupt may have left it without an answer; a second one would be refused.
@@ -118,11 +126,16 @@ class Saving:
                 policy, run_id = self._run.confirmation.policy, self._outlook.run_id
                 delay = delay_of(policy, number, error, seed=run_id)
             self._run.pause(run_id, delay)
+            self._run.look()
             self._requests.check()
             if self._is_same(self._listed()):
                 return self._saved(self._path)  # only its answer was lost
             if self._ledger.mark() != self._mark:
                 raise failed
+
+    def end(self) -> Checkpoint:
+        """Wait as `wait` does, and look whether another owner has taken the run over meanwhile."""
+        return self._run.saved(self.wait, is_sent=True)
 
     def _once(self) -> Checkpoint:
         answer = self._sent() if self._answer is None else self._answer
@@ -153,7 +166,7 @@ class Saving:
             given = self._options.get("user_metadata") or {}
             self._written = {**given, **self._cursor.to_metadata()}
             self._options["user_metadata"] = self._written
-        self._run.note(SaveBegan(path=self._path))
+        self._note_begun()
         self._serial = self._ledger.save_begins(self._path)
         answer = self._requests.send(Effect.SAVE, self._save, self._name, **self._options)
         if not callable(getattr(answer, "result", None)):
@@ -164,6 +177,21 @@ class Saving:
         )
         self._ledger.saving(self._path, raced)
         return raced
+
+    def _note_begun(self) -> None:
+        """Note that it begins; raises where it must not be sent, and what was known holds."""
+        run, path = self._run, self._path
+        with run.record.lock:
+            history = run.record.history
+            known, cursor = dict(history.known), history.cursors.get(path)
+        run.note(SaveBegan(path=path))
+        if self._ledger.place_of(path) or run.has_seen(path):
+            try:
+                # Else a later process might take what is saved now for what was saved before.
+                run.settle(is_needed=True)
+            except BaseException:
+                run.note(SaveUnsent(path=path, known=known, cursor=cursor))
+                raise
 
     def _saved(self, path: str) -> Checkpoint:
         if self._ledger.is_lost(self._mark):
@@ -223,8 +251,19 @@ def checked_cursor(step: object, data: Any) -> Cursor:
     A `TypeError` or `ValueError` if the step is no step, or the data no JSON value.
     """
     checked = checked_whole("step", step)
+    if checked > MOST_STEPS:
+        raise ValueError(f"step must be {MOST_STEPS} or less, not {checked}")
     try:
         written = json.dumps(data, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise type(error)(f"data must be a JSON value: {error}") from None
+    if not _has_text_keys(data):
+        raise TypeError("data must be a JSON value: it would come back with texts as its keys")
     return Cursor(step=checked, data=json.loads(written))
+
+
+def _has_text_keys(value: Any) -> bool:
+    """Whether the keys of all mappings in a value are texts, as JSON has them."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and _has_text_keys(list(value.values()))
+    return not isinstance(value, list | tuple) or all(map(_has_text_keys, value))

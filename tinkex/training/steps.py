@@ -46,6 +46,11 @@ class Steps:
         # Guards what the one before it guarded.
         self._lock = threading.Lock()
 
+    def follow(self, now: Mark) -> None:
+        """The run is there to which nothing was submitted yet."""
+        with self._lock:
+            self._handed_at = self._entered_at = now
+
     def enter(self, now: Mark) -> None:
         """A segment is entered."""
         with self._lock:
@@ -53,10 +58,10 @@ class Steps:
             self._is_judged, self._stated, self._entered_at = True, 0, now
             self._is_told = False
 
-    def hand_out(self, step: int, now: Mark) -> None:
-        """The loop is given a step."""
+    def hand_out(self, step: int, now: Mark, *, are_waiting: bool) -> None:
+        """The loop is given a step; `are_waiting`: of those before, requests are not sent yet."""
         with self._lock:
-            is_ahead = self._handed is not None and self._handed_at == now
+            is_ahead = self._handed is not None and (self._handed_at == now or are_waiting)
             self._is_judged = self._is_judged and not is_ahead
             self._handed, self._handed_at = step, now
 
@@ -90,7 +95,7 @@ class Steps:
         with self._lock:
             self._updated = updated
 
-    def next_step(self, first: int, now: Mark) -> int:
+    def next_step(self, first: int, now: Mark, *, are_waiting: bool) -> int:
         """The step to hand out next; one that was left by `break` before anything, once more.
 
         Raises `RuntimeError` where one was left in its middle.
@@ -100,7 +105,7 @@ class Steps:
                 return first
             if self._passed == self._handed:
                 return self._handed + 1
-            if self._handed_at == now:
+            if self._handed_at == now and not are_waiting:
                 return self._handed
             if now.updates > self._handed_at.updates and not now.has_gradient:
                 return self._handed + 1

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...handle import MonitoredRun
-from ...training.loop import ResumePoint
-from ...training.segments import Segment
+from ...training.outlook import ResumePoint
+from ...training.segment import Segment
 from ..stage import Stage
 from ..step_log import History, history
 from ..trainee import Course, new_client, save_steps, train, train_segments

@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -124,7 +125,8 @@ class Gate:
                 await _key_refused(missing=not key)(scope, receive, send)
                 return
             scope[_OWNER] = self._owners[key]
-        await self._app(scope, receive, send)
+        with suppress(ClientDisconnect):  # its client has ended: none hears an answer
+            await self._app(scope, receive, send)
 
     async def _suffer(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         match fault.kind:

@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...config import Config
-from ...credentials import retold, secrets_of
+from ...config.credentials import retold, secrets_of
 from ...errors import ApiConnectionError
 from ...polling.sweeper import Sweeper
 from ...recovery.error_kinds import is_own_network
@@ -25,7 +25,7 @@ from ...runs.record import Record
 from ...runs.state import RunState
 from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
-from ..futures import Races
+from ..submitting.futures import Races
 from .evidence import Watched
 from .settling import Settling
 

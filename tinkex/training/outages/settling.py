@@ -11,8 +11,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
-from ...credentials import secrets_of, without_secrets
-from ...errors import AlreadyPendingError, MonitorStoppedError, in_words
+from ...config.credentials import secrets_of, without_secrets
+from ...errors import AlreadyPendingError, MonitorStoppedError, RunHeldError, in_words
 from ...policy import Policy
 from ...recovery.controller import Controller
 from ...runs.changes import Withdrawn
@@ -24,7 +24,7 @@ from ...runtime.scheduler import Clock
 from ...runtime.waits import Waits
 from ...signals import Cause, RolledBack
 from ...types import Checkpoint
-from ..futures import Races, is_superseded
+from ..submitting.futures import Races
 from .evidence import Batch, Finding, Watched
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Settling:
     def _examined(self, watched: Watched) -> Finding:
         """What the weights of a run say; on a thread where foreign code may run."""
         record = watched.record
-        if is_superseded(record, watched.run_id) or not watched.has_something_to_lose():
+        if record.is_superseded(watched.run_id) or not watched.has_something_to_lose():
             return Finding("there is nothing to lose", is_fine=True)
         source = record.history.source
 
@@ -140,7 +140,7 @@ class Settling:
         """Do what the weights of a run say."""
         record, run_id = watched.record, watched.run_id
         is_stopped = self.closed.is_set() or self.races.is_unknown(record)
-        if is_stopped or is_superseded(record, run_id):
+        if is_stopped or record.is_superseded(run_id):
             return
         left = None if found.is_fine or found.back_at is not None else self._left(record)
         if found.is_fine or left is not None:
@@ -171,7 +171,7 @@ class Settling:
                 checkpoint=Checkpoint.from_path(found.back_at) if found.back_at else None,
                 evidence=found.evidence,
             )
-        with suppress(AlreadyPendingError, MonitorStoppedError):
+        with suppress(AlreadyPendingError, MonitorStoppedError, RunHeldError):
             self.controller.recover(record, Cause.ROLLED_BACK, run_id, error, proof)
 
     def _left(self, record: Record) -> str | None:

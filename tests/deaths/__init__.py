@@ -1,0 +1,1 @@
+"""Training processes that are killed, at random and at every point: their runs go on, exact."""

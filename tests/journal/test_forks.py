@@ -1,0 +1,44 @@
+"""A journal in a process that forks, and in its children."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from support.forks import in_child
+from support.recorder import PATIENCE
+
+from tinkex import Journal
+from tinkex.journal import files
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning"),
+]
+
+
+def _write(db):
+    with files.transaction(db):
+        db.execute("INSERT INTO event (at, kind, body) VALUES ('', 'written', '')")
+
+
+def test_a_child_that_is_forked_while_a_job_is_done_can_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BUSY_TIMEOUT", 1.0)
+    path = tmp_path / "tinkex.db"
+
+    def write_here():
+        with Journal(path) as journal:
+            journal.store.call(_write)
+
+    told = []
+    with Journal(path) as journal:
+        for _ in range(10):
+            begun = threading.Event()
+            journal.store.post(lambda _, begun=begun: begun.set(), print)
+            for _ in range(20):
+                journal.store.post(_write, print)
+            assert begun.wait(PATIENCE)
+            told.append(in_child(write_here))
+
+    assert told == [""] * 10

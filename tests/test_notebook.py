@@ -1,0 +1,69 @@
+"""The notebook of docs/ runs from its first cell to its last, and shows tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+PATH = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """The outputs of each cell of code, by its first line."""
+    book = nbformat.read(PATH, as_version=4)
+    folder = tmp_path_factory.mktemp("notebook")
+    client = NotebookClient(book, timeout=60, resources={"metadata": {"path": str(folder)}})
+    client.execute()
+    return {
+        cell.source.partition("\n")[0]: cell.outputs
+        for cell in book.cells
+        if cell.cell_type == "code"
+    }
+
+
+def shown(outputs, kind):
+    return [each.data[kind] for each in outputs if kind in each.get("data", {})]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("run.lineage", ["2 generations", "corrupted", "000010"]),
+        ("runs[0].plan()", ["000000", "step 0"]),
+        ("from threading import Event", ["3 runs", "3 healthy"]),
+        ('with tinkex.Journal("story.db") as journal:', ["detected", "completed"]),
+        ("monitor.policy", ["poll_interval"]),
+    ],
+)
+def test_a_value_is_shown_as_a_table_and_as_text(cells, cell, words):
+    [html] = shown(cells[cell], "text/html")
+    [text] = shown(cells[cell], "text/plain")
+
+    assert [word for word in words if word not in html] == []
+    assert [word for word in words if word not in text] == []
+    assert "datetime" not in text
+
+
+def test_the_loop_went_through_all_steps(cells):
+    assert shown(cells["server.corrupt_at(None, 14)"], "text/plain") == ["30"]
+
+
+def test_the_live_view_is_one_display(cells):
+    outputs = cells["service = tinker.ServiceClient()"]
+
+    assert len(shown(outputs, "text/html")) == 1
+
+
+def test_nothing_is_written_beside_what_cells_show(cells):
+    assert [each for outputs in cells.values() for each in outputs if "text" in each] == []
+
+
+def test_the_file_itself_holds_no_outputs():
+    book = nbformat.read(PATH, as_version=4)
+
+    assert [each for each in book.cells if each.get("outputs")] == []

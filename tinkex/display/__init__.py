@@ -1,0 +1,1 @@
+"""How values are shown to a user: in words, as text and in a notebook."""

@@ -1,0 +1,108 @@
+"""Where a live view is shown: in a notebook, as one line on a terminal, or as a line per event."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TextIO
+
+from .table import Table, below
+from .words import one_line
+
+
+class Screen(Protocol):
+    """What a live view is shown on."""
+
+    def show(self, table: Table, states: str, news: Sequence[str]) -> None:
+        """Show a table, how many there are in which state, and what was told since the last."""
+
+    def end(self) -> None:
+        """Leave what is shown as it is."""
+
+
+class _Panel(NamedTuple):
+    """A table with the last news below it, as a notebook shows it."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Notebook:
+    """One display that is updated in place; `display` is IPython's."""
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        self._display = display
+        self._handle: Any = None
+        self._last = ""
+
+    def show(self, table: Table, states: str, news: Sequence[str]) -> None:
+        """Update the display; the first time, make it."""
+        self._last = news[-1] if news else self._last
+        panel = _Panel(below(table, self._last), f"{table.text()}\n{self._last}".rstrip())
+        if self._handle is None:
+            self._handle = self._display(panel, display_id=True)
+        else:
+            self._handle.update(panel)
+
+    def end(self) -> None:
+        """Leave it."""
+
+
+class Terminal:
+    """One line that is written over."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last = ""
+        self._width = 0
+
+    def show(self, table: Table, states: str, news: Sequence[str]) -> None:
+        """Write the line anew."""
+        self._last = news[-1] if news else self._last
+        told = " · ".join(filter(None, (states or "no runs", self._last)))
+        line = one_line(f"tinkex: {told}", shutil.get_terminal_size().columns - 1)
+        self._stream.write(f"\r{line.ljust(self._width)}")
+        self._stream.flush()
+        self._width = len(line)
+
+    def end(self) -> None:
+        """Leave the line for the next one."""
+        self._stream.write("\n")
+        self._stream.flush()
+
+
+class Lines:
+    """A line for all that is told."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def show(self, table: Table, states: str, news: Sequence[str]) -> None:
+        """Write what is new."""
+        self._stream.writelines(f"{one_line(f'tinkex: {each}')}\n" for each in news)
+        self._stream.flush()
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+def screen_here() -> Screen:
+    """What the user of this process looks at."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is not None:
+        from IPython.display import display  # noqa: PLC0415 (a kernel has it)
+
+        return Notebook(display)
+    stream: TextIO | None = sys.stderr
+    if stream is None or stream.closed:  # a process without a console
+        return Lines(io.StringIO())
+    return Terminal(stream) if stream.isatty() else Lines(stream)

@@ -1,0 +1,1 @@
+"""What monitors tell, for other systems: metrics, traces and structured log records."""

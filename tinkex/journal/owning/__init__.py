@@ -1,0 +1,1 @@
+"""Who owns lineages: which owners live, and which lineages are ours or followed."""
