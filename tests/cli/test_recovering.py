@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
 import tinkex
+from tinkex.cli import recovering
 from tinkex.lineage.owners import Ownership
 from tinkex.rehearsal import Fault
 
@@ -107,6 +109,30 @@ def test_an_account_that_is_refused_is_told_and_not_waited_for(terminal, left, s
     assert terminal.run("recover", left, "--takeover") == 3
 
     assert "Error: " in terminal.err.splitlines()[-1]
+
+
+@pytest.mark.timeout(60)
+def test_what_ended_a_recovery_is_told_last(terminal, left, monkeypatch):
+    terminal.server.add_fault(Fault(route="POST /api/v1/*", kind="status", status=402))
+    is_over, complain, words = threading.Event(), recovering.complain, recovering.sentence
+
+    def note(line):
+        complain(line)
+        if line.startswith("BillingError"):
+            is_over.set()
+
+    def late(event):
+        """Has the words of an attempt that failed come late, as on a busy machine."""
+        if event.name == "failed":
+            is_over.wait(0.5)
+        return words(event)
+
+    monkeypatch.setattr(recovering, "complain", note)
+    monkeypatch.setattr(recovering, "sentence", late)
+
+    assert terminal.run("recover", left, "--takeover") == 3
+
+    assert terminal.err.splitlines()[-1].startswith("tinkex: BillingError")
 
 
 def test_a_save_that_is_refused_is_told(terminal, left):

@@ -93,27 +93,32 @@ def _recover(given: argparse.Namespace) -> int:
 
     config = use_login()
     run_id, service = told_run(config, given), tinker.ServiceClient
-    with (
-        _told(),
-        resume(run_id, service, _POLICY, takeover=given.takeover, **_journal(given)) as run,
-    ):
-        if (path := _restored(config, run)) is not None:
-            say(f"run {run.run_id} is restored already, and was not trained since")
-            say(f"saved:   {path}")
-            return 0
-        say(f"restoring run {run.root_id}")
-        try:
-            with _refusals_end(run) as refusals:
-                path = _saved(run)
-        except (TinkexError, tinker.TinkerError) as error:
-            if not refusals and isinstance(error, TinkexError):
-                raise
-            told = in_words(refusals[0] if refusals else error)
-            complain(told.replace(config.require_key(), "***"))
-            return UNREACHABLE if refusals else FAILED
-        say(f"new run: {run.run_id}")
-        say(f"saved:   {path}")
+    refusals: list[BaseException] = []
+    try:
+        with (
+            _told(),
+            resume(run_id, service, _POLICY, takeover=given.takeover, **_journal(given)) as run,
+            _refusals_end(run, refusals),
+        ):
+            _restore(config, run)
+    # Told when the monitor has stopped, so that it is the last that is told.
+    except (TinkexError, tinker.TinkerError) as error:
+        if not refusals and isinstance(error, TinkexError):
+            raise
+        told = in_words(refusals[0] if refusals else error)
+        complain(told.replace(config.require_key(), "***"))
+        return UNREACHABLE if refusals else FAILED
     return 0
+
+
+def _restore(config: Config, run: MonitoredRun) -> None:
+    if (path := _restored(config, run)) is not None:
+        say(f"run {run.run_id} is restored already, and was not trained since")
+    else:
+        say(f"restoring run {run.root_id}")
+        path = _saved(run)
+        say(f"new run: {run.run_id}")
+    say(f"saved:   {path}")
 
 
 def _restored(config: Config, run: MonitoredRun) -> str | None:
@@ -140,19 +145,18 @@ def _saved(run: MonitoredRun) -> str:
 
 
 @contextmanager
-def _refusals_end(run: MonitoredRun) -> Iterator[list[BaseException]]:
+def _refusals_end(run: MonitoredRun, errors: list[BaseException]) -> Iterator[None]:
     """End the recovery where its account or server refuses it: no sweep finds out when they do not.
 
-    What it gives has the errors of the refusals.
+    The errors of the refusals are added to `errors`.
     """
-    errors: list[BaseException] = []
 
     def end(sender: object, event: Paused) -> None:
         errors.append(event.error)
         run.stop()
 
     with subscribe(end, "paused"):
-        yield errors
+        yield
 
 
 @contextmanager

@@ -94,11 +94,16 @@ class Lines:
         """Nothing is left to do."""
 
 
-def screen_here() -> Screen:
-    """What the user of this process looks at."""
+def kernel_here() -> Any:
+    """The kernel of the notebook that this process runs, if it runs one."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
-    if getattr(shell, "kernel", None) is not None:
+    return getattr(shell, "kernel", None)
+
+
+def screen_here() -> Screen:
+    """What the user of this process looks at."""
+    if kernel_here() is not None:
         from IPython.display import display  # noqa: PLC0415 (a kernel has it)
 
         return Notebook(display)

@@ -41,14 +41,12 @@ from .ledger import Ledger, Place, ledger_of
 from .outages.noticing import Outages
 from .outlook import Outlook, planned
 from .submitting.futures import RacedFuture, Races, Told, nothing
+from .waiting import wait_for
 
 if TYPE_CHECKING:
     from ..journal.keeper import Keeper
 
 logger = logging.getLogger(__name__)
-
-#: Seconds between two log lines while a training loop waits for its recovery.
-WAIT_LINE_EVERY = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -95,8 +93,7 @@ class Loop:
             return live or _has_ended(record)
 
         self._take_up()
-        if not self.waits.wait(record, is_settled, timeout):
-            raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
+        wait_for(record, self.waits, self.clock, is_settled, timeout)
         return self._handed_out().client
 
     def outlook(self, max_wait: float) -> Outlook:
@@ -107,12 +104,7 @@ class Loop:
             return (record.state.is_ours and record.client is not None) or _has_ended(record)
 
         self._take_up()
-        until = self.clock.monotonic() + max_wait
-        while not self.waits.wait(record, is_usable, min(WAIT_LINE_EVERY, self._left(until))):
-            state = record.state
-            if self._left(until) <= 0:
-                raise TimeoutError(f"run {record.run_id!r} is {state} after {max_wait:g} s")
-            logger.warning("run %s: the training loop waits, %s", record.run_id, state)
+        wait_for(record, self.waits, self.clock, is_usable, max_wait)
         return self._handed_out()
 
     def _handed_out(self) -> Outlook:
@@ -217,9 +209,6 @@ class Loop:
     def _is_left(self) -> bool:
         record = self.record
         return record.history.is_left and record.client is None and record.state.is_ours
-
-    def _left(self, until: float) -> float:
-        return max(0.0, until - self.clock.monotonic())
 
     # The loop's news
 

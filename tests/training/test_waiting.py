@@ -1,0 +1,164 @@
+"""What a wait for a client shows and tells, while a run is recovered."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import types
+
+import pytest
+import tqdm.auto
+from support.loops import begin, train
+from support.world import RUN
+from tenacity import wait_fixed
+
+
+@pytest.fixture
+def look(monkeypatch, capsys):
+    """Has a user look at standard error; gives what gives the lines that were shown there."""
+
+    def shown():
+        lines = re.split("[\r\n]", capsys.readouterr().err)
+        return [line.strip() for line in lines if line.strip()]
+
+    def begin():
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        return shown
+
+    return begin
+
+
+@pytest.fixture
+def ill(world):
+    """A run whose first attempt failed, and whose second comes five seconds later."""
+    world.service.fail(OSError("no backend"))
+    monitor = world.monitor(wait=wait_fixed(5.0))
+    run = monitor.monitor_run(RUN, world.service)
+    world.corrupt()
+    monitor.poll_now()
+    return run
+
+
+class Bar:
+    """A notebook's bar, which keeps what is shown; the method that is named `fails`."""
+
+    fails = None
+
+    def __init__(self, *, desc, **options):
+        self.shown = []
+        self.note("__init__", desc)
+
+    def set_description_str(self, words):
+        self.note("set_description_str", words)
+
+    def close(self):
+        self.note("close", "closed")
+
+    def note(self, method, words):
+        if method == self.fails:
+            raise OSError("gone")
+        self.shown.append(words)
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The bars that a notebook was given."""
+    made = []
+
+    def make(**options):
+        made.append(bar := Bar(**options))
+        return bar
+
+    shell = types.SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(tqdm.auto, "tqdm", make)
+    return made
+
+
+def test_who_watches_sees_what_is_waited_for(ill, look):
+    shown = look()
+    ill.wait(60.0)
+
+    lines = shown()
+    assert lines[0] == "run 3f0c:train:0: waiting for 1.0 s, next attempt in 4.0 s"
+    assert lines[3] == "run 3f0c:train:0: waiting for 4.0 s, next attempt in 1.0 s"
+    assert lines[-1] == f"run {ill.run_id}: healthy after 5.0 s"
+
+
+def test_a_wait_of_a_loop_is_shown_too(world, ill, look):
+    shown = look()
+    train(ill, 102, resume_step=100)
+
+    assert any("waiting" in line for line in shown())
+
+
+def test_a_wait_that_is_over_at_once_shows_nothing(world, look):
+    shown = look()
+    run, _client = begin(world)
+
+    train(run, 3)
+    run.wait(60.0)
+
+    assert shown() == []
+
+
+def test_where_the_wait_ends_in_an_error_the_last_line_stays(ill, look):
+    shown = look()
+    with pytest.raises(TimeoutError, match="is waiting after 3 s"):
+        ill.wait(3.0)
+
+    lines = shown()
+    assert lines[-1] == "run 3f0c:train:0: waiting for 2.0 s, next attempt in 3.0 s"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_where_no_user_looks_or_no_bar_can_be_had_nothing_is_shown(
+    ill, look, monkeypatch, is_there
+):
+    shown = look()
+    if is_there:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+
+    ill.wait(60.0)
+
+    assert shown() == []
+    assert ill.status().state == "healthy"
+
+
+def test_in_a_notebook_it_is_a_bar_of_the_notebook(ill, bars):
+    ill.wait(60.0)
+
+    (bar,) = bars
+    assert bar.shown[0] == "run 3f0c:train:0: waiting for 1.0 s, next attempt in 4.0 s"
+    assert bar.shown[-2:] == [f"run {ill.run_id}: healthy after 5.0 s", "closed"]
+
+
+@pytest.mark.parametrize("method", ["__init__", "set_description_str", "close"])
+def test_a_bar_that_cannot_be_drawn_is_told_of_once_and_harms_no_wait(
+    ill, bars, monkeypatch, caplog, method
+):
+    monkeypatch.setattr(Bar, "fails", method)
+
+    ill.wait(60.0)
+
+    assert [each.getMessage() for each in caplog.records if "cannot be shown" in each.msg] == [
+        "what is waited for cannot be shown (OSError)"
+    ]
+    assert ill.status().state == "healthy"
+
+
+def test_the_log_tells_each_minute_that_a_loop_waits(world, caplog):
+    world.service.fail(OSError("no backend"))
+    monitor = world.monitor(wait=wait_fixed(150.0))
+    run = monitor.monitor_run(RUN, world.service)
+    world.corrupt()
+    monitor.poll_now()
+
+    with caplog.at_level(logging.WARNING, "tinkex.training"):
+        run.wait(600.0)
+
+    told = [each.getMessage() for each in caplog.records if "its loop waits" in each.msg]
+    assert told == ["run 3f0c:train:0: its loop waits, waiting"] * 2

@@ -1,0 +1,71 @@
+"""A line that shows what a call waits for: a bar of tqdm's, where that is installed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .screens import kernel_here
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """One line that is written over, in a notebook or on a terminal.
+
+    Of one thread: the one that waits.
+    """
+
+    def __init__(self) -> None:
+        self._make = _maker()
+        self._bar: Any = None
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether anything can be shown here."""
+        return self._make is not None
+
+    def show(self, words: str) -> None:
+        """Show words in place of those before. What tqdm raises is logged, and ends the line."""
+        self._try(lambda make: self._write(make, words))
+
+    def end(self, words: str) -> None:
+        """Leave it, with these words as its last, where it was shown."""
+        if self._bar is not None:
+            self.show(words)
+            self.close()
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            self._try(lambda _: bar.close())
+
+    def _write(self, make: Callable[..., Any], words: str) -> None:
+        if self._bar is None:
+            self._bar = make(bar_format="{desc}", desc=words)
+        else:
+            self._bar.set_description_str(words)
+
+    def _try(self, write: Callable[[Callable[..., Any]], object]) -> None:
+        if self._make is None:
+            return
+        try:
+            write(self._make)
+        except Exception as error:  # of a stream that is closed, or of a notebook's widget
+            logger.warning("what is waited for cannot be shown (%s)", type(error).__name__)
+            self._make = None
+
+
+def _maker() -> Callable[..., Any] | None:
+    stream = sys.stderr
+    is_terminal = stream is not None and not stream.closed and stream.isatty()
+    if not (is_terminal or kernel_here() is not None):
+        return None
+    try:
+        from tqdm.auto import tqdm  # noqa: PLC0415 (it may be missing)
+    except ImportError:
+        return None
+    return tqdm
