@@ -55,7 +55,7 @@ FUNCTION_LINES = 45
 
 #: What needs an extra.
 EXTRAS = {"rich", "tinker", "starlette", "uvicorn", "numpy", "httpx", "pyqwest", "pydantic"}
-EXTRAS |= {"opentelemetry", "prometheus_client", "IPython", "tqdm"}
+EXTRAS |= {"opentelemetry", "prometheus_client", "IPython"}
 
 LOCKS = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"}
 
@@ -217,7 +217,6 @@ def test_what_needs_an_extra_is_imported_where_the_extra_is_meant_or_on_use():
                 found.add((module.name, *packages, id(node) in on_use))
 
     assert found == {
-        ("display/progress.py", "tqdm", True),
         ("display/screens.py", "IPython", True),
         ("exporters/_incidents.py", "opentelemetry", False),
         ("exporters/opentelemetry.py", "opentelemetry", False),

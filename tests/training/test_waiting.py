@@ -8,10 +8,11 @@ import sys
 import types
 
 import pytest
-import tqdm.auto
 from support.loops import begin, train
 from support.world import RUN
 from tenacity import wait_fixed
+
+from tinkex.testing import DeadlockError
 
 
 @pytest.fixture
@@ -72,7 +73,8 @@ def bars(monkeypatch):
 
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
-    monkeypatch.setattr(tqdm.auto, "tqdm", make)
+    for name in ("tqdm", "tqdm.notebook"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(tqdm=make))
     return made
 
 
@@ -120,7 +122,7 @@ def test_where_no_user_looks_or_no_bar_can_be_had_nothing_is_shown(
     if is_there:
         monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     else:
-        monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+        monkeypatch.setitem(sys.modules, "tqdm", None)
 
     ill.wait(60.0)
 
@@ -162,3 +164,12 @@ def test_the_log_tells_each_minute_that_a_loop_waits(world, caplog):
 
     told = [each.getMessage() for each in caplog.records if "its loop waits" in each.msg]
     assert told == ["run 3f0c:train:0: its loop waits, waiting"] * 2
+
+
+def test_a_user_who_looks_keeps_no_fake_from_finding_a_deadlock(world, look):
+    look()
+    world.rest.set_run(RUN)
+    run = world.monitor().monitor_run(RUN, world.service)
+
+    with pytest.raises(DeadlockError):
+        run.wait()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from .screens import kernel_here
@@ -60,12 +62,14 @@ class Progress:
 
 
 def _maker() -> Callable[..., Any] | None:
-    stream = sys.stderr
+    stream, kernel = sys.stderr, kernel_here()
     is_terminal = stream is not None and not stream.closed and stream.isatty()
-    if not (is_terminal or kernel_here() is not None):
+    if kernel is None and not is_terminal:
         return None
+    # In a notebook `tqdm.auto` warns where there are no widgets that it could draw.
+    has_widgets = kernel is not None and find_spec("ipywidgets") is not None
     try:
-        from tqdm.auto import tqdm  # noqa: PLC0415 (it may be missing)
+        made: Callable[..., Any] = import_module("tqdm.notebook" if has_widgets else "tqdm").tqdm
     except ImportError:
         return None
-    return tqdm
+    return made

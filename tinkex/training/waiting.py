@@ -31,24 +31,27 @@ def wait_for(
     began = clock.monotonic()
     until = float("inf") if timeout is None else began + timeout
     line_at, progress = began + LINE_EVERY, Progress()
+    # A scheduler of the caller's that waits itself may find that nothing will end the wait.
+    is_endless = timeout is None and clock.sleep() is not None
+
+    def pause() -> float | None:
+        now = clock.monotonic()
+        shown_at = now + SHOWN_EVERY if progress.is_seen else line_at
+        return None if is_endless else max(0.0, min(until, line_at, shown_at) - now)
+
     try:
-        while not waits.wait(record, is_over, _pause(clock.monotonic(), until, line_at, progress)):
+        while not waits.wait(record, is_over, pause()):
             now = clock.monotonic()
             if now >= until:
                 raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
             if now >= line_at:
-                line_at += LINE_EVERY
+                line_at = now + LINE_EVERY
                 logger.warning("run %s: its loop waits, %s", record.run_id, record.state)
             progress.show(_words(record, clock, duration(now - began)))
         waited = duration(clock.monotonic() - began)
         progress.end(f"run {short_id(record.run_id)}: {record.state} after {waited}")
     finally:
         progress.close()
-
-
-def _pause(now: float, until: float, line_at: float, progress: Progress) -> float:
-    shown_at = now + SHOWN_EVERY if progress.is_seen else line_at
-    return max(0.0, min(until, line_at, shown_at) - now)
 
 
 def _words(record: Record, clock: Clock, waited: str) -> str:
