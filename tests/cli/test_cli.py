@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 
 import pytest
 import requests
+from support.rehearsal_http import Client
 
 import tinkex
 from tinkex.cli import main
@@ -162,17 +164,18 @@ def test_without_the_extra_it_says_what_to_install(package, arguments):
     ]
 
 
+def served(*arguments):
+    """A process that serves, and what it says to set in the environment."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([*COMMAND, "serve", *arguments], stdout=pipe, stderr=pipe, text=True)
+    lines = [process.stdout.readline() for _ in range(3)]
+    return process, dict(re.findall(r"^export (\w+)=(\S+)$", "".join(lines), re.M))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_tells_where_it_is_and_ends_when_it_is_told_to(tmp_path, number):
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--directory", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process, told = served("--directory", str(tmp_path))
     try:
-        lines = [process.stdout.readline() for _ in range(3)]
-        told = dict(re.findall(r"^export (\w+)=(\S+)$", "".join(lines), re.M))
         assert set(told) == {"TINKER_BASE_URL", "TINKER_API_KEY"}
         runs = requests.get(
             f"{told['TINKER_BASE_URL']}/api/v1/training_runs",
@@ -188,6 +191,24 @@ def test_serve_tells_where_it_is_and_ends_when_it_is_told_to(tmp_path, number):
     finally:
         process.kill()
         process.wait()
+
+
+def test_serve_corrupts_the_first_run_that_comes_to_a_step():
+    process, told = served("--corrupt-at", "2", "--corrupt-at", "4")
+    try:
+        url, key = told["TINKER_BASE_URL"], told["TINKER_API_KEY"]
+        client = Client(types.SimpleNamespace(url=url, api_key=key))
+        first, second = client.run(), client.run()
+        client.train(first, 2)
+        assert client.forward_backward(first).status_code == 200
+        assert client.optim_step(first).status_code == 200
+
+        lost = [client.get(f"training_runs/{run}").json()["corrupted"] for run in (first, second)]
+
+        assert lost == [True, False]
+    finally:
+        process.kill()
+        process.communicate(timeout=WAIT)
 
 
 def test_serve_says_that_a_port_cannot_be_had(capsys):

@@ -18,6 +18,14 @@ def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--port", type=whole, default=0, help="to listen on (default: a free one)")
     parser.add_argument("--directory", help="where checkpoints lie (default: a temporary one)")
+    parser.add_argument(
+        "--corrupt-at",
+        type=whole,
+        action="append",
+        default=[],
+        metavar="STEP",
+        help="corrupt the first run that comes to this optimizer step, once; may be repeated",
+    )
     parser.set_defaults(command=_serve)
 
 
@@ -35,6 +43,8 @@ def _serve(given: argparse.Namespace) -> int:
             complain(f"cannot listen on port {given.port}: {error}")
             return FAILED
         with server:
+            for step in given.corrupt_at:
+                server.corrupt_at(None, step)
             say("# A rehearsal server of the Tinker API; Ctrl-C ends it.")
             for name, value in server.environ.items():
                 say(f"export {name}={value}")
