@@ -36,7 +36,7 @@ STORIES = {"cli", "end_to_end", "rehearsal"}
 def pytest_addoption(parser, pluginmanager):
     """Let the options of pyproject.toml stand where pytest-xdist is missing or left out."""
     if not pluginmanager.hasplugin("xdist"):
-        for option in ("--numprocesses", "--dist", "--maxschedchunk"):
+        for option in ("--numprocesses", "--dist"):
             parser.addoption(option, help="only with pytest-xdist")
 
 

@@ -9,6 +9,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+# The notebook is executed once.
+pytestmark = pytest.mark.xdist_group("notebook")
+
 PATH = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
 
 

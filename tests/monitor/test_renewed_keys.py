@@ -17,7 +17,8 @@ def alive(kind):
 def test_five_hundred_renewed_keys_leave_few_configs_behind(world):
     world.rest.set_run(RUN)
     before = alive(Config)
-    monitor = world.monitor(options={"rest_client_fun": lambda service: service})
+    rest_client = {"rest_client_fun": lambda service: service}
+    monitor = world.monitor(options=rest_client, poll_interval=100.0)
 
     for number in range(500):
         config = Config(f"tml-renewed-{number}", "https://tinker.invalid")
