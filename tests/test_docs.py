@@ -50,6 +50,8 @@ def test_every_snippet_runs_in_order(page, server, monkeypatch, tmp_path):
             # A later snippet may give the name to another monitor.
             if "monitor" in names:
                 stack.callback(names["monitor"].stop)
+            if "server" in names:
+                stack.callback(names["server"].stop)
 
     assert names["run"].state in ("healthy", "stopped")
 

@@ -125,3 +125,14 @@ def test_a_line_below_a_table_is_escaped_and_left_out_where_empty(line, is_there
 def test_a_table_without_rows_is_its_title():
     assert made().text() == "two things"
     assert "<th" not in made().html()
+
+
+def test_of_an_error_the_words_of_the_server_are_shown():
+    said = "Future failed: Adapter 3f0c:train:0 not found"
+    error = ValueError(f"Error retrieving result: Error code: 422 - {{'detail': '{said}'}}")
+
+    cell = Cell.error(error)
+
+    assert cell == Cell("Adapter 3f0c:train:0 not found", full=str(error))
+    assert Cell.error(ValueError("short")) == Cell("short")
+    assert Cell.error(None) == Cell("")

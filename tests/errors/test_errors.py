@@ -129,6 +129,13 @@ def test_an_error_with_an_error_inside_pickles():
     assert (type(inner), inner.retry_after) == (ApiRateLimitError, 3.0)
 
 
+def test_where_there_was_nothing_to_restore_it_says_to_begin_anew():
+    told = str(RecoveryExhaustedError(RUN, 1, CheckpointMissingError(RUN)))
+
+    assert "begin anew" in told
+    assert "run.recover()" not in told
+
+
 def test_notes_survive_a_pickle():
     error = ApiNotFoundError(404)
     error.add_note("see the console")

@@ -8,7 +8,7 @@ import sys
 import types
 
 import pytest
-from support.loops import begin, train
+from support.loops import FailedError, Once, begin, train
 from support.world import RUN
 from tenacity import wait_fixed
 
@@ -83,9 +83,9 @@ def test_who_watches_sees_what_is_waited_for(ill, look):
     ill.wait(60.0)
 
     lines = shown()
-    assert lines[0] == "run 3f0c:train:0: waiting for 1.0 s, next attempt in 4.0 s"
-    assert lines[3] == "run 3f0c:train:0: waiting for 4.0 s, next attempt in 1.0 s"
-    assert lines[-1] == f"run {ill.run_id}: healthy after 5.0 s"
+    assert lines[0] == "run 3f0c:train:0: waiting for 0.1 s, next attempt in 4.9 s"
+    assert lines[3] == "run 3f0c:train:0: waiting for 3.1 s, next attempt in 1.9 s"
+    assert lines[-1] == f"run 3f0c:train:0: goes on in {ill.run_id} after 5.0 s"
 
 
 def test_a_wait_of_a_loop_is_shown_too(world, ill, look):
@@ -93,6 +93,21 @@ def test_a_wait_of_a_loop_is_shown_too(world, ill, look):
     train(ill, 102, resume_step=100)
 
     assert any("waiting" in line for line in shown())
+
+
+def test_who_watches_sees_where_the_loop_goes_on_however_quick_it_was(world, look):
+    run, _client = begin(world)
+    shown = look()
+
+    def fail(segment):
+        world.corrupt(RUN, "000005")
+        raise FailedError("it is corrupted", 400)
+
+    train(run, 12, before=Once(9, fail))
+
+    assert set(shown()) == {
+        f"run {run.run_id}: its loop goes on at step 5 from 000005, 4 steps lost"
+    }
 
 
 def test_a_wait_that_is_over_at_once_shows_nothing(world, look):
@@ -111,7 +126,7 @@ def test_where_the_wait_ends_in_an_error_the_last_line_stays(ill, look):
         ill.wait(3.0)
 
     lines = shown()
-    assert lines[-1] == "run 3f0c:train:0: waiting for 2.0 s, next attempt in 3.0 s"
+    assert lines[-1] == "run 3f0c:train:0: waiting for 2.1 s, next attempt in 2.9 s"
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -134,8 +149,8 @@ def test_in_a_notebook_it_is_a_bar_of_the_notebook(ill, bars):
     ill.wait(60.0)
 
     (bar,) = bars
-    assert bar.shown[0] == "run 3f0c:train:0: waiting for 1.0 s, next attempt in 4.0 s"
-    assert bar.shown[-2:] == [f"run {ill.run_id}: healthy after 5.0 s", "closed"]
+    assert bar.shown[0] == "run 3f0c:train:0: waiting for 0.1 s, next attempt in 4.9 s"
+    assert bar.shown[-2:] == [f"run 3f0c:train:0: goes on in {ill.run_id} after 5.0 s", "closed"]
 
 
 @pytest.mark.parametrize("method", ["__init__", "set_description_str", "close"])

@@ -61,6 +61,13 @@ class Progress:
             self._make = None
 
 
+def show_line(words: str) -> None:
+    """Show a line that stays."""
+    progress = Progress()
+    progress.show(words)
+    progress.close()
+
+
 def _maker() -> Callable[..., Any] | None:
     stream, kernel = sys.stderr, kernel_here()
     is_terminal = stream is not None and not stream.closed and stream.isatty()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeVar
 
-from .words import one_line, text_of
+from .words import one_line, text_of, text_of_error
 
 T = TypeVar("T")
 
@@ -60,6 +60,15 @@ class Cell:
         told = "" if text is None else text_of(text)[:MOST_SHOWN]
         shown = one_line(told, TEXT_SHOWN)
         return cls(shown, None if shown == told else told, tone)
+
+    @classmethod
+    def error(cls, error: object) -> Self:
+        """One for an error or its text: what the server said in it, and the whole text to rest a pointer on."""
+        if error is None:
+            return cls("")
+        told = text_of(error)[:MOST_SHOWN]
+        shown = one_line(text_of_error(error), TEXT_SHOWN)
+        return cls(shown, None if shown == told else told)
 
 
 #: The cells of a row; a text stands for a cell that has nothing else.

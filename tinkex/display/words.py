@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ ID_LENGTH = 8
 _UNITS = ((86_400, "d", 172_800), (3600, "h", 7200), (60, "min", 120), (1, "s", 1))
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
+
+#: Finds the server's message in the text of an error of the official SDK.
+_DETAIL = re.compile(r"'detail': '(?:Future failed: )?([^']+)'")
 
 #: More than any size: a whole number of JSON may be larger than any float.
 _MOST_BYTES = 10**30
@@ -63,6 +67,13 @@ def text_of(value: object) -> str:
         return str(value)
     except Exception:  # of a caller's own class
         return f"<{type(value).__qualname__}>"
+
+
+def text_of_error(error: object) -> str:
+    """What an error says; of one of the official SDK what the server said in it."""
+    told = text_of(error)
+    found = _DETAIL.search(told)
+    return found[1] if found else told
 
 
 def one_line(text: object, most: int | None = None) -> str:

@@ -235,9 +235,12 @@ class RecoveryExhaustedError(RecoveryError):
         self, run_id: str, attempts: int, error: BaseException | None, history: Sequence[str] = ()
     ) -> None:
         lines = "".join(f"\n  {line}" for line in history)
+        advice = "start again with run.recover() or monitor_run()"
+        if isinstance(error, CheckpointMissingError):
+            advice = "begin anew: with a new client, or run the script of open_run again"
         super().__init__(
             f"run {run_id!r} could not be recovered in {attempts} attempts; last error: "
-            f"{error}; start again with run.recover() or monitor_run(){lines}"
+            f"{error}; {advice}{lines}"
         )
         self.run_id = run_id
         self.attempts = attempts

@@ -145,7 +145,7 @@ def _row(generation: Generation) -> Row:
         generation.cause.value if generation.cause else "",
         str(generation.attempts) if generation.attempts else "",
         ", ".join(map(short_id, generation.orphans)),
-        Cell.long(generation.error),
+        Cell.error(generation.error),
     )
 
 

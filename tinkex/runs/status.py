@@ -205,5 +205,5 @@ def _row(status: RunStatus) -> Row:
         # The server's clock may be ahead of ours.
         Cell(age(min(saved_at, now), now) if saved_at else "", day_and_time(saved_at)),
         Cell(age(status.next_attempt, now), day_and_time(status.next_attempt)),
-        Cell.long(status.last_error),
+        Cell.error(status.last_error),
     )

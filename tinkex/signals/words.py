@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from ..display.words import name_of, one_line, short_id, text_of
+from ..display.words import name_of, one_line, short_id, text_of_error
 from .events import (
     Cause,
     CheckpointSelected,
@@ -24,9 +22,6 @@ from .events import (
     Started,
     Unprotected,
 )
-
-#: Finds the server's message in the text of an error of the official SDK.
-_DETAIL = re.compile(r"'detail': '(?:Future failed: )?([^']+)'")
 
 #: What a run is that was found to be lost.
 _LOST = {
@@ -83,9 +78,7 @@ def in_words(event: Event, run: str | None = None) -> str | None:  # noqa: PLR09
 
 
 def _with_error(words: str, error: BaseException) -> str:
-    told = text_of(error)
-    found = _DETAIL.search(told)
-    return _told(words, found[1] if found else told)
+    return _told(words, text_of_error(error))
 
 
 def _told(words: str, text: str) -> str:

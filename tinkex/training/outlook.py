@@ -45,10 +45,13 @@ class ResumePoint:
     optimizer_restored: bool
 
     def __repr__(self) -> str:
+        return f"<ResumePoint {self}>"
+
+    def __str__(self) -> str:
         lost = "" if self.steps_lost is None else f", {count(self.steps_lost, 'step')} lost"
         optimizer = "" if self.optimizer_restored else ", optimizer not restored"
         name = name_of(self.checkpoint.tinker_path)
-        return f"<ResumePoint step {self.step} from {name}{lost}{optimizer}>"
+        return f"step {self.step} from {name}{lost}{optimizer}"
 
     def _repr_html_(self) -> str:
         facts: dict[str, Cell | str] = {

@@ -6,6 +6,8 @@ import copy
 from collections.abc import AsyncIterator, Callable
 
 from ..arguments import checked_whole
+from ..display.progress import show_line
+from ..display.words import short_id
 from ..errors import ResumePointUnknownError
 from ..runs.changes import LoopBegan
 from ..types import Checkpoint
@@ -115,5 +117,6 @@ class Segments:
                 steps_lost=None if ended_at is None else max(0, ended_at - step),
                 optimizer_restored=outlook.with_optimizer,
             )
+            show_line(f"run {short_id(outlook.run_id)}: its loop goes on at {resume}")
         about = self._run, outlook, ledger
         return Segment(*about, start_step=step, data=data, resume=resume, max_wait=self._max_wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 from ..display.progress import Progress
@@ -16,8 +17,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between two lines of the log while a loop waits.
 LINE_EVERY = 60.0
 
-#: Seconds between two looks of who watches.
-SHOWN_EVERY = 1.0
+#: Seconds after which a wait is shown, and from then on between two updates.
+SHOWN_AFTER, SHOWN_EVERY = 0.1, 1.0
 
 
 def wait_for(
@@ -28,16 +29,15 @@ def wait_for(
     timeout: float | None,
 ) -> None:
     """Wait until `is_over()` holds for a run; `TimeoutError` after `timeout` seconds."""
-    began = clock.monotonic()
-    until = float("inf") if timeout is None else began + timeout
-    line_at, progress = began + LINE_EVERY, Progress()
+    began, run_id, progress = clock.monotonic(), record.run_id, Progress()
+    until = math.inf if timeout is None else began + timeout
+    line_at, shown_at = began + LINE_EVERY, began + SHOWN_AFTER if progress.is_seen else math.inf
     # A scheduler of the caller's that waits itself may find that nothing will end the wait.
     is_endless = timeout is None and clock.sleep() is not None
 
     def pause() -> float | None:
-        now = clock.monotonic()
-        shown_at = now + SHOWN_EVERY if progress.is_seen else line_at
-        return None if is_endless else max(0.0, min(until, line_at, shown_at) - now)
+        next_at = min(until, line_at, shown_at)
+        return None if is_endless else max(0.0, next_at - clock.monotonic())
 
     try:
         while not waits.wait(record, is_over, pause()):
@@ -47,9 +47,12 @@ def wait_for(
             if now >= line_at:
                 line_at = now + LINE_EVERY
                 logger.warning("run %s: its loop waits, %s", record.run_id, record.state)
-            progress.show(_words(record, clock, duration(now - began)))
+            if now >= shown_at:
+                shown_at = now + SHOWN_EVERY
+                progress.show(_words(record, clock, duration(now - began)))
         waited = duration(clock.monotonic() - began)
-        progress.end(f"run {short_id(record.run_id)}: {record.state} after {waited}")
+        found = record.state if record.run_id == run_id else f"goes on in {short_id(record.run_id)}"
+        progress.end(f"run {short_id(run_id)}: {found} after {waited}")
     finally:
         progress.close()
 
