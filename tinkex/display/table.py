@@ -63,7 +63,7 @@ class Cell:
 
     @classmethod
     def error(cls, error: object) -> Self:
-        """One for an error or its text: what the server said in it, and the whole text to rest a pointer on."""
+        """One for an error or its text: what the server said in it; `full` is all of it."""
         if error is None:
             return cls("")
         told = text_of(error)[:MOST_SHOWN]
