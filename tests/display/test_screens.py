@@ -95,3 +95,29 @@ def test_a_kernel_of_ipython_shows_a_display(monkeypatch, shell, kind):
     monkeypatch.setitem(sys.modules, "IPython.display", displays)
 
     assert type(screen_here()) is kind
+
+
+class Tee:
+    """What many a script puts in the place of standard error, to keep it in a file as well."""
+
+    def __init__(self, *streams):
+        self._streams = streams
+
+    def write(self, text):
+        for each in self._streams:
+            each.write(text)
+
+    def flush(self):
+        for each in self._streams:
+            each.flush()
+
+
+def test_standard_error_may_be_anything_that_can_be_written_to(monkeypatch):
+    kept = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", Tee(kept))
+
+    screen = screen_here()
+    screen.show(TABLE, "1 healthy", ["a"])
+    screen.end()
+
+    assert kept.getvalue() == "tinkex: a\n"

@@ -145,6 +145,14 @@ def test_where_no_user_looks_or_no_bar_can_be_had_nothing_is_shown(
     assert ill.status().state == "healthy"
 
 
+def test_standard_error_may_be_anything_that_can_be_written_to(ill, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=len, flush=str))
+
+    ill.wait(60.0)
+
+    assert ill.status().state == "healthy"
+
+
 def test_in_a_notebook_it_is_a_bar_of_the_notebook(ill, bars):
     ill.wait(60.0)
 

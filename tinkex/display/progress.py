@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from .screens import kernel_here
+from .screens import is_terminal, kernel_here
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +69,8 @@ def show_line(words: str) -> None:
 
 
 def _maker() -> Callable[..., Any] | None:
-    stream, kernel = sys.stderr, kernel_here()
-    is_terminal = stream is not None and not stream.closed and stream.isatty()
-    if kernel is None and not is_terminal:
+    kernel = kernel_here()
+    if kernel is None and not is_terminal(sys.stderr):
         return None
     # In a notebook `tqdm.auto` warns where there are no widgets that it could draw.
     has_widgets = kernel is not None and find_spec("ipywidgets") is not None

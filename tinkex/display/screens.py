@@ -6,7 +6,7 @@ import io
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO, TypeGuard
 
 from .table import Table, below
 from .words import one_line
@@ -87,7 +87,7 @@ class Lines:
 
     def show(self, table: Table, states: str, news: Sequence[str]) -> None:
         """Write what is new."""
-        self._stream.writelines(f"{one_line(f'tinkex: {each}')}\n" for each in news)
+        self._stream.write("".join(f"{one_line(f'tinkex: {each}')}\n" for each in news))
         self._stream.flush()
 
     def end(self) -> None:
@@ -108,6 +108,17 @@ def screen_here() -> Screen:
 
         return Notebook(display)
     stream: TextIO | None = sys.stderr
-    if stream is None or stream.closed:  # a process without a console
+    if is_terminal(stream):
+        return Terminal(stream)
+    # A process without a console has none, or one that is closed.
+    if stream is None or getattr(stream, "closed", False):
         return Lines(io.StringIO())
-    return Terminal(stream) if stream.isatty() else Lines(stream)
+    return Lines(stream)
+
+
+def is_terminal(stream: TextIO | None) -> TypeGuard[TextIO]:
+    """Whether a user looks at it. A caller's own may have no more than `write` and `flush`."""
+    if getattr(stream, "closed", False):
+        return False
+    isatty = getattr(stream, "isatty", None)
+    return isatty is not None and isatty()
