@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+from tinkex import Journal
 from tinkex.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -17,6 +18,7 @@ def test_the_commands_of_the_page(terminal, tmp_path, monkeypatch):
     run = terminal.client.run(user_metadata=NAMED)
     terminal.client.save(run, "000004", user_metadata={"tinkex_step": "4"})
     journal = str(tmp_path / "tinkex.db")
+    Journal(journal).close()
     assert main(["recover", run, "--takeover", "--journal", journal]) == 0
     lines = re.findall(r"^tinkex .*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 

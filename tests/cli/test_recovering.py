@@ -251,6 +251,7 @@ def test_what_the_server_tells_breaks_no_table_and_is_no_html(terminal):
 
 def test_a_report_with_a_journal_has_a_timeline(terminal, left, tmp_path):
     journal = str(tmp_path / "tinkex.db")
+    tinkex.Journal(journal).close()
     assert terminal.run("recover", left, "--takeover", "--journal", journal) == 0
 
     assert terminal.run("report", left, "--journal", journal) == 0
@@ -266,6 +267,7 @@ def test_a_report_with_a_journal_has_a_timeline(terminal, left, tmp_path):
 
 def test_a_history_is_shown_and_told_to_programs(terminal, left, tmp_path):
     journal = str(tmp_path / "tinkex.db")
+    tinkex.Journal(journal).close()
     terminal.run("recover", left, "--takeover", "--journal", journal)
 
     assert terminal.run("history", journal) == 0
@@ -281,7 +283,7 @@ def test_a_history_is_shown_and_told_to_programs(terminal, left, tmp_path):
     assert json.loads(terminal.out) == []
 
 
-@pytest.mark.parametrize("command", ["history", "report"])
+@pytest.mark.parametrize("command", ["history", "report", "plan", "recover"])
 def test_a_journal_that_is_not_there_is_not_made(terminal, left, tmp_path, command):
     path = tmp_path / "none.db"
     arguments = [str(path)] if command == "history" else [left, "--journal", str(path)]
@@ -290,6 +292,18 @@ def test_a_journal_that_is_not_there_is_not_made(terminal, left, tmp_path, comma
 
     assert "there is no journal" in terminal.err
     assert not path.exists()
+
+
+@pytest.mark.parametrize("command", ["history", "report", "plan", "recover"])
+def test_an_empty_file_is_no_journal_and_stays_empty(terminal, left, tmp_path, command):
+    path = tmp_path / "notes.txt"
+    path.touch()
+    arguments = [str(path)] if command == "history" else [left, "--journal", str(path)]
+
+    assert terminal.run(command, *arguments) == 2
+
+    assert "there is no journal" in terminal.err
+    assert path.read_bytes() == b""
 
 
 def test_a_file_that_is_no_journal_is_refused(terminal, tmp_path):

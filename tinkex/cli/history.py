@@ -69,8 +69,12 @@ def entries_of(path: str, run_id: str | None) -> tuple[JournalEntry, ...] | None
 
 
 def is_there(path: str) -> bool:
-    """Whether there is such a file; where there is none, it is said."""
-    found = Path(path).is_file()
+    """Whether there is such a file; where there is none, it is said.
+
+    An empty file is none: it would be made one.
+    """
+    file = Path(path)
+    found = file.is_file() and file.stat().st_size > 0
     if not found:
         complain(f"there is no journal {path}")
     return found

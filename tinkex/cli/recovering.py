@@ -92,6 +92,8 @@ def _recover(given: argparse.Namespace) -> int:
     import tinker  # noqa: PLC0415 (an extra)
 
     config = use_login()
+    if given.journal is not None and not is_there(given.journal):
+        return UNUSABLE
     run_id, service = told_run(config, given), tinker.ServiceClient
     refusals: list[BaseException] = []
     try:
