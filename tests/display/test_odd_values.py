@@ -64,6 +64,13 @@ def test_a_line_of_a_live_view_moves_no_cursor():
     assert stream.getvalue() == "tinkex: a [2J b\n"
 
 
+def test_half_of_a_character_ends_no_page():
+    checkpoint = Checkpoint.from_json({"tinker_path": weights("cut \ud83d")})
+
+    # A kernel sends pages as UTF-8.
+    assert b"cut ?" in checkpoint._repr_html_().encode()
+
+
 class MuteError(Exception):
     """Has no words, in no way."""
 

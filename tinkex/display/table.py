@@ -190,4 +190,5 @@ def _dot(cell: Cell) -> str:
 def _escape(text: str) -> str:
     import html  # noqa: PLC0415 (only a notebook needs it)
 
-    return html.escape(text)
+    # Half of a character, as a server may send it, would end the page: a kernel sends UTF-8.
+    return html.escape(text.encode("utf-8", "replace").decode())
