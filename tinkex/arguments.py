@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Executor
-from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from . import rest
@@ -33,8 +32,30 @@ _ELSEWHERE = {
     "concurrent.futures.interpreter": "InterpreterPoolExecutor",
 }
 
+
+class Metadata(Mapping[str, Any]):
+    """A run's metadata, read-only; unlike a `MappingProxyType` it can be copied and pickled."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = dict(given)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._given[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __repr__(self) -> str:
+        return repr(self._given)
+
+
 #: The metadata of a run that was given none.
-NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+NO_METADATA = Metadata({})
 
 
 def checked_run_id(run_id: object) -> str:
@@ -48,7 +69,7 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A read-only copy of a run's metadata."""
     if metadata is not None and not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping, not {metadata!r}")
-    return MappingProxyType(dict(metadata)) if metadata else NO_METADATA
+    return Metadata(metadata) if metadata else NO_METADATA
 
 
 def checked_rest_module(module: RestModule | None) -> RestModule | None:

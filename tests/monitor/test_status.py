@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pickle
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -45,6 +46,22 @@ def test_status_is_a_tuple_of_immutable_snapshots(world):
         "recoveries",
         "metadata",
     }
+
+
+@pytest.mark.parametrize("metadata", [None, {"team": "a", "tags": ["b"]}])
+def test_snapshots_are_copied_pickled_and_made_rows_of_a_data_frame(world, metadata):
+    world.corrupt()
+    monitor = world.monitor()
+    run = monitor.monitor_run(RUN, world.service, metadata)
+    world.fake.advance(10)
+    detected = world.events.one("detected")
+
+    for each in (run.status(), detected):
+        assert copy.deepcopy(each) == pickle.loads(pickle.dumps(each)) == each
+        assert dataclasses.asdict(each)["metadata"] == (metadata or {})
+        with pytest.raises(TypeError):
+            each.metadata["team"] = "b"
+    assert copy.deepcopy(monitor.status()) == monitor.status()
 
 
 def test_the_status_of_a_run_that_backs_off_tells_when_and_why(world):
