@@ -351,8 +351,9 @@ def test_the_modules_that_users_import_from_list_their_names_and_only_they():
 
 def names_bound_in(tree):
     bound = set()
-    # What is imported when it is first asked for stands under `if TYPE_CHECKING:`.
-    later = [each for node in tree.body if isinstance(node, ast.If) for each in node.body]
+    # What is imported when it is first asked for stands under `if TYPE_CHECKING:`, what needs an
+    # extra under `try:`.
+    later = [each for node in tree.body if isinstance(node, ast.If | ast.Try) for each in node.body]
     for node in [*tree.body, *later]:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             bound.add(node.name)

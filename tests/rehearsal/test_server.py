@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import requests
@@ -25,6 +27,18 @@ def server():
 @pytest.fixture
 def client(server):
     return Client(server)
+
+
+@pytest.mark.parametrize("package", ["numpy", "starlette", "uvicorn"])
+def test_without_its_extra_it_says_what_to_install(package):
+    code = f"import sys; sys.modules[{package!r}] = None\nimport tinkex.rehearsal"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    needed = 'tinkex.rehearsal needs an extra: pip install "tinkex[rehearsal]"'
+    assert ended.stderr.splitlines()[-1] == f"ModuleNotFoundError: {needed}"
 
 
 # What it tells

@@ -6,10 +6,14 @@ checkpoints are files, and a broken checkpoint is a broken file.
 
 from __future__ import annotations
 
-from .engine.corpus import batch, mean_loss
-from .engine.records import AppliedStep, CheckpointInfo, RunInfo
-from .web.faults import Fault, FaultHandle
-from .web.server import RehearsalServer
+try:
+    from .engine.corpus import batch, mean_loss
+    from .engine.records import AppliedStep, CheckpointInfo, RunInfo
+    from .web.faults import Fault, FaultHandle
+    from .web.server import RehearsalServer
+except ModuleNotFoundError as error:
+    needed = 'tinkex.rehearsal needs an extra: pip install "tinkex[rehearsal]"'
+    raise ModuleNotFoundError(needed, name=error.name) from error
 
 __all__ = [
     "AppliedStep",
