@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 from support.events import Sender, told
 from support.recorder import PATIENCE
+from support.world import RUN
 
 from tinkex import signals
 from tinkex.exporters import logging as records
@@ -97,6 +98,13 @@ def test_with_a_sender_that_one_alone_is_counted(target):
     told(other, "missing")
 
     assert target.count() == 1
+
+
+def test_a_run_is_no_sender(target, world):
+    run = world.monitor().monitor_run(RUN, world.service)
+
+    with pytest.raises(TypeError, match="sender must be a"):
+        target.export(sender=run)
 
 
 def test_a_cell_that_is_run_again_doubles_nothing(target):

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from blinker import Signal
+from support.world import RUN
 
-from tinkex import signals
+from tinkex import Monitor, signals
 from tinkex.runtime.publisher import Publisher
 from tinkex.types import TrainingRun
 
@@ -180,6 +181,15 @@ def test_with_a_sender_a_receiver_gets_what_that_one_sends_only():
         emit(mine, poll_error("of mine"))
 
     assert calls == ["of mine"]
+
+
+@pytest.mark.parametrize("kind", ["handle", "id", "class"])
+def test_what_sends_nothing_is_refused_as_a_sender(world, kind):
+    handle = world.monitor().monitor_run(RUN, world.service)
+    given = {"handle": handle, "id": RUN, "class": Monitor}[kind]
+
+    with pytest.raises(TypeError, match="sender must be a"):
+        signals.subscribe(print, "completed", sender=given)
 
 
 def test_two_subscriptions_of_one_receiver_end_separately():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Self, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..signals import Event, Swept, subscribe
+from ..signals import Event, Swept, check_sender, subscribe
 
 #: The upper bounds of the histograms' buckets, in seconds.
 RECOVERY_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -75,6 +75,7 @@ def opened(
     Raises:
         TypeError: The sender is neither a `Monitor` nor a `RecoveryExecutor`.
     """
+    check_sender(sender)
     try:
         WeakSet(() if sender is None else (sender,))
     except TypeError:

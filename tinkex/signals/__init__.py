@@ -155,7 +155,8 @@ def subscribe(
         sender: Only what this monitor or executor sends.
 
     Raises:
-        TypeError: The receiver cannot be called, or is a coroutine function.
+        TypeError: The receiver cannot be called, or is a coroutine function; or the sender is a
+            run, which sends nothing itself.
         ValueError: There is no signal of that name.
     """
     if not callable(receiver):
@@ -163,6 +164,7 @@ def subscribe(
     if inspect.iscoroutinefunction(receiver):
         raise TypeError(f"a receiver must be a plain function; {receiver!r} is a coroutine one")
     check_names(*names)
+    check_sender(sender)
     return Subscription(receiver, names or tuple(EVENTS), sender)
 
 
@@ -175,6 +177,13 @@ def check_names(*names: str) -> None:
             near = difflib.get_close_matches(str(name), EVENTS, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"no signal {name!r}; {hint}there are {', '.join(EVENTS)}")
+
+
+def check_sender(sender: object) -> None:
+    """Refuse a run, its id and a class, which send nothing, with a `TypeError`."""
+    if isinstance(sender, str | type) or hasattr(sender, "run_id"):
+        allowed = "a tinkex.Monitor, a tinkex.RecoveryExecutor or None"
+        raise TypeError(f"sender must be {allowed}, not {sender!r}; events have a run_id")
 
 
 def receivers_of(sender: object, event: Event) -> list[Callable[..., object]]:
