@@ -209,6 +209,17 @@ def test_a_report_tells_the_lineage_its_checkpoints_and_versions(terminal, left)
     assert "- server: 127.0.0.1" in out
 
 
+def test_all_times_of_a_report_are_in_utc(terminal, left, monkeypatch):
+    row = {"tinker_path": f"tinker://{left}/weights/a", "time": "2026-01-02T01:00:00+05:30"}
+    saved = tinkex.Checkpoint.from_json({**row, "expires_at": "2036-01-02T00:00:00-03:00"})
+    monkeypatch.setattr(tinkex.rest, "list_checkpoints", lambda *_: (saved,))
+
+    terminal.run("report", left)
+
+    assert "| 2026-01-01 19:30:00 (" in terminal.out
+    assert "| 2036-01-02 03:00:00 (in " in terminal.out
+
+
 def test_a_report_holds_no_key_and_nothing_of_the_user_s(terminal):
     key = terminal.server.api_key
     run = terminal.client.run(user_metadata={"customer": "of-no-interest", "key": key})

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..config import Config
 from ..config.secret import Secret
-from ..display.words import age, facts, name_of, size
+from ..display.words import age, day_and_time, facts, name_of, size
 from ..errors import RestError, in_words
 from ..journal.journal import JournalEntry
 from ..lineage.lineages import Lineage, lineage_of
@@ -98,7 +98,7 @@ def _summary(config: Config, line: Lineage, now: datetime) -> Iterator[tuple[str
     yield "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
-_RUNS = ("generation", "run", "state", "why", "last request", "made from")
+_RUNS = ("generation", "run", "state", "why", "last request (UTC)", "made from")
 
 
 def _run(
@@ -135,7 +135,7 @@ def _checkpoints(rest: RestPort, config: Config, run: TrainingRun, now: datetime
     newest = sorted(found, key=lambda each: (each.time is not None, each.time), reverse=True)
     rows = [_checkpoint(each, now) for each in newest[:MOST_CHECKPOINTS]]
     more = len(newest) - len(rows)
-    titles = ("name", "kind", "next step", "saved", "size", "expires")
+    titles = ("name", "kind", "next step", "saved (UTC)", "size", "expires (UTC)")
     yield from _section(heading + (f" (the newest of {len(newest)})" if more else ""), titles, rows)
 
 
@@ -185,4 +185,4 @@ def _code(text: str | None) -> str:
 
 
 def _moment(moment: datetime | None, now: datetime) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} ({age(moment, now)})"
+    return "" if moment is None else f"{day_and_time(moment)} ({age(moment, now)})"
