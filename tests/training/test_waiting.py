@@ -153,6 +153,20 @@ def test_standard_error_may_be_anything_that_can_be_written_to(ill, monkeypatch)
     assert ill.status().state == "healthy"
 
 
+@pytest.mark.parametrize("package", ["tqdm", "IPython"])
+def test_a_package_that_cannot_be_used_is_told_of_once_and_harms_no_wait(
+    ill, look, monkeypatch, caplog, package
+):
+    look()
+    monkeypatch.setitem(sys.modules, package, types.SimpleNamespace())
+
+    ill.wait(60.0)
+
+    told = [each.getMessage() for each in caplog.records if "cannot be shown" in each.msg]
+    assert told == ["what is waited for cannot be shown (AttributeError)"]
+    assert ill.status().state == "healthy"
+
+
 def test_in_a_notebook_it_is_a_bar_of_the_notebook(ill, bars):
     ill.wait(60.0)
 

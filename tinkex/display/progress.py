@@ -21,8 +21,12 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self._make = _maker()
+        self._make: Callable[..., Any] | None = None
         self._bar: Any = None
+        try:
+            self._make = _maker()
+        except Exception as error:  # of a package that is broken, or of a stream of the caller's
+            self._give_up(error)
 
     @property
     def is_seen(self) -> bool:
@@ -57,8 +61,11 @@ class Progress:
         try:
             write(self._make)
         except Exception as error:  # of a stream that is closed, or of a notebook's widget
-            logger.warning("what is waited for cannot be shown (%s)", type(error).__name__)
-            self._make = None
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        logger.warning("what is waited for cannot be shown (%s)", type(error).__name__)
+        self._make = None
 
 
 def show_line(words: str) -> None:
