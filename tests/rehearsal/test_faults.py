@@ -121,6 +121,18 @@ def test_a_hang_of_some_seconds_ends_without_an_answer(server, client):
         client.get("healthz")
 
 
+@pytest.mark.parametrize("route", ["optim_step", "/api/v1/optim_step", "post /api/v1/*", ""])
+def test_a_route_that_no_request_can_match_is_refused(route):
+    with pytest.raises(ValueError, match="METHOD /path"):
+        Fault(route=route, kind="hang")
+
+
+@pytest.mark.parametrize(("step", "error"), [("13", TypeError), (-1, ValueError)])
+def test_a_step_that_no_run_comes_to_is_refused(step, error):
+    with pytest.raises(error, match="step must be"):
+        RehearsalServer().corrupt_at(None, step)
+
+
 @pytest.mark.parametrize("fields", [{"kind": "odd"}, {"kind": "slow"}, {"kind": "cut", "times": 0}])
 def test_a_fault_that_makes_no_sense_is_refused(fields):
     with pytest.raises(ValueError, match=r"fault|times"):

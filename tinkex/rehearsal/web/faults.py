@@ -37,6 +37,11 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in get_args(FaultKind):
             raise ValueError(f"fault kind {self.kind!r} is not one of {get_args(FaultKind)}")
+        if not (self.route.startswith("*") or self.route.partition(" ")[0].isupper()):
+            raise ValueError(
+                f'route {self.route!r} matches no request: a fault needs "METHOD /path", such as '
+                '"POST /api/v1/optim_step" or "* */optim_step"'
+            )
         if self.kind == "slow" and self.seconds is None:
             raise ValueError("a slow fault needs seconds")
         if self.times is not None and self.times < 1:

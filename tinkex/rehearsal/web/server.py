@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ...arguments import checked_whole
 from ..engine.backend import Backend
 from ..engine.records import AppliedStep, FailureMode, Refusal, RunInfo, SessionEnd
 from ..engine.sampling import Samplers
@@ -185,10 +186,13 @@ class RehearsalServer:
 
         It happens once: a successor passes the same step. `None` means the first run that comes
         to that step, so it can be called before there is a run.
+
+        Raises:
+            TypeError, ValueError: `step` is no whole number, or below 0.
         """
         trap = Trap(
             run_id=run_id,
-            step=step,
+            step=checked_whole("step", step),
             break_newest=break_newest,
             flag=flag,
             mode=mode,
