@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -108,6 +109,17 @@ def checked_callable(name: str, given: object) -> None:
     """Raise a `TypeError` for what is neither callable nor `None`."""
     if given is not None and not callable(given):
         raise TypeError(f"{name} must be callable or None, not {given!r}")
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Seconds to wait at most, a number; `None` is without bound, and below 0 is over at once."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds or None, not NaN")
+    return timeout
 
 
 def checked_whole(name: str, given: object) -> int:

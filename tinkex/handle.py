@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .arguments import checked_timeout
 from .parts import Parts
 from .recovery.attempt import make_plan
 from .runs.checkpoints import Plan
@@ -75,8 +76,9 @@ class MonitoredRun:
             RunHeldError: Another owner has the run.
             MonitorStoppedError: The run, or its monitor, was stopped.
             TimeoutError: It took longer than `timeout`.
+            TypeError, ValueError: `timeout` is no number.
         """
-        return self._loop().wait_live(timeout)
+        return self._loop().wait_live(checked_timeout(timeout))
 
     def recover(self) -> Future[Completed]:
         """Recover the run now, whatever the server says of it.

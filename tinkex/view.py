@@ -57,6 +57,9 @@ class LiveView:
 
         self._subscription: Subscription = subscribe(receive, sender=monitor)
 
+    def __repr__(self) -> str:
+        return f"<LiveView, {'closed' if self._ended.is_set() else 'open'}>"
+
     def close(self, timeout: float = PATIENCE) -> None:
         """Update it once more and leave it as it is; the second time without effect.
 

@@ -123,3 +123,16 @@ def test_a_display_that_hangs_holds_up_neither_polls_nor_the_stop(screens):
     gate.set()
 
     assert not stopping.is_alive()
+
+
+def test_what_a_cell_ends_with_is_told_in_words(monitor, screens):
+    live = monitor.live()
+    all_of_it = signals.subscribe(print)
+    ends = signals.subscribe(print, "completed", "exhausted")
+
+    assert repr(live) == "<LiveView, open>"
+    assert repr(all_of_it) == "<Subscription to all signals>"
+    for each in (live, all_of_it, ends):
+        each.close()
+    assert repr(live) == "<LiveView, closed>"
+    assert repr(ends) == "<Subscription to completed, exhausted, closed>"

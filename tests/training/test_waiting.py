@@ -210,3 +210,11 @@ def test_a_user_who_looks_keeps_no_fake_from_finding_a_deadlock(world, look):
 
     with pytest.raises(DeadlockError):
         run.wait()
+
+
+@pytest.mark.parametrize(("timeout", "error"), [(float("nan"), ValueError), ("9", TypeError)])
+def test_what_is_no_time_is_refused(world, timeout, error):
+    run, _client = begin(world)
+
+    with pytest.raises(error, match="timeout must be a number of seconds or None, not"):
+        run.wait(timeout)

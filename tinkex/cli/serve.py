@@ -24,7 +24,7 @@ def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="STEP",
-        help="corrupt the first run that comes to this optimizer step, once; may be repeated",
+        help="corrupt the first run at this step (counted from 0), once; may be repeated",
     )
     parser.set_defaults(command=_serve)
 

@@ -128,6 +128,10 @@ class Subscription:
         for name in names:
             namespace[name].connect(deliver, sender=ANY if sender is None else sender, weak=False)
 
+    def __repr__(self) -> str:
+        names = "all signals" if len(self._names) == len(EVENTS) else ", ".join(self._names)
+        return f"<Subscription to {names}{'' if self._is_open else ', closed'}>"
+
     def close(self) -> None:
         """End the subscription; without effect the second time."""
         self._is_open = False
