@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from tinkex.display.screens import Lines, Notebook, Terminal, screen_here
+from tinkex.display.screens import Lines, Notebook, Terminal, kernel_here, screen_here
 from tinkex.display.table import Table
 
 TABLE = Table.of("1 run", ("run",), ["s:train:0"], lambda run: (run,))
@@ -121,3 +121,9 @@ def test_standard_error_may_be_anything_that_can_be_written_to(monkeypatch):
     screen.end()
 
     assert kept.getvalue() == "tinkex: a\n"
+
+
+def test_a_notebook_that_is_still_being_imported_is_none_yet(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+
+    assert kernel_here() is None

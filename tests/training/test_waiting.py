@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 import types
@@ -218,3 +219,66 @@ def test_what_is_no_time_is_refused(world, timeout, error):
 
     with pytest.raises(error, match="timeout must be a number of seconds or None, not"):
         run.wait(timeout)
+
+
+@pytest.mark.parametrize("fails", ["stream", "widgets", "tqdm"])
+def test_where_it_cannot_be_told_whether_a_user_looks_the_wait_goes_on(
+    ill, bars, monkeypatch, fails
+):
+    if fails == "stream":  # of a program's own, with no more than `print` needs
+        monkeypatch.delitem(sys.modules, "IPython")
+        monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=print, flush=print))
+    elif fails == "widgets":
+        monkeypatch.setitem(sys.modules, "ipywidgets", types.ModuleType("ipywidgets"))
+    else:
+        for name in ("tqdm", "tqdm.notebook"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+    ill.wait(60.0)
+
+    assert bars == []
+    assert ill.status().state == "healthy"
+
+
+class OwnTime:
+    """A scheduler whose clock stands still; it fires no timer."""
+
+    def __call__(self, interval, function):
+        return types.SimpleNamespace(start=lambda: None, cancel=lambda: None)
+
+    def now(self):
+        return 0.0
+
+
+class OwnWait(OwnTime):
+    """The same, that waits itself, without a clock that says so."""
+
+    now = None
+
+    def wait(self, predicate, timeout=None):
+        return predicate()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("scheduler", "timeout"),
+    [(OwnTime, 0.05), (OwnWait, 1e6), (OwnWait, math.inf), (OwnWait, None)],
+)
+def test_a_wait_ends_in_time_whatever_the_clock_of_a_scheduler_tells(world, scheduler, timeout):
+    world.fake = scheduler()
+    world.rest.set_run(RUN)
+    run = world.monitor(start=False).monitor_run(RUN, world.service)
+
+    with pytest.raises(TimeoutError, match="is healthy after"):
+        run.wait(timeout)
+
+
+@pytest.mark.timeout(20)
+def test_no_time_to_wait_and_all_time_are_times(world):
+    world.rest.set_run(RUN)
+    run = world.monitor().monitor_run(RUN, world.service)
+
+    with pytest.raises(TimeoutError, match="after 0 s"):
+        run.wait(0)
+    with pytest.raises(DeadlockError):
+        run.wait(math.inf)

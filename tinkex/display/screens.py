@@ -96,8 +96,8 @@ class Lines:
 
 def kernel_here() -> Any:
     """The kernel of the notebook that this process runs, if it runs one."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
+    # Another thread may be importing it right now.
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return getattr(shell, "kernel", None)
 
 
@@ -118,7 +118,7 @@ def screen_here() -> Screen:
 
 def is_terminal(stream: TextIO | None) -> TypeGuard[TextIO]:
     """Whether a user looks at it. A caller's own may have no more than `write` and `flush`."""
-    if getattr(stream, "closed", False):
+    try:
+        return stream is not None and not getattr(stream, "closed", False) and stream.isatty()
+    except Exception:  # of a caller's own class
         return False
-    isatty = getattr(stream, "isatty", None)
-    return isatty is not None and isatty()

@@ -29,30 +29,31 @@ def wait_for(
     timeout: float | None,
 ) -> None:
     """Wait until `is_over()` holds for a run; `TimeoutError` after `timeout` seconds."""
-    began, run_id, progress = clock.monotonic(), record.run_id, Progress()
-    until = math.inf if timeout is None else began + timeout
-    line_at, shown_at = began + LINE_EVERY, began + SHOWN_AFTER if progress.is_seen else math.inf
+    began, limit = clock.monotonic(), math.inf if timeout is None else timeout
+    run_id, progress, waited = record.run_id, Progress(), 0.0
+    line_at, shown_at = LINE_EVERY, SHOWN_AFTER if progress.is_seen else math.inf
     # A scheduler of the caller's that waits itself may find that nothing will end the wait.
-    is_endless = timeout is None and clock.sleep() is not None
-
-    def pause() -> float | None:
-        next_at = min(until, line_at, shown_at)
-        return None if is_endless else max(0.0, next_at - clock.monotonic())
-
+    is_endless = limit == math.inf and clock.sleep() is not None
     try:
-        while not waits.wait(record, is_over, pause()):
-            now = clock.monotonic()
-            if now >= until:
-                raise TimeoutError(f"run {record.run_id!r} is {record.state} after {timeout:g} s")
-            if now >= line_at:
-                line_at = now + LINE_EVERY
+        while True:
+            # A clock of the caller's may stand still, or be set back, where waits go on.
+            waited = max(waited, clock.monotonic() - began)
+            next_at = math.inf if is_endless else min(limit, line_at, shown_at)
+            pause = max(0.0, next_at - waited)
+            if waits.wait(record, is_over, pause):
+                break
+            waited = max(waited + pause, clock.monotonic() - began)
+            if waited >= limit:
+                raise TimeoutError(f"run {record.run_id!r} is {record.state} after {limit:g} s")
+            if waited >= line_at:
+                line_at = waited + LINE_EVERY
                 logger.warning("run %s: its loop waits, %s", record.run_id, record.state)
-            if now >= shown_at:
-                shown_at = now + SHOWN_EVERY
-                progress.show(_words(record, clock, duration(now - began)))
-        waited = duration(clock.monotonic() - began)
+            if waited >= shown_at:
+                shown_at = waited + SHOWN_EVERY
+                progress.show(_words(record, clock, duration(waited)))
+        waited = max(waited, clock.monotonic() - began)
         found = record.state if record.run_id == run_id else f"goes on in {short_id(record.run_id)}"
-        progress.end(f"run {short_id(run_id)}: {found} after {waited}")
+        progress.end(f"run {short_id(run_id)}: {found} after {duration(waited)}")
     finally:
         progress.close()
 
