@@ -139,6 +139,22 @@ def test_a_terminal_that_draws_nothing_anew_gets_a_table_for_each_look(
     assert terminal.out.count("healthy") == 2
 
 
+def test_the_cursor_is_not_hidden_when_the_process_is_ended_between_two_looks(
+    terminal, saved, monkeypatch
+):
+    def sleep(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("tinkex.cli.watch.time", SimpleNamespace(sleep=sleep))
+
+    terminal.run("watch", saved)
+
+    looked, _, _ = terminal.out.partition("healthy")
+    assert looked.rfind("\x1b[?25h") > looked.rfind("\x1b[?25l") > -1
+
+
 # Answers
 
 
@@ -153,6 +169,18 @@ def test_a_row_that_does_not_fit_hides_no_other(terminal):
 
     states = {each["run_id"]: each["state"] for each in json.loads(terminal.out)["runs"]}
     assert states == {"bad:train:0": "unreachable", "sick:train:0": "corrupted"}
+
+
+@pytest.mark.parametrize("run_id", [None, 7, ""])
+def test_a_row_whose_id_cannot_be_read_is_not_left_out(terminal, run_id):
+    rows = [{"training_run_id": each, "base_model": "m"} for each in ("a:train:0", run_id)]
+    answer(terminal, {"training_runs": rows, "cursor": {"total_count": 2}})
+
+    assert terminal.run("watch", "--all", "--once", "-f", "json") == 3
+
+    seen = {each["run_id"]: each for each in json.loads(terminal.out)["runs"]}
+    assert [each["state"] for each in seen.values()] == ["healthy", "unreachable"]
+    assert "training_run_id" in seen["(no id)"]["error"]
 
 
 @pytest.mark.parametrize("command", ["watch", "report"])
@@ -205,6 +233,15 @@ def test_a_full_disk_is_told(terminal, saved, command):
     assert done.stderr.startswith("tinkex: ")
     assert "No space left on device" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("lost", ["full", "unread"])
+def test_where_complaints_are_lost_the_exit_status_tells(terminal, saved, lost):
+    terminal.server.close()
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full" if lost == "full" else writing, "w", encoding="utf-8") as stream:
+        assert ended("plan", saved, stderr=stream).returncode == 3
 
 
 @pytest.mark.parametrize("command", ["watch --once", "report", "plan -f json"])

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def say(line: str) -> None:
 
 
 def complain(line: str) -> None:
-    """Write a line to standard error, after the program's name."""
-    sys.stderr.write(f"tinkex: {plain(line)}\n")
+    """Write a line to standard error, after the program's name; where it takes none, do nothing."""
+    with suppress(OSError):
+        sys.stderr.write(f"tinkex: {plain(line)}\n")
 
 
 def width() -> int:

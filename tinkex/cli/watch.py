@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 TITLES = ("Run ID", "Base Model", "LoRA", "Status", "Last Update", "Last Checkpoint", "Saved")
 
+#: What stands for the id of a run where the server's cannot be read.
+NO_ID = "(no id)"
+
 _STYLES = {"healthy": "green", "corrupted": "bold red", "missing": "red", "unreachable": "yellow"}
 
 
@@ -124,7 +127,9 @@ def _look(rest: RestPort, config: Config, given: argparse.Namespace) -> list[See
     about = f"name {given.name}" if given.name else "all runs"
     try:
         if given.all:
-            rows = list_all(rest, config).items()
+            without_id: list[Any] = []
+            rows = list(list_all(rest, config, without_id).items())
+            rows += [(NO_ID, row) for row in without_id]
             return [_listed(rest, config, *row) for row in rows]
         line = lineage_named(rest, config, given.name)
     except RestError as error:
@@ -171,6 +176,7 @@ def _shown(given: argparse.Namespace) -> Iterator[Callable[[list[Seen]], None]]:
     from rich.live import Live  # noqa: PLC0415 (an extra)
 
     with Live(console=console, auto_refresh=False) as live:
+        console.show_cursor()  # where the process is ended, no code of it would do so
         yield lambda seen: live.update(_drawn(seen), refresh=True)
 
 

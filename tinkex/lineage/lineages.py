@@ -160,8 +160,12 @@ def families_in(
     return sorted(found, key=lambda each: (each.newest is None, each.first_id))
 
 
-def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
+def list_all(
+    rest: RestPort, config: Hashable, without_id: list[Any] | None = None
+) -> dict[str, Any]:
     """Every run of an account by its id, as the server sent it.
+
+    `without_id` gets the rows whose id cannot be read.
 
     Raises:
         RestError: A page could not be had, or rows that the list should have never came.
@@ -172,9 +176,11 @@ def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
             "lineages are found in lists of runs; rest_module has no list_training_runs"
         )
     found: dict[str, Any] = {}
+    unreadable = [] if without_id is None else without_id
     size = MOST_ROWS
     for _ in range(PASSES):
-        offset, unreadable, total = 0, 0, None
+        offset, total = 0, None
+        unreadable.clear()
         pages, before = 0, len(found)
         while total is None or offset < total:
             try:
@@ -188,14 +194,14 @@ def list_all(rest: RestPort, config: Hashable) -> dict[str, Any]:
             count, told = page.totals()
             known = len(found)
             found.update((run_id, row) for run_id, row, _ in rows if run_id)
-            unreadable += sum(not run_id for run_id, _, _ in rows)
+            unreadable += [row for run_id, row, _ in rows if not run_id]
             offset, total = offset + count, total if told is None else told
             pages += bool(count)
             if not count or (told is None and len(found) == known):
                 break
         # Without a total, whatever moved meanwhile comes to light when nothing new does.
         is_still = pages < 2 or len(found) == before
-        if is_still if total is None else len(found) + unreadable >= total:
+        if is_still if total is None else len(found) + len(unreadable) >= total:
             return found
     raise ApiResponseError(
         f"the list of runs has {len(found)} of {total or 'more'} runs; try again"
