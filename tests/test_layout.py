@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "types": {"errors", "display"},
     "config": {"errors"},
     "signals": {"types", "display"},
-    "exporters": {"errors", "signals", "types"},
+    "exporters": {"errors", "runtime", "signals", "types"},
     "policy": {"errors", "types", "display"},
     "runtime": {"errors", "signals"},
     "rest": {"errors", "types", "config", "runtime"},

@@ -200,3 +200,21 @@ def test_a_processor_that_raises_keeps_no_span_open(tracers, exporter, caplog):
     exporter.close()
 
     assert sorted(ended) == ["tinkex.attempt"] * 3 + ["tinkex.recovery"] * 3
+
+
+def test_a_meter_that_fails_keeps_no_span_open(tracers, monkeypatch):
+    exported = InMemorySpanExporter()
+    tracers.add_span_processor(SimpleSpanProcessor(exported))
+    meters = MeterProvider()
+    sender = Sender()
+    with opentelemetry.export(meter_provider=meters, tracer_provider=tracers) as made:
+        send(sender, event("detected"), event("started"))
+        monkeypatch.setattr(made._metrics, "count", lambda *_: raised(RuntimeError("full")))
+        send(sender, event("completed"))
+
+        names = [each.name for each in exported.get_finished_spans()]
+        assert names == ["tinkex.attempt", "tinkex.recovery"]
+
+
+def raised(error):
+    raise error

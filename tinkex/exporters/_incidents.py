@@ -13,6 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode, Tracer, set_span_in_context
 
 from ..errors import in_words
+from ..runtime import forks
 from ..signals import (
     CheckpointSelected,
     ClientCreated,
@@ -76,10 +77,16 @@ class Incidents:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._lock = threading.Lock()
         # Guarded by _lock: both. The key is the sender's id and the run's.
         self._open: dict[tuple[int, str | None], _Incident] = {}
         self._is_closed = False
+        forks.register(self)
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Let a forked child trace what it does; the spans that are open are its parent's."""
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """End the spans that are open."""

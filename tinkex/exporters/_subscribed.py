@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Self, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from ..runtime import forks
 from ..signals import Event, Swept, check_sender, subscribe
 
 #: The upper bounds of the histograms' buckets, in seconds.
@@ -28,9 +29,9 @@ class Exporter:
 
     def close(self) -> None:
         """Count no more and leave the destination; without effect the second time."""
-        with _lock:
-            if self in _open:
-                _open.remove(self)
+        with _table.lock:
+            if self in _table.open:
+                _table.open.remove(self)
                 self._subscription.close()
                 self._leave()
 
@@ -61,10 +62,23 @@ class Exporter:
 
 E = TypeVar("E", bound=Exporter)
 
-_lock = threading.Lock()
-# Guarded by _lock: the open exporters, and what they hold of their destinations. Receivers never
-# take it.
-_open: list[Exporter] = []
+
+class _Table:
+    """The exporters of this process."""
+
+    def __init__(self) -> None:
+        forks.register(self)
+        # Guarded by lock: the open exporters, and what they hold of their destinations. Receivers
+        # never take it; a destination may, or who interrupts its making.
+        self.open: list[Exporter] = []
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        # Guards what the one before it guarded.
+        self.lock = threading.RLock()
+
+
+_table = _Table()
 
 
 def opened(
@@ -81,14 +95,14 @@ def opened(
     except TypeError:
         allowed = "a tinkex.Monitor, a tinkex.RecoveryExecutor or None"
         raise TypeError(f"sender must be {allowed}, not {sender!r}") from None
-    with _lock:
-        for each in _open:
+    with _table.lock:
+        for each in tuple(_table.open):
             if isinstance(each, kind) and is_same(each):
                 found = each
                 break
         else:
             found = make()
-            _open.append(found)
+            _table.open.append(found)
         found._add(sender)
     return found
 
@@ -97,9 +111,15 @@ class LastSweeps:
     """The last sweep of each monitor that is not stopped."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        forks.register(self)
         # Guarded by _lock: _last.
         self._last: WeakKeyDictionary[object, Swept] = WeakKeyDictionary()
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Let a forked child count, and be scraped."""
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
 
     def add(self, monitor: object, event: Swept) -> None:
         """Take a sweep."""

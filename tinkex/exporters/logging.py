@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..errors import in_words, status_of
+from ..runtime import forks
 from ..signals import Event, Missing, PollError, Swept
 from ..types import Checkpoint
 from ._subscribed import Exporter, opened
@@ -74,10 +75,16 @@ class LogExporter(Exporter):
     def __init__(self, logger: logging.Logger) -> None:
         #: Where the records go.
         self.logger = logger
-        self._lock = threading.Lock()
         # Guarded by _lock: _polls, with all that is in them.
         self._polls: WeakKeyDictionary[object, _Polls] = WeakKeyDictionary()
+        forks.register(self)
+        self.after_fork()
         super().__init__()
+
+    def after_fork(self) -> None:
+        """Let a forked child write records."""
+        # Guards what the one before it guarded.
+        self._lock = threading.Lock()
 
     def _count(self, sender: object, event: Event) -> None:
         with self._lock:

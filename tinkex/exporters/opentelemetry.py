@@ -114,8 +114,10 @@ class OpenTelemetryExporter(Exporter):
         self._incidents.close()
 
     def _count(self, sender: object, event: Event) -> None:
-        self._metrics.count(sender, event)
-        self._incidents.tell(sender, event)
+        try:
+            self._metrics.count(sender, event)
+        finally:  # a meter that fails leaves no span open
+            self._incidents.tell(sender, event)
 
 
 class _Metrics:
