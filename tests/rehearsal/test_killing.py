@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import tinker
@@ -34,3 +38,24 @@ def test_the_losses_are_those_of_a_run_that_nothing_happens_to():
     begun = [int(line.rpartition(" ")[2]) for line in lines if "goes on at step" in line]
     assert begun[0] == 0
     assert begun == sorted(begun)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no terminal to be closed")
+@pytest.mark.parametrize("ended_by", ["SIGTERM", "SIGHUP"])
+def test_one_that_is_told_to_end_leaves_no_process_and_no_folder(tmp_path, ended_by):
+    number = getattr(signal, ended_by)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinkex", "rehearse", "--kill"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "goes on at step" not in process.stdout.readline():
+        assert process.poll() is None
+
+    process.send_signal(number)
+
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + number, "")
+    assert list(tmp_path.iterdir()) == []

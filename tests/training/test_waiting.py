@@ -282,3 +282,20 @@ def test_no_time_to_wait_and_all_time_are_times(world):
         run.wait(0)
     with pytest.raises(DeadlockError):
         run.wait(math.inf)
+
+
+def test_a_handler_of_the_log_that_raises_ends_no_wait_and_hides_no_error(world, bars, monkeypatch):
+    class Raising(logging.Handler):
+        def emit(self, record):
+            raise OSError("no log")
+
+    world.rest.set_run(RUN)
+    run = world.monitor().monitor_run(RUN, world.service)
+    monkeypatch.setattr(Bar, "fails", "close")
+    logger = logging.getLogger("tinkex")
+    logger.addHandler(handler := Raising())
+    try:
+        with pytest.raises(TimeoutError, match="after 90 s"):
+            run.wait(90.0)
+    finally:
+        logger.removeHandler(handler)

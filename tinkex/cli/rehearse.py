@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import textwrap
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from .console import FAILED, UNUSABLE, can_print, complain, say, whole, width
 
 #: Columns by which the lines below a scenario's name are indented.
 INDENT = 6
+
+#: What ends a process that is told to end, or whose terminal is closed.
+_ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 #: The characters that charts are drawn with.
 _DRAWN = "⣿│└─┊┴"
@@ -52,6 +58,30 @@ def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _rehearse(given: argparse.Namespace) -> int:
+    with _unwound():
+        return _played(given)
+
+
+@contextmanager
+def _unwound() -> Iterator[None]:
+    """Have no process and no folder left behind where this process is told to end."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    # One that is ignored, as by nohup, stays so.
+    taken = [each for each in _ENDS if is_main and signal.getsignal(each) is signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def _played(given: argparse.Namespace) -> int:
     if given.faults is not None:
         return _play_faults(given.faults, given.seed)
     from ..rehearsal.story import FEWEST_STEPS, rehearse  # noqa: PLC0415 (an extra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -64,8 +65,9 @@ class Progress:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        logger.warning("what is waited for cannot be shown (%s)", type(error).__name__)
         self._make = None
+        with suppress(Exception):  # handlers of the log are foreign, too
+            logger.warning("what is waited for cannot be shown (%s)", type(error).__name__)
 
 
 def show_line(words: str) -> None:

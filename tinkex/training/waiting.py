@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..display.progress import Progress
 from ..display.words import age, duration, short_id
@@ -47,7 +48,8 @@ def wait_for(
                 raise TimeoutError(f"run {record.run_id!r} is {record.state} after {limit:g} s")
             if waited >= line_at:
                 line_at = waited + LINE_EVERY
-                logger.warning("run %s: its loop waits, %s", record.run_id, record.state)
+                with suppress(Exception):  # handlers of the log are foreign
+                    logger.warning("run %s: its loop waits, %s", record.run_id, record.state)
             if waited >= shown_at:
                 shown_at = waited + SHOWN_EVERY
                 progress.show(_words(record, clock, duration(waited)))
