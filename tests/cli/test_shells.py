@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from tinkex.cli import main
+from tinkex.cli.watch import Seen
 from tinkex.rehearsal import Fault
 
 WAIT = 50.0
@@ -155,6 +156,25 @@ def test_the_cursor_is_not_hidden_when_the_process_is_ended_between_two_looks(
     assert looked.rfind("\x1b[?25h") > looked.rfind("\x1b[?25l") > -1
 
 
+def test_no_row_is_drawn_that_a_terminal_does_not_show(terminal, monkeypatch):
+    def sleep(seconds):
+        raise KeyboardInterrupt
+
+    drawn, cells_of = [], Seen.cells
+    monkeypatch.setattr(Seen, "cells", lambda *about: drawn.append(about) or cells_of(*about))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("LINES", "20")
+    monkeypatch.setattr("tinkex.cli.watch.time", SimpleNamespace(sleep=sleep))
+    rows = [{"training_run_id": f"a{n}:train:0", "base_model": "m"} for n in range(300)]
+    answer(terminal, {"training_runs": rows, "cursor": {"total_count": 300}})
+
+    assert terminal.run("watch", "--all") == 130
+
+    assert len(drawn) == 20
+    assert "a10:train:0" in terminal.out
+
+
 # Answers
 
 
@@ -261,6 +281,7 @@ def test_what_asks_no_server_does_not_wait_for_what_does_to_be_imported(argument
     code = f"""
 import sys
 from tinkex.cli import main
+from tinkex.cli.watch import Seen
 try:
     main({arguments!r})
 except SystemExit:

@@ -177,7 +177,8 @@ def _shown(given: argparse.Namespace) -> Iterator[Callable[[list[Seen]], None]]:
 
     with Live(console=console, auto_refresh=False) as live:
         console.show_cursor()  # where the process is ended, no code of it would do so
-        yield lambda seen: live.update(_drawn(seen), refresh=True)
+        # To draw ten thousand rows, of which a terminal shows the first, takes ten seconds.
+        yield lambda seen: live.update(_drawn(seen, console.height), refresh=True)
 
 
 def _as_json(seen: list[Seen], indent: int | None) -> str:
@@ -185,14 +186,14 @@ def _as_json(seen: list[Seen], indent: int | None) -> str:
     return json.dumps(looked, indent=indent)
 
 
-def _drawn(seen: list[Seen]) -> Group:
+def _drawn(seen: list[Seen], most: int | None = None) -> Group:
     from rich.console import Group  # noqa: PLC0415 (an extra)
     from rich.text import Text  # noqa: PLC0415 (an extra)
 
     now = datetime.now(UTC)
     caption = f"{len(seen)} run{'' if len(seen) == 1 else 's'} at {now:%H:%M:%S} UTC"
     # A terminal may not show all of them.
-    listed = sorted(seen, key=lambda each: each.state == "healthy")
+    listed = sorted(seen, key=lambda each: each.state == "healthy")[:most]
     rows = [(each.cells(now), _STYLES[each.state]) for each in listed]
     drawn = table(caption, TITLES, rows, styled="Status")
     return Group(
