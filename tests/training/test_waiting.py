@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import re
+import signal
 import sys
+import threading
 import types
 
 import pytest
 from support.loops import FailedError, Once, begin, train
+from support.recorder import PATIENCE
 from support.world import RUN
 from tenacity import wait_fixed
 
@@ -299,3 +302,21 @@ def test_a_handler_of_the_log_that_raises_ends_no_wait_and_hides_no_error(world,
             run.wait(90.0)
     finally:
         logger.removeHandler(handler)
+
+
+def test_an_interrupt_does_not_cut_off_what_is_drawn(ill, bars, monkeypatch):
+    """Its lock would be kept, for which the bars of all other threads would wait."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    is_drawn = threading.Event()
+
+    def interrupted(bar, words):
+        signal.raise_signal(signal.SIGINT)
+        is_drawn.set()
+
+    monkeypatch.setattr(Bar, "set_description_str", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ill.wait(60.0)
+        assert is_drawn.wait(PATIENCE)
+    finally:
+        signal.signal(signal.SIGINT, before)

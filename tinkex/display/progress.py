@@ -18,10 +18,12 @@ logger = logging.getLogger(__name__)
 class Progress:
     """One line that is written over, in a notebook or on a terminal.
 
-    Of one thread: the one that waits.
+    Of one thread: the one that waits. `call` calls a function and returns when it has ended, or
+    raises an interrupt and lets it go on: cut off in the middle, tqdm keeps a lock of all its bars.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, call: Callable[[Callable[[], object]], object]) -> None:
+        self._call = call
         self._make: Callable[..., Any] | None = None
         self._bar: Any = None
         try:
@@ -57,10 +59,11 @@ class Progress:
             self._bar.set_description_str(words)
 
     def _try(self, write: Callable[[Callable[..., Any]], object]) -> None:
-        if self._make is None:
+        make = self._make
+        if make is None:
             return
         try:
-            write(self._make)
+            self._call(lambda: write(make))
         except Exception as error:  # of a stream that is closed, or of a notebook's widget
             self._give_up(error)
 
@@ -70,9 +73,9 @@ class Progress:
             logger.warning("what is waited for cannot be shown (%s)", type(error).__name__)
 
 
-def show_line(words: str) -> None:
-    """Show a line that stays."""
-    progress = Progress()
+def show_line(words: str, call: Callable[[Callable[[], object]], object]) -> None:
+    """Show a line that stays; `call` as in `Progress`."""
+    progress = Progress(call)
     progress.show(words)
     progress.close()
 

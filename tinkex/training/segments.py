@@ -10,6 +10,7 @@ from ..display.progress import show_line
 from ..display.words import short_id
 from ..errors import ResumePointUnknownError
 from ..runs.changes import LoopBegan
+from ..runtime.undisturbed import undisturbed
 from ..types import Checkpoint
 from .ledger import Ledger, Place
 from .loop import Loop
@@ -117,6 +118,7 @@ class Segments:
                 steps_lost=None if ended_at is None else max(0, ended_at - step),
                 optimizer_restored=outlook.with_optimizer,
             )
-            show_line(f"run {short_id(outlook.run_id)}: its loop goes on at {resume}")
+            words = f"run {short_id(outlook.run_id)}: its loop goes on at {resume}"
+            show_line(words, undisturbed)
         about = self._run, outlook, ledger
         return Segment(*about, start_step=step, data=data, resume=resume, max_wait=self._max_wait)

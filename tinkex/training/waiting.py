@@ -11,6 +11,7 @@ from ..display.progress import Progress
 from ..display.words import age, duration, short_id
 from ..runs.record import Record
 from ..runtime.scheduler import Clock
+from ..runtime.undisturbed import undisturbed
 from ..runtime.waits import Waits
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def wait_for(
 ) -> None:
     """Wait until `is_over()` holds for a run; `TimeoutError` after `timeout` seconds."""
     began, limit = clock.monotonic(), math.inf if timeout is None else timeout
-    run_id, progress, waited = record.run_id, Progress(), 0.0
+    run_id, progress, waited = record.run_id, Progress(undisturbed), 0.0
     line_at, shown_at = LINE_EVERY, SHOWN_AFTER if progress.is_seen else math.inf
     # A scheduler of the caller's that waits itself may find that nothing will end the wait.
     is_endless = limit == math.inf and clock.sleep() is not None
