@@ -281,7 +281,6 @@ def test_what_asks_no_server_does_not_wait_for_what_does_to_be_imported(argument
     code = f"""
 import sys
 from tinkex.cli import main
-from tinkex.cli.watch import Seen
 try:
     main({arguments!r})
 except SystemExit:

@@ -84,10 +84,10 @@ def _maker() -> Callable[..., Any] | None:
     kernel = kernel_here()
     if kernel is None and not is_terminal(sys.stderr):
         return None
+    # In a notebook `tqdm.auto` warns where there are no widgets that it could draw.
+    has_widgets = kernel is not None and find_spec("ipywidgets") is not None
     try:
-        # In a notebook `tqdm.auto` warns where there are no widgets that it could draw.
-        has_widgets = kernel is not None and find_spec("ipywidgets") is not None
         made: Callable[..., Any] = import_module("tqdm.notebook" if has_widgets else "tqdm").tqdm
-    except Exception:  # it is not installed, or fails here
+    except ImportError:
         return None
     return made
