@@ -22,6 +22,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Threads of the official SDK may outlive the test that made them, and what they log is of no other.
 logging.getLogger("tinker").propagate = False
+logging.getLogger("tinker").setLevel(logging.CRITICAL)
 
 TESTS = Path(__file__).parent
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 # The notebook is executed once.
@@ -20,8 +21,10 @@ def cells(tmp_path_factory):
     """The outputs of each cell of code, by its first line."""
     book = nbformat.read(PATH, as_version=4)
     folder = tmp_path_factory.mktemp("notebook")
-    client = NotebookClient(book, timeout=60, resources={"metadata": {"path": str(folder)}})
-    client.execute()
+    # By files: a port that is found free may be taken by a server of another test.
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "kernel"))
+    paths = {"metadata": {"path": str(folder)}}
+    NotebookClient(book, km=kernel, timeout=60, startup_timeout=60, resources=paths).execute()
     return {
         cell.source.partition("\n")[0]: cell.outputs
         for cell in book.cells
