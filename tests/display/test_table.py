@@ -128,11 +128,11 @@ def test_a_table_without_rows_is_its_title():
 
 
 def test_of_an_error_the_words_of_the_server_are_shown():
-    said = "Future failed: Adapter 3f0c:train:0 not found"
+    said = "Future failed: Adapter 65442c62-7ad6-48ca-a5a2-211fcbd514d0:train:0 not found"
     error = ValueError(f"Error retrieving result: Error code: 422 - {{'detail': '{said}'}}")
 
     cell = Cell.error(error)
 
-    assert cell == Cell("Adapter 3f0c:train:0 not found", full=str(error))
+    assert cell == Cell("Adapter 65442c62..:train:0 not found", full=str(error))
     assert Cell.error(ValueError("short")) == Cell("short")
     assert Cell.error(None) == Cell("")

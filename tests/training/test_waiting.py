@@ -54,7 +54,7 @@ class Bar:
         self.shown = []
         self.note("__init__", desc)
 
-    def set_description_str(self, words):
+    def set_description_str(self, words, refresh=True):
         self.note("set_description_str", words)
 
     def close(self):
@@ -89,7 +89,7 @@ def test_who_watches_sees_what_is_waited_for(ill, look):
     lines = shown()
     assert lines[0] == "run 3f0c:train:0: waiting for 0.1 s, next attempt in 4.9 s"
     assert lines[3] == "run 3f0c:train:0: waiting for 3.1 s, next attempt in 1.9 s"
-    assert lines[-1] == f"run 3f0c:train:0: goes on in {ill.run_id} after 5.0 s"
+    assert lines[-1] == f"run 3f0c:train:0: recovered as {ill.run_id} after 5.0 s"
 
 
 def test_a_wait_of_a_loop_is_shown_too(world, ill, look):
@@ -175,7 +175,7 @@ def test_in_a_notebook_it_is_a_bar_of_the_notebook(ill, bars):
 
     (bar,) = bars
     assert bar.shown[0] == "run 3f0c:train:0: waiting for 0.1 s, next attempt in 4.9 s"
-    assert bar.shown[-2:] == [f"run 3f0c:train:0: goes on in {ill.run_id} after 5.0 s", "closed"]
+    assert bar.shown[-2:] == [f"run 3f0c:train:0: recovered as {ill.run_id} after 5.0 s", "closed"]
 
 
 @pytest.mark.parametrize("method", ["__init__", "set_description_str", "close"])

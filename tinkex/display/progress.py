@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, call: Callable[[Callable[[], object]], object]) -> None:
         self._call = call
-        self._make: Callable[..., Any] | None = None
+        self._make: Any = None
         self._bar: Any = None
         try:
             self._make = _maker()
@@ -42,9 +42,15 @@ class Progress:
 
     def end(self, words: str) -> None:
         """Leave it, with these words as its last, where it was shown."""
-        if self._bar is not None:
-            self.show(words)
+        bar = self._bar
+        if bar is not None:
+            # It is drawn once more as it is closed.
+            self._try(lambda _: bar.set_description_str(words, refresh=False))
             self.close()
+
+    def write(self, words: str) -> None:
+        """Show a line that stays, above those of all bars."""
+        self._try(lambda make: make.write(words, file=sys.stderr))
 
     def close(self) -> None:
         """Leave it as it is."""
@@ -52,13 +58,13 @@ class Progress:
         if bar is not None:
             self._try(lambda _: bar.close())
 
-    def _write(self, make: Callable[..., Any], words: str) -> None:
+    def _write(self, make: Any, words: str) -> None:
         if self._bar is None:
             self._bar = make(bar_format="{desc}", desc=words)
         else:
             self._bar.set_description_str(words)
 
-    def _try(self, write: Callable[[Callable[..., Any]], object]) -> None:
+    def _try(self, write: Callable[[Any], object]) -> None:
         make = self._make
         if make is None:
             return
@@ -75,12 +81,10 @@ class Progress:
 
 def show_line(words: str, call: Callable[[Callable[[], object]], object]) -> None:
     """Show a line that stays; `call` as in `Progress`."""
-    progress = Progress(call)
-    progress.show(words)
-    progress.close()
+    Progress(call).write(words)
 
 
-def _maker() -> Callable[..., Any] | None:
+def _maker() -> Any:
     kernel = kernel_here()
     if kernel is None and not is_terminal(sys.stderr):
         return None

@@ -19,6 +19,9 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 #: Finds the server's message in the text of an error of the official SDK.
 _DETAIL = re.compile(r"'detail': '(?:Future failed: )?([^']+)'")
 
+#: Finds ids of sessions, of which only the beginning is shown.
+_SESSION = re.compile(r"\b([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
 #: More than any size: a whole number of JSON may be larger than any float.
 _MOST_BYTES = 10**30
 
@@ -70,10 +73,13 @@ def text_of(value: object) -> str:
 
 
 def text_of_error(error: object) -> str:
-    """What an error says; of one of the official SDK what the server said in it."""
+    """What an error says; of one of the official SDK what the server said in it.
+
+    Ids of sessions are shortened as by `short_id`.
+    """
     told = text_of(error)
     found = _DETAIL.search(told)
-    return found[1] if found else told
+    return _SESSION.sub(r"\1..", found[1] if found else told)
 
 
 def one_line(text: object, most: int | None = None) -> str:

@@ -55,7 +55,9 @@ def wait_for(
                 shown_at = waited + SHOWN_EVERY
                 progress.show(_words(record, clock, duration(waited)))
         waited = max(waited, clock.monotonic() - began)
-        found = record.state if record.run_id == run_id else f"goes on in {short_id(record.run_id)}"
+        found = (
+            record.state if record.run_id == run_id else f"recovered as {short_id(record.run_id)}"
+        )
         progress.end(f"run {short_id(run_id)}: {found} after {duration(waited)}")
     finally:
         progress.close()
