@@ -16,7 +16,7 @@ from support.rehearsal_http import Client
 
 import tinkex
 from tinkex.cli import main
-from tinkex.rehearsal.scenarios.catalog import SCENARIOS, play
+from tinkex.rehearsal.scenarios.catalog import play
 from tinkex.rehearsal.scenarios.claims import ClaimError, check_equal
 
 WAIT = 50.0
@@ -214,15 +214,6 @@ def test_serve_corrupts_the_first_run_that_comes_to_a_step():
 def test_serve_says_that_a_port_cannot_be_had(capsys):
     assert main(["serve", "--port", "99999"]) == 1
     assert "cannot listen on port 99999" in capsys.readouterr().err
-
-
-@pytest.mark.scenario
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario(name):
-    result = play(name, seed=1)
-
-    assert result.passed, result.reason
-    assert result.reason
 
 
 def test_scenarios_are_told_of_with_their_figures(capsys):
