@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import tinker
-from support.trainers import Trainer, losses
+from support.trainers import Trainer, losses, undisturbed
 
 from tinkex.rehearsal import RehearsalServer
 
@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.timeout(120),
 ]
 
-STEPS = 24
 MAKE = tinker.ServiceClient.create_lora_training_client
 
 #: Opens a run by its name, or goes on with one by an id; tells of its run, its steps and its end.
@@ -79,21 +78,12 @@ def train(server, tmp_path):
         each.kill()
 
 
-@pytest.fixture
-def expected(server, train):
-    """The steps and losses of a run that nothing happens to."""
-    [run_id], _ = train("undisturbed").read_until("done")
-    found = losses(server, [run_id])
-    assert [step for step, _ in found] == list(range(STEPS))
-    return found
-
-
 #: After some steps, after some more, right after a save, and at the end.
 ENDS = ("step 9", "step 8", "saved 16", "done")
 BEGINS = [0, 8, 8, 16]
 
 
-def assert_it_goes_on(server, expected, begin):
+def assert_it_goes_on(server, begin):
     """`begin(number, lineage)` starts a process, which is killed; return the ids of all runs."""
     lineage, begins = [], []
     for number, end in enumerate(ENDS):
@@ -104,15 +94,15 @@ def assert_it_goes_on(server, expected, begin):
         begins.append(steps[0])
     assert begins == BEGINS
     assert len(set(lineage)) == 4
-    assert set(losses(server, lineage)) == set(expected)
+    assert set(losses(server, lineage)) == set(undisturbed())
     return lineage
 
 
-def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train, expected):
+def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train):
     def begin(number, lineage):
         return train(run_id=lineage[0] if lineage else "")
 
-    assert_it_goes_on(server, expected, begin)
+    assert_it_goes_on(server, begin)
 
 
 @pytest.mark.skipif(
@@ -120,13 +110,13 @@ def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train, expected
     reason="this SDK gives runs no metadata",
 )
 @pytest.mark.parametrize("machines", ["aaaa", "abcd"], ids=["same machine", "other machines"])
-def test_the_same_script_run_again_goes_on(server, train, expected, machines):
+def test_the_same_script_run_again_goes_on(server, train, machines):
     silent_for = 60.0 if machines == "aaaa" else 1.5
 
     def begin(number, lineage):
         return train(machines[number], name="sft-7", silent_for=silent_for)
 
-    lineage = assert_it_goes_on(server, expected, begin)
+    lineage = assert_it_goes_on(server, begin)
 
     metadata = [server.run(each).user_metadata for each in lineage]
     assert len({each["tinkex_root"] for each in metadata}) == 1

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
+
+import tinker
+
+from tinkex.rehearsal import RehearsalServer, batch
+
+STEPS = 24
 
 
 class Trainer:
@@ -46,3 +53,19 @@ class Trainer:
 
 def losses(server, run_ids):
     return [(entry.step, entry.loss) for each in run_ids for entry in server.steps(each)]
+
+
+@functools.cache
+def undisturbed():
+    """The steps and losses of the scripts' training, when nothing happens to it."""
+    adam = tinker.AdamParams(learning_rate=0.05)
+    with RehearsalServer() as server:
+        service = tinker.ServiceClient(base_url=server.url, api_key=server.api_key)
+        client = service.create_lora_training_client(base_model="any", rank=4, seed=3)
+        for step in range(STEPS):
+            forward = client.forward_backward(batch(step), "cross_entropy")
+            client.optim_step(adam).result()
+            forward.result()
+        found = losses(server, [client.model_id])
+    assert [step for step, _ in found] == list(range(STEPS))
+    return found
