@@ -201,17 +201,21 @@ def _file_name(lineage: str) -> str:
     return f"{hashlib.sha256(lineage.encode()).hexdigest()[:40]}.json"
 
 
-def _folders() -> list[Path]:
+def _folders() -> tuple[Path, ...]:
     """Where locks may lie, the best place first."""
     given = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
-    found = [Path(given)] if given else []
-    with suppress(RuntimeError):  # there is no home
-        found.append(Path.home() / ".local" / "state")
+    return _folders_of(given, os.path.expanduser("~"), tempfile.gettempdir())
+
+
+@cache
+def _folders_of(given: str | None, home: str, temporary: str) -> tuple[Path, ...]:
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    return [
-        *(each / "tinkex" / "locks" for each in found),
-        Path(tempfile.gettempdir(), f"tinkex-{user}"),
-    ]
+    return (
+        *([Path(given, "tinkex", "locks")] if given else []),
+        # A home that is not known stays "~".
+        *([Path(home, ".local", "state", "tinkex", "locks")] if home != "~" else []),
+        Path(temporary, f"tinkex-{user}"),
+    )
 
 
 def _folder() -> Path | None:
