@@ -273,9 +273,9 @@ def _planned(task: AttemptTask) -> tuple[Plan, bool]:
     """The plan, and whether it may lack checkpoints, since a list failed."""
     request, failed = task.request, None
     found: list[Checkpoint] = []
-    plan = _plan(task, found)
     if isinstance(request.policy.checkpoint_strategy, Specific):
-        return plan, False
+        return _plan(task, found), False
+    plan = None
     for listed in _listings(request, request.run_ids[:RUNS_LISTED]):
         if isinstance(listed, Exception):
             failed = listed
@@ -287,6 +287,7 @@ def _planned(task: AttemptTask) -> tuple[Plan, bool]:
         ready = [c for c in fresh if c.step is not None or not request.recorded]
         if len(ready) > request.policy.fallback_checkpoints:
             break
+    plan = plan or _plan(task, found)
     lacks_some = failed is not None and classify(failed).kind in (Kind.SERVER, Kind.PATIENCE)
     if all(candidate.is_expired for candidate in plan.candidates):
         found += _made_from(task)
