@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from support.accounts import BEGAN, FIRST, Account, Service, elsewhere, first_step
 from support.sites import account_of
-from support.world import StatusError
+from support.world import RUN, StatusError
 
 import tinkex
 from tinkex.errors import ApiResponseError, RunHeldError, TinkexError
@@ -352,6 +352,24 @@ def test_a_full_disk_keeps_no_run_from_being_opened(opened, account, monkeypatch
         assert run.run_id == FIRST
 
     assert "No space left" in caplog.text
+
+
+def test_where_no_temporary_file_can_be_written_it_is_opened_and_recovered(
+    opened, account, world, monkeypatch
+):
+    def gettempdir():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", gettempdir)
+    with opened("sft-7", Service(account)) as run:
+        assert run.run_id == FIRST
+
+    world.rest.set_run(RUN)
+    run = world.monitor().monitor_run(RUN, world.service)
+    world.corrupt()
+    world.fake.advance(10)
+    assert run.state == "healthy"
+    assert len(world.service.created) == 1
 
 
 def test_whoever_still_waits_is_named_and_not_the_one_before(tmp_path):

@@ -204,17 +204,20 @@ def _file_name(lineage: str) -> str:
 def _folders() -> tuple[Path, ...]:
     """Where locks may lie, the best place first."""
     given = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
-    return _folders_of(given, os.path.expanduser("~"), tempfile.gettempdir())
+    temporary = None
+    with suppress(OSError):  # no folder for such files takes any
+        temporary = tempfile.gettempdir()
+    return _folders_of(given, os.path.expanduser("~"), temporary)
 
 
 @cache
-def _folders_of(given: str | None, home: str, temporary: str) -> tuple[Path, ...]:
+def _folders_of(given: str | None, home: str, temporary: str | None) -> tuple[Path, ...]:
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return (
         *([Path(given, "tinkex", "locks")] if given else []),
         # A home that is not known stays "~".
         *([Path(home, ".local", "state", "tinkex", "locks")] if home != "~" else []),
-        Path(temporary, f"tinkex-{user}"),
+        *([Path(temporary, f"tinkex-{user}")] if temporary else []),
     )
 
 
