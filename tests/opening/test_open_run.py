@@ -291,6 +291,14 @@ def is_refused(service, metadata):
     raise StatusError(503)
 
 
+def test_none_of_many_owners_that_ended_before_they_saved_is_waited_for(opened, account, world):
+    for _ in range(130):
+        with opened("sft-7", Service(account)):
+            pass
+
+    assert world.fake.now() == 0
+
+
 @pytest.mark.parametrize("end", ["looked", "failed"])
 def test_whoever_ended_before_it_made_a_run_is_not_waited_for(opened, account, world, end):
     with opened("sft-7", Service(account)):

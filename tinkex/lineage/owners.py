@@ -33,6 +33,9 @@ _LOCKED_BYTE = 1 << 20
 TRIES = 100
 TRY_EVERY = 0.01
 
+#: How many bytes of what a holder tells are read at most.
+MOST_TOLD = 1 << 20
+
 #: The folder beside the locks that has an empty file for each that is held: locks are never
 #: removed, so that it would take long to try them all.
 _MARKS = "open"
@@ -238,7 +241,7 @@ def _first_of(*folders: Path) -> Path | None:
 
 def _read(file: int) -> Mapping[str, Any]:
     try:
-        found = json.loads(os.read(file, 4096))
+        found = json.loads(os.read(file, MOST_TOLD))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
