@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from support.accounts import FIRST, Account, Client, Service
@@ -14,6 +15,7 @@ from support.sites import refuses
 from support.world import RUN, weights
 
 from tinkex.errors import ApiStatusError, RunHeldError
+from tinkex.opening import here
 
 
 def train(segment, steps):
@@ -235,3 +237,48 @@ def test_a_forked_child_has_nothing_of_it(cell, opened, account):
 
     assert in_child(child) == ""
     assert cell().client is first.client
+
+
+def interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_it_is_locked_leaves_it_free(cell, opened, monkeypatch):
+    cell([1], at=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", interrupt)
+        with pytest.raises(KeyboardInterrupt), opened("sft-7", cell.service, again=True):
+            pass
+    cell()
+
+
+def test_an_interrupt_while_it_is_unlocked_leaves_it_free(cell, opened, monkeypatch):
+    cell([1], at=1)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(KeyboardInterrupt),
+        opened("sft-7", cell.service, again=True),
+    ):
+        patched.setattr("os.unlink", interrupt)
+    cell()
+
+
+def test_an_interrupt_while_it_is_opened_leaves_it_free(cell, opened):
+    cell([1], at=1)
+    here._table.left["other"] = SimpleNamespace(client=interrupt)
+    with pytest.raises(KeyboardInterrupt), opened("sft-7", cell.service, again=True):
+        pass
+    del here._table.left["other"]
+    cell()
+
+
+def test_an_interrupt_while_what_is_left_is_kept_leaves_it_free(cell, opened, monkeypatch):
+    cell([1], at=1)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(KeyboardInterrupt),
+        opened("sft-7", cell.service, again=True),
+    ):
+        patched.setattr(here, "replace", interrupt)
+    assert cell([1]).run_id != FIRST
+    assert cell.began == 1

@@ -124,6 +124,14 @@ class Ownership:
         forks.register(self)
 
     def __enter__(self) -> Self:
+        try:
+            self._take()
+        except BaseException:  # an interrupt, too: no end of a block follows
+            self._close()
+            raise
+        return self
+
+    def _take(self) -> None:
         for folder in _folders():
             with suppress(OSError):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -134,14 +142,13 @@ class Ownership:
             logger.warning(
                 "run %s: no file can be made to lock; the server alone tells", self._name
             )
-            return self
+            return
         told = _read(self._file)
         is_locked = _locked(self._file)
         if is_locked is False:
             why = f"a process of this machine holds it: {Holder.of(told).who}"
             if not _is_held(self._file):
                 why = "a process of this machine looks at its lock without an end; is it stopped?"
-            self._close()
             raise RunHeldError(self._name, why)
         if is_locked:
             self._path = path
@@ -150,7 +157,6 @@ class Ownership:
             found = [told.get("owner"), *(before if isinstance(before, list) else ())]
             self.before = frozenset(each for each in found if isinstance(each, str))
             self._tell(before=sorted(self.before))
-        return self
 
     def __exit__(
         self,
@@ -158,10 +164,12 @@ class Ownership:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._path is not None:
-            with suppress(OSError):
-                _mark_of(self._path).unlink()
-        self._close()
+        try:
+            if self._path is not None:
+                with suppress(OSError):
+                    _mark_of(self._path).unlink()
+        finally:
+            self._close()
 
     def claim(self, now: datetime, owners: Iterable[str | None], generation: int = -1) -> None:
         """Say that this holder trains the lineage from `now` on, whose runs had these owners.

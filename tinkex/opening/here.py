@@ -90,10 +90,14 @@ class Here:
         with _table.lock:
             if self._lineage in _table.open:
                 raise RunHeldError(self._name, "this process has it open; leave that block first")
-            _table.open.add(self._lineage)
-            self.left = _table.left.pop(self._lineage, None)
-            for key in [key for key, each in _table.left.items() if each.client() is None]:
-                del _table.left[key]
+            try:
+                _table.open.add(self._lineage)
+                self.left = _table.left.pop(self._lineage, None)
+                for key in [key for key, each in _table.left.items() if each.client() is None]:
+                    del _table.left[key]
+            except BaseException:  # an interrupt: no end of a block follows
+                _table.open.discard(self._lineage)
+                raise
         return self
 
     def __exit__(
@@ -102,12 +106,15 @@ class Here:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Where it came to no run, what the one before left is as it was.
-        left = self.left if self._record is None else _left(self._record, self._made_by)
-        with _table.lock:
-            _table.open.discard(self._lineage)
-            if left is not None:
-                _table.left[self._lineage] = left
+        left = None
+        try:
+            # Where it came to no run, what the one before left is as it was.
+            left = self.left if self._record is None else _left(self._record, self._made_by)
+        finally:
+            with _table.lock:
+                _table.open.discard(self._lineage)
+                if left is not None:
+                    _table.left[self._lineage] = left
 
     def client(self) -> Any:
         """The client of what was left, `None` where it is gone."""
