@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from support.journals import SavesAgain
+from support.journals import SavesAgain, rows
 from support.world import RUN
 
 import tinkex
@@ -142,16 +144,35 @@ def test_the_successor_is_not_lost_where_the_disk_fills_while_it_is_made(world, 
     assert [each[0] for each in kept] == [RUN, run.run_id]
 
 
-def test_a_file_that_is_removed_is_begun_anew_with_all_that_is_known(world, journal):
+def emptied(path):
+    os.truncate(path, 0)
+
+
+def overwritten(path):
+    """A copy is written over it that another process made when nothing was known."""
+    made = sqlite3.connect(path.with_name("copy.db"))
+    with sqlite3.connect(path) as db:
+        db.backup(made)
+    for table in ("owner", "lease", "run", "generation", "checkpoint"):
+        made.execute(f"DELETE FROM {table}")
+    made.commit()
+    made.close()
+    path.write_bytes(path.with_name("copy.db").read_bytes())
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, emptied, overwritten])
+def test_a_file_that_is_removed_is_begun_anew_with_all_that_is_known(world, journal, harm):
     world.rest.set_run(RUN)
     monitor = world.monitor(options={"journal": journal})
     run = monitor.monitor_run(RUN, world.service, client=FakeTrainingClient(RUN))
     segment = next(run.segments())
     with segment:
         segment.save_state("000000", step=0)
-        journal.path.unlink()
+        harm(journal.path)
         segment.save_state("000001", step=0)
     assert world.events.names == ["journal_failed"]
+    holders = rows(journal.path, "SELECT root_id FROM lease JOIN owner USING (owner_id)")
+    assert holders == [(RUN,)]
     world.corrupt()
     world.fake.advance(10)
     monitor.stop()

@@ -144,8 +144,8 @@ class Store:
 
     def _live(self) -> sqlite3.Connection:
         """The connection to the file that lies at the path now."""
-        inode = _inode_of(self.path)
-        if self._connection is not None and inode != self.inode:
+        is_same = _inode_of(self.path) == self.inode and not _is_empty(self.path)
+        if self._connection is not None and not is_same:
             logger.error("the journal %s was removed or replaced; it is begun anew", self.path)
             self._connection.close()
             self._connection = None
@@ -251,3 +251,10 @@ def _inode_of(path: Path) -> int:
     except OSError:
         return 0
     return hash((found.st_dev, found.st_ino))
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return os.stat(path).st_size == 0
+    except OSError:  # it was removed: the next look finds that
+        return False

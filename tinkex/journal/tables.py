@@ -55,6 +55,12 @@ def enter(db: Connection, owner_id: str, process: Process) -> None:
     db.execute("INSERT OR IGNORE INTO owner VALUES (?, ?, ?, ?, ?, 0, 0)", (owner_id, *process))
 
 
+def is_owner(db: Connection, owner_id: str) -> bool:
+    """Whether an owner is in the file."""
+    row = db.execute("SELECT 1 FROM owner WHERE owner_id = ?", (owner_id,)).fetchone()
+    return row is not None
+
+
 def beat(db: Connection, owner_id: str) -> int | None:
     """Tell that an owner lives; return how many leases it has lost so far, `None`: unknown."""
     db.execute("UPDATE owner SET beat = beat + 1 WHERE owner_id = ?", (owner_id,))

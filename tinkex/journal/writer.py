@@ -156,8 +156,12 @@ class Writer:
             tables.end_others(db, self._account_of(record.config), name, root_id)
 
     def _enter(self, db: Connection) -> None:
-        """Be an owner in the file; all is written again where it is another file."""
-        if self._opened == self._store.opened:
+        """Be an owner in the file; all is written again where it is another file.
+
+        So it is where this owner is gone from it: a copy of before was written over the file.
+        """
+        is_same = self._opened == self._store.opened
+        if is_same and tables.is_owner(db, self._store.owner_id):
             return
         with transaction(db):
             tables.enter(db, self._store.owner_id, self._store.process)
