@@ -42,3 +42,22 @@ def test_a_child_that_is_forked_while_a_job_is_done_can_write(tmp_path, monkeypa
             told.append(in_child(write_here))
 
     assert told == [""] * 10
+
+
+class Interrupted:
+    """A lock as Ctrl-C leaves a wait for it."""
+
+    def acquire(self, timeout):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_fork_waits_for_a_job_holds_up_no_journal(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("sys.unraisablehook", lambda each: told.append(each.exc_type))
+    with Journal(tmp_path / "one.db") as one, Journal(tmp_path / "two.db") as two:
+        with monkeypatch.context() as patched:
+            patched.setattr(two.store, "at_work", Interrupted())
+            assert in_child(lambda: None) == ""
+        assert not one.store.at_work.locked()
+
+    assert told == [KeyboardInterrupt]

@@ -188,7 +188,9 @@ class _Stores:
     def _before_fork(self) -> None:
         """Let jobs end: of a transaction under way SQLite in the child would wait for the end."""
         locks = [each.at_work for each in list(self._known.values())]
-        self._forking.locks = [each for each in locks if each.acquire(timeout=FORK_TIMEOUT)]
+        # An interrupt leaves in it those that were taken by then.
+        self._forking.locks = taken = list[threading.Lock]()
+        taken.extend(each for each in locks if each.acquire(timeout=FORK_TIMEOUT))
 
     def _after_fork(self) -> None:
         for each in self._forking.locks:
