@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from support.sites import account_of
 from support.world import RUN, StatusError
 
 import tinkex
-from tinkex.errors import ApiResponseError, RunHeldError, TinkexError
+from tinkex.errors import ApiResponseError, ApiStatusError, RunHeldError, TinkexError
 
 
 def is_trained(account, world, monkeypatch):
@@ -76,6 +77,37 @@ def test_a_run_that_saved_nothing_is_begun_anew_as_the_next_generation(opened, a
     made = account.rows["made:train:2"]["user_metadata"]
     assert made["tinkex_generation"] == "1"
     assert made["tinkex_root"] == account.rows[FIRST]["user_metadata"]["tinkex_root"]
+
+
+@pytest.mark.parametrize("told", [None, {"tinker_path": 5}])
+def test_a_run_whose_first_save_the_list_does_not_tell_yet_is_gone_on_with(opened, account, told):
+    with opened("sft-7", Service(account)):
+        pass
+    account.save(FIRST, 20)
+    account.rows[FIRST]["last_checkpoint"] = told
+
+    service = Service(account)
+    with opened("sft-7", service) as run:
+        assert first_step(run) == 20
+        assert run.lineage[0].run_id == FIRST
+    assert service.options == []
+
+
+@pytest.mark.parametrize("status", [404, 422, 500])
+def test_where_it_cannot_be_told_whether_a_run_has_saved_it_is_not_begun_anew(
+    opened, account, monkeypatch, status
+):
+    with opened("sft-7", Service(account)):
+        pass
+
+    def list_checkpoints(config, run_id):
+        raise ApiStatusError.of(status)
+
+    monkeypatch.setattr(account, "list_checkpoints", list_checkpoints)
+    service = Service(account)
+    with suppress(ApiStatusError), opened("sft-7", service):
+        pass
+    assert len(service.options) == (status < 500)
 
 
 def test_to_look_at_a_run_that_is_there_makes_nothing(opened, account, world):

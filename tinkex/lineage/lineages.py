@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..errors import ApiResponseError, ApiStatusError
@@ -20,6 +21,9 @@ MOST_ROWS = 500
 
 #: How servers refuse so many.
 _TOO_LARGE = frozenset({400, 413, 414, 422})
+
+#: How servers answer that do not list the checkpoints of a run, or of one that has none.
+_NOT_LISTED = frozenset({400, 404, 405, 422, 501})
 
 
 class Lineage:
@@ -123,7 +127,7 @@ def lineage_of(rest: RestPort, config: Hashable, run_id: str) -> Lineage:
         for each, row in rows.items()
         if each == root or metadata_of(row).get(ROOT) == root
     }
-    return Lineage(root, {run_id: asked, **members})
+    return _checked(rest, config, Lineage(root, {run_id: asked, **members}))
 
 
 def lineage_named(rest: RestPort, config: Hashable, name: str) -> Lineage | None:
@@ -134,7 +138,30 @@ def lineage_named(rest: RestPort, config: Hashable, name: str) -> Lineage | None
     Raises:
         RestError: The list could not be had, or not as a whole.
     """
-    return next(iter(families_in(rest, config, list_all(rest, config), name=name)), None)
+    found = families_in(rest, config, list_all(rest, config), name=name)
+    return _checked(rest, config, found[0]) if found else None
+
+
+def _checked(rest: RestPort, config: Hashable, line: Lineage) -> Lineage:
+    """The same, unless its last run has saved something that the list did not tell.
+
+    A list may be late, and what a row says of a checkpoint may not be readable.
+    """
+    if line.newest is not None or not rest.can_list_checkpoints:
+        return line
+    last = line.last
+    try:
+        listed = rest.checkpoints(config, last.training_run_id)
+    except ApiStatusError as error:
+        if error.status not in _NOT_LISTED:
+            raise
+        return line
+    saved = [each for each in listed if each.checkpoint_type == "training"]
+    if not saved:
+        return line
+    members = {each.training_run_id: each for each in line.runs}
+    members[last.training_run_id] = replace(last, last_checkpoint=saved[-1])
+    return Lineage(line.root, members)
 
 
 def families_in(
