@@ -216,6 +216,15 @@ def test_serve_says_that_a_port_cannot_be_had(capsys):
     assert "cannot listen on port 99999" in capsys.readouterr().err
 
 
+def test_serve_refuses_a_file_in_the_place_of_its_directory(capsys, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x", encoding="utf-8")
+
+    assert main(["serve", "--directory", str(file)]) == 2
+
+    assert f"directory must be one, or not be there yet: {file}" in capsys.readouterr().err
+
+
 def test_scenarios_are_told_of_with_their_figures(capsys):
     assert main(["rehearse", "--faults", "expired"]) == 0
 

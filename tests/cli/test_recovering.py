@@ -290,8 +290,15 @@ def test_a_history_is_shown_and_told_to_programs(terminal, left, tmp_path):
     assert {"started", "completed", "saved"} <= {each["kind"] for each in told}
     assert all(each["kind"] in shown for each in told)
     assert {each["root_id"] for each in told} == {left}
-    assert terminal.run("history", journal, "--run", "other:train:0", "-f", "json") == 0
-    assert json.loads(terminal.out) == []
+
+
+def test_a_history_of_a_run_that_the_journal_does_not_know_is_refused(terminal, tmp_path):
+    journal = str(tmp_path / "tinkex.db")
+    tinkex.Journal(journal).close()
+
+    assert terminal.run("history", journal, "--run", "other:train:0") == 2
+
+    assert f"the journal {journal} knows no run other:train:0" in terminal.err
 
 
 @pytest.mark.parametrize("command", ["history", "report", "plan", "recover"])

@@ -40,6 +40,9 @@ def _history(given: argparse.Namespace) -> int:
     entries = entries_of(given.journal, given.run)
     if entries is None:
         return UNUSABLE
+    if given.run is not None and not entries:
+        complain(f"the journal {given.journal} knows no run {given.run}")
+        return UNUSABLE
     if given.format == "json":
         say(json.dumps([_as_json(each) for each in entries], indent=2))
         return 0

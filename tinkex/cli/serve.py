@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from .console import FAILED, complain, say, whole
+from .console import FAILED, UNUSABLE, complain, say, whole
 
 
 def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
@@ -38,7 +38,12 @@ def _serve(given: argparse.Namespace) -> int:
             before = signal.signal(number, lambda *_: ended.set())
             stack.callback(signal.signal, number, before)
         try:
-            server = RehearsalServer(given.directory, port=given.port).start()
+            server = RehearsalServer(given.directory, port=given.port)
+        except NotADirectoryError as error:
+            complain(str(error))
+            return UNUSABLE
+        try:
+            server.start()
         except (OSError, OverflowError) as error:
             complain(f"cannot listen on port {given.port}: {error}")
             return FAILED

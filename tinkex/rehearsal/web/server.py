@@ -38,8 +38,8 @@ DEFAULT_KEYS: Mapping[str, str] = MappingProxyType({"tml-rehearsal": "owner"})
 class RehearsalServer:
     """A server of the Tinker API on 127.0.0.1, with a small model that really trains.
 
-    `directory` is where checkpoints lie; by default a temporary one, deleted at `close`.
-    `api_keys` maps keys to the owners of their runs. `create_model_via_load_weights` and
+    `directory` is where checkpoints lie; by default a temporary one, deleted at `close`. It is made
+    where it is missing; what is there and is no directory raises `NotADirectoryError`. `api_keys` maps keys to the owners of their runs. `create_model_via_load_weights` and
     `proto_compress_fwdbwd` are flags that clients read at start, `client_config` holds further
     ones. `unknown_run_status` 404 answers with JSON, 500 with plain text. `failed_futures` is
     the answer for a failed request: an HTTP "status", or an "answer" with an error in it.
@@ -64,6 +64,8 @@ class RehearsalServer:
     ) -> None:
         if not api_keys or not all(key.startswith("tml-") for key in api_keys):
             raise ValueError('api_keys must hold at least one key, each beginning with "tml-"')
+        if directory is not None and Path(directory).exists() and not Path(directory).is_dir():
+            raise NotADirectoryError(f"directory must be one, or not be there yet: {directory}")
         self._owners = dict(api_keys)
         self._port = port
         self._client_config: dict[str, Any] = {
