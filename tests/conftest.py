@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -85,10 +86,17 @@ def no_environment(monkeypatch):
     monkeypatch.delenv("TINKER_PROJECT_ID", raising=False)
 
 
+@pytest.fixture(scope="session")
+def states(tmp_path_factory):
+    """Folders that are made where one is needed: to make one for each test, pytest counts all."""
+    folder = tmp_path_factory.mktemp("states")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def locks_of_its_own(monkeypatch, tmp_path_factory):
+def locks_of_its_own(monkeypatch, states):
     """No test meets the locks of another, or of this user."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setenv("XDG_STATE_HOME", str(next(states)))
 
 
 @pytest.fixture
