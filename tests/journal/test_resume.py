@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from types import SimpleNamespace
+
 import pytest
 from support.journals import change
+from support.loops import FailedError
 from support.sites import Tenant, account_of
-from support.world import RUN, weights
+from support.world import RUN, ManualExecutor, weights
 
 from tinkex.testing import FakeTrainingClient
 
@@ -53,6 +57,32 @@ def test_a_run_goes_on_where_it_was_saved(world, path, life):
     assert (segment.start_step, segment.data) == (2, [1])
     run.wait(5)
     assert world.service.created == [(weights("000002"), True)]
+    second.stop()
+
+
+def test_a_save_behind_a_request_that_failed_is_not_restored_by_the_next_process(world, path, life):
+    world.rest.set_run(RUN)
+    client = FakeTrainingClient(RUN)
+    first = world.monitor(ManualExecutor(), options={"journal": path}, confirm_within=0.0)
+    segments = (run := first.monitor_run(RUN, world.service, client=client)).segments()
+    with next(segments) as segment:
+        segment.save_state("at-2", step=2)
+        update, saved = Future(), Future()
+        client.optim_step = lambda params=None: update
+        client.save_state = lambda name, user_metadata=None: saved
+        segment.client.optim_step()
+        segment.save_state_async("at-3", step=3).close()
+        saved.set_result(SimpleNamespace(path=weights("at-3")))
+        update.set_exception(FailedError("internal error", 500))
+    assert run.state == "recovering"
+    first.stop()
+    world.rest.set_run(RUN, checkpoints=[weights("at-2"), weights("at-3")])
+
+    second = life()
+    (run,) = second.resume(world.service)
+    assert next(run.segments()).start_step == 2
+    run.wait(5)
+    assert world.service.created == [(weights("at-2"), True)]
     second.stop()
 
 
