@@ -338,11 +338,16 @@ def test_where_the_list_fails_nothing_is_made_until_it_answers(account, world, m
     assert (run.state, len(monitored.service.created)) == ("healthy", 1)
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("first", ["its owner", "a monitor beside it"])
 def test_whichever_monitor_recovers_what_is_open_here_it_has_its_owner(
-    account, world, monitored, opened, first
+    account, world, monitored, opened, first, times
 ):
-    with opened(NAME, Service(account), silent_for=600.0) as own:
+    service = Service(account)
+    for _ in range(times - 1):
+        with opened(NAME, service, silent_for=600.0):
+            pass
+    with opened(NAME, service, again=times > 1, silent_for=600.0) as own:
         account.save(own.run_id, 20)
         beside = monitored(account, own.run_id)
         told = dict(account.rows[own.run_id]["user_metadata"])

@@ -18,6 +18,7 @@ from threading import Event
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from ..errors import RunHeldError
 from ..runtime import forks
@@ -40,8 +41,8 @@ MOST_TOLD = 1 << 20
 #: removed, so that it would take long to try them all.
 _MARKS = "open"
 
-#: The files that this process has locked, and the owners that it is by that.
-_own: dict[Path, str] = {}
+#: The files that this process has locked, and by which of its holders.
+_own: WeakValueDictionary[Path, Ownership] = WeakValueDictionary()
 
 
 class Holder(NamedTuple):
@@ -84,7 +85,7 @@ def holder_of(lineage: str) -> Holder | None:
 
 def is_own(owner: object) -> bool:
     """Whether an owner is this process, which has a lineage open by that."""
-    return owner in _own.values()
+    return any(each.owner == owner for each in list(_own.values()))
 
 
 def is_any_held() -> bool:
@@ -114,24 +115,25 @@ class Ownership:
         name: What it is called in messages.
     """
 
+    _file: int | None = None
+    _path: Path | None = None  # once it is locked
+
     def __init__(self, lineage: str, name: str) -> None:
         self.owner = uuid4().hex
         self.before: frozenset[str] = frozenset()
         self._file_name = _file_name(lineage)
         self._name = name
-        self._file: int | None = None
-        self._path: Path | None = None  # once it is locked
         forks.register(self)
 
     def __enter__(self) -> Self:
         try:
-            self._take()
-        except BaseException:  # an interrupt, too: no end of a block follows
+            self._lock()
+        except BaseException:  # an interrupt, too
             self._close()
             raise
         return self
 
-    def _take(self) -> None:
+    def _lock(self) -> None:
         for folder in _folders():
             with suppress(OSError):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -152,7 +154,7 @@ class Ownership:
             raise RunHeldError(self._name, why)
         if is_locked:
             self._path = path
-            _own[path] = self.owner
+            _own[path] = self
             before = told.get("before")
             found = [told.get("owner"), *(before if isinstance(before, list) else ())]
             self.before = frozenset(each for each in found if isinstance(each, str))
@@ -194,6 +196,10 @@ class Ownership:
                 mark.touch(0o600)
         except OSError as error:  # the disk is full: the next owner waits for this one's silence
             logger.warning("run %s: its lock cannot tell who holds it (%s)", self._name, error)
+
+    def __del__(self) -> None:
+        # An interrupt may have kept it from its end.
+        self._close()
 
     def after_fork(self) -> None:
         """Leave the lock to the parent: a child that outlives it must not hold it."""

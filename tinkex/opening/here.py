@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+from weakref import WeakValueDictionary
 
 from ..errors import RunHeldError
 from ..handle import MonitoredRun
@@ -62,7 +63,8 @@ class _Table:
     def after_fork(self) -> None:
         self.lock = threading.Lock()
         # Guarded by lock: the lineages that are open, and what was left of others.
-        self.open: set[str] = set()
+        # Weak: one that is gone without having been left, by an interrupt, is not open.
+        self.open: WeakValueDictionary[str, Here] = WeakValueDictionary()
         self.left: dict[str, Left] = {}
 
 
@@ -90,14 +92,10 @@ class Here:
         with _table.lock:
             if self._lineage in _table.open:
                 raise RunHeldError(self._name, "this process has it open; leave that block first")
-            try:
-                _table.open.add(self._lineage)
-                self.left = _table.left.pop(self._lineage, None)
-                for key in [key for key, each in _table.left.items() if each.client() is None]:
-                    del _table.left[key]
-            except BaseException:  # an interrupt: no end of a block follows
-                _table.open.discard(self._lineage)
-                raise
+            _table.open[self._lineage] = self
+            self.left = _table.left.pop(self._lineage, None)
+            for key in [key for key, each in _table.left.items() if each.client() is None]:
+                del _table.left[key]
         return self
 
     def __exit__(
@@ -106,13 +104,13 @@ class Here:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        left = None
+        # Where it came to no run, what the one before left is as it was.
+        left = self.left
         try:
-            # Where it came to no run, what the one before left is as it was.
-            left = self.left if self._record is None else _left(self._record, self._made_by)
+            left = left if self._record is None else _left(self._record, self._made_by)
         finally:
             with _table.lock:
-                _table.open.discard(self._lineage)
+                _table.open.pop(self._lineage, None)
                 if left is not None:
                     _table.left[self._lineage] = left
 
