@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from support.journals import rows
+from support.journals import SavesAgain, rows
 from support.world import RUN, weights
 
 import tinkex
@@ -159,6 +159,22 @@ def test_the_file_is_for_its_user_alone_and_holds_no_key(world, path):
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert b"tml-fake" not in path.read_bytes()
+
+
+def test_a_save_is_told_once(world, path):
+    world.rest.set_run(RUN)
+    listed = {"tinker_path": weights("last"), "time": "2026-01-01T00:00:00+00:00"}
+    world.rest.list_checkpoints = lambda config, run_id: [listed]
+    monitor, run = watched(world, path, SavesAgain(RUN))
+    for segment in run.segments():
+        with segment:
+            segment.save_state("a", step=1)
+            segment.save_state("last", step=2, overwrite=True)
+    monitor.stop()
+
+    with Journal(path) as journal:
+        told = [each.body["step"] for each in journal.history() if each.kind == "saved"]
+    assert told == [1, 2]
 
 
 def test_history_of_one_lineage(world, path):

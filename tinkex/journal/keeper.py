@@ -101,7 +101,7 @@ class Keeper:
         if type(change) in _SILENT and not told:
             return
         described = _DESCRIBED.get(type(change))
-        if described is not None:
+        if described is not None and not _is_told_again(change):
             told.insert(0, described(change))
         for kind, what in told or ((None, {}),):
             self._writer.notes.append(Note(record, _paths_of(change), kind, what))
@@ -320,6 +320,11 @@ _DESCRIBED: Mapping[type[Any], Callable[[Any], tuple[str, Mapping[str, Any]]]] =
         {"path": change.checkpoint.tinker_path, "step": change.cursor.step},
     ),
 }
+
+
+def _is_told_again(change: Change) -> bool:
+    """Whether a change only adds the server's time to a save that was told."""
+    return isinstance(change, changes.Saved) and change.checkpoint.time is not None
 
 
 def _paths_of(change: Change) -> Collection[str] | None:

@@ -59,6 +59,7 @@ class Saving:
         self._serial = 0
         self._save = outlook.client.save_state
         self._written: Mapping[str, str] | None = None
+        self._noted: Checkpoint | None = None  # by the answer, before whoever waits for it sees it
 
     def begin(self) -> None:
         """Submit it now, unless it has to wait for another save of its name, or to look first."""
@@ -141,7 +142,7 @@ class Saving:
         answer = self._sent() if self._answer is None else self._answer
         self._answer = None
         result = answer.result() if type(answer) is RacedFuture else answer
-        saved = self._saved(saved_path(result))
+        saved = self._noted or self._saved(saved_path(result))
         if self._options.get("overwrite"):
             self._run.races.call(partial(self._note_time, saved))  # the list may be slow
         return saved
@@ -172,11 +173,12 @@ class Saving:
         if not callable(getattr(answer, "result", None)):
             return answer
         # The answer counts also where the loop does not wait for it any more.
-        raced = self._requests.race(
-            answer, Sent(Effect.SAVE), on_result=lambda result: self._saved(saved_path(result))
-        )
+        raced = self._requests.race(answer, Sent(Effect.SAVE), on_result=self._answered)
         self._ledger.saving(self._path, raced)
         return raced
+
+    def _answered(self, result: Any) -> None:
+        self._noted = self._saved(saved_path(result))
 
     def _note_begun(self) -> None:
         """Note that it begins; raises where it must not be sent, and what was known holds."""
