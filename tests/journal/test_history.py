@@ -177,6 +177,17 @@ def test_a_save_is_told_once(world, path):
     assert told == [1, 2]
 
 
+def test_history_of_one_lineage_by_any_run_of_it(world, path):
+    world.rest.set_run(RUN)
+    monitor, run = watched(world, path)
+    world.corrupt()
+    world.fake.advance(10)
+    monitor.stop()
+
+    assert run.run_id != RUN
+    assert kinds(path, run.run_id) == kinds(path, RUN) != []
+
+
 def test_history_of_one_lineage(world, path):
     world.rest.set_run(RUN)
     world.rest.set_run("5e11:train:0")

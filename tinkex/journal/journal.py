@@ -123,7 +123,7 @@ class Journal:
         return self._store
 
     def history(self, root_id: str | None = None) -> History:
-        """What became of a lineage, by the id of its first run, or of all; the oldest first.
+        """What became of a lineage, by any run id of it, or of all; the oldest first.
 
         An entry that is damaged is left out, and logged.
 
@@ -135,7 +135,8 @@ class Journal:
         def read(db: Connection) -> list[tuple[Any, ...]]:
             return db.execute(
                 "SELECT seq, at, root_id, run_id, attempt_id, kind, CAST(body AS BLOB) FROM event"
-                " WHERE root_id = ?1 OR ?1 IS NULL ORDER BY seq",
+                " WHERE ?1 IS NULL OR root_id = ?1 OR root_id ="
+                " (SELECT root_id FROM generation WHERE run_id = ?1) ORDER BY seq",
                 (root_id,),
             ).fetchall()
 
