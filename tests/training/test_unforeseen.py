@@ -225,6 +225,18 @@ def test_a_state_that_was_loaded_is_not_lost_without_a_word(world):
                 submit(segment)
 
 
+def test_a_loop_that_went_back_by_a_load_saves_the_step_it_went_back_to(world):
+    world.rest.set_run(RUN)
+    run = world.monitor().monitor_run(RUN, world.service, client=Loads(RUN))
+    with next(run.segments()) as segment:
+        for _ in segment.steps(3):
+            submit(segment)
+        segment.client.load_state(weights("b"))
+        segment.save_state("best", step=1)
+
+    assert train(run, 4).steps == [1, 2, 3]
+
+
 @pytest.mark.parametrize("text", ["boom", "Session 9 has finished", "Adapter 77aa not found"])
 def test_what_came_through_result_from_elsewhere_says_nothing_of_the_run(world, text):
     run, _ = begin(world)

@@ -108,6 +108,7 @@ class Ledger:
                 self.steps.update()
             elif effect is Effect.LOAD:
                 self._place, self._place_mark = None, now
+                self.steps.load()
             return now
 
     def take_back(self) -> None:

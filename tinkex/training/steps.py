@@ -90,6 +90,11 @@ class Steps:
         with self._lock:
             self._updated = self._handed
 
+    def load(self) -> None:
+        """Another state is loaded: the next step may be one that was trained."""
+        with self._lock:
+            self._updated = None
+
     def take_back(self, updated: int | None) -> None:
         """The last update was none; `updated` is what there was before."""
         with self._lock:
