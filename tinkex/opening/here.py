@@ -104,10 +104,11 @@ class Here:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Where it came to no run, what the one before left is as it was.
-        left = self.left
+        # Where it came to no run, what the one before left is as it was; else that is over.
+        left = self.left if self._record is None else None
         try:
-            left = left if self._record is None else _left(self._record, self._made_by)
+            if self._record is not None:
+                left = _left(self._record, self._made_by)
         finally:
             with _table.lock:
                 _table.open.pop(self._lineage, None)

@@ -39,7 +39,8 @@ class RehearsalServer:
     """A server of the Tinker API on 127.0.0.1, with a small model that really trains.
 
     `directory` is where checkpoints lie; by default a temporary one, deleted at `close`. It is made
-    where it is missing; what is there and is no directory raises `NotADirectoryError`. `api_keys` maps keys to the owners of their runs. `create_model_via_load_weights` and
+    where it is missing; what is there and is no directory raises `NotADirectoryError`.
+    `api_keys` maps keys to the owners of their runs. `create_model_via_load_weights` and
     `proto_compress_fwdbwd` are flags that clients read at start, `client_config` holds further
     ones. `unknown_run_status` 404 answers with JSON, 500 with plain text. `failed_futures` is
     the answer for a failed request: an HTTP "status", or an "answer" with an error in it.
