@@ -275,3 +275,21 @@ def test_nothing_is_sent_behind_a_request_that_was_interrupted(world):
     assert ("save_state", "b") not in client.calls
     assert train(run, 3).steps == [0, 1, 2]
     assert world.service.created == [(weights("a"), True)]
+
+
+@pytest.mark.parametrize("method", ["forward", "save_state", "save_weights_for_sampler"])
+def test_behind_a_request_that_was_never_sent_nothing_is_waited_for(world, method):
+    run, client = begin(world)
+    with (
+        pytest.raises(RuntimeError, match=r"never sent .*valid string"),
+        next(run.segments()) as segment,
+    ):
+        segment.save_state("a", step=0)
+        setattr(client, method, lambda name: client._answer(method, name, None))
+        client.fail(ValueError("the name should be a valid string"))
+        with pytest.raises(ValueError, match="valid string"):
+            getattr(segment.client, method)(7).result()
+        submit(segment)
+
+    assert train(run, 3).steps == [0, 1, 2]
+    assert world.service.created == [(weights("a"), True)]

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
-from ...errors import SegmentSupersededError, causes
+from ...errors import SegmentSupersededError, causes, in_words
 from ...recovery.error_kinds import Verdict, is_connection_lost, judge
 from ...runs.changes import SaveBegan, Withdrawn
 from ...runs.effects import Effect
@@ -78,8 +78,10 @@ class Requests:
         self.passed_over: BaseException | None = None
         #: Whether the segment was left: then its client trains no more.
         self.is_closed = False
-        # Whether a request was interrupted in its turn: what is sent behind it may hang.
+        # Whether a request was interrupted in its turn: what is sent behind it may hang. The error
+        # of one that was never sent, as its arguments were wrong: the server waits for it.
         self._is_blocked = False
+        self._unsent: BaseException | None = None
         self._refusals = 0
         # Those that are not begun; one whose coroutine is gone never will be. Only touched on the
         # event loop of the segment.
@@ -105,6 +107,11 @@ class Requests:
         self.check_home()
         if self.run.races.is_unknown(self.run.record):
             raise stopped_in_outage(self.run_id)
+        if self._unsent is not None and not self.is_superseded():
+            raise RuntimeError(
+                f"run {self.run_id}: a request was never sent ({in_words(self._unsent)}), and none "
+                "behind it is answered; leave the `with segment:` block, and begin again"
+            ) from self._unsent
         if self.spoiled is None and not self._is_blocked and not self.is_superseded():
             return
         self._refusals += 1
@@ -263,6 +270,11 @@ class Requests:
         `since` is when it was submitted, in monotonic seconds; `None` where it came from elsewhere.
         """
         self._errors.append((error, effect))
+        is_code = isinstance(error, TypeError | ValueError | AttributeError)
+        if is_code and since is not None and not effect.is_change and not is_sdk_error(error):
+            # It has its place in the order of requests all the same: the client cannot go on.
+            self._ledger.submit(self.run_id, Effect.GRADIENT)
+            self._unsent = self._unsent or error
         if effect.is_change and self.spoiled is None:
             verdict = judge(error, self.run_id, (effect,))
             if self.run.confirmation.would_recover(verdict):
