@@ -110,6 +110,14 @@ def test_everything_submitted_at_once_is_applied_in_order(server, service):
     assert server.run(client.model_id).checkpoints[0].step == 8
 
 
+def test_a_name_that_is_too_long_is_refused(service):
+    client = new_client(service)
+
+    with pytest.raises(tinker.BadRequestError, match="Invalid checkpoint name"):
+        client.save_state("a" * 300).result(timeout=WAIT)
+    client.save_state("a" * 200).result(timeout=WAIT)
+
+
 @both_ways
 def test_restored_with_the_optimizer_training_goes_on_bit_exactly(server, service):
     client = new_client(service)

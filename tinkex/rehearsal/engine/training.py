@@ -14,7 +14,7 @@ from .sampling import SampleReport, Samplers
 from .state import State
 from .store import CheckpointStore
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 #: The losses, by what their examples need.
 CROSS_ENTROPY = "cross_entropy"
 IMPORTANCE_SAMPLING = "importance_sampling"
