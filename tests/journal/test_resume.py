@@ -166,6 +166,19 @@ def test_a_second_call_brings_nothing_twice(world, path, life):
     second.stop()
 
 
+def test_where_all_have_an_owner_it_says_that_nothing_is_brought_back(world, life, caplog):
+    left(world, life)
+    monitors = life(), life()
+    monitors[0].resume(world.service)
+    assert "brought back" not in caplog.text
+    for monitor in monitors:
+        caplog.clear()
+        assert monitor.resume(world.service) == ()
+        assert f"of 1 runs each has its owner, such as run {RUN}: a monitor" in caplog.text
+    for monitor in monitors:
+        monitor.stop()
+
+
 def test_a_run_whose_owner_tells_that_it_lives_is_left_to_it(world, path, life):
     left(world, life)
     held_elsewhere(path)

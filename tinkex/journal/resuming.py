@@ -47,6 +47,10 @@ class Resuming:
         kept, held, damaged = self._take(lambda db: tables.roots_left(db, account))
         for root_id, who in held.items():
             logger.info("run %s is left to its owner: %s", root_id, who)
+        if held and not kept:
+            example = next(iter(held.items()))
+            words = "nothing is brought back: of %d runs each has its owner, such as run %s: %s"
+            logger.warning(words, len(held), *example)
         for root_id, error in damaged.items():
             logger.error("run %s is not brought back: %s", root_id, error)
         return kept

@@ -199,7 +199,7 @@ class Leases:
     def _take(self, db: Connection, root_id: str, taken: Taken, *, is_forced: bool) -> None:
         holder = tables.holder_of(db, root_id)
         if holder is not None and holder.owner_id == self._store.owner_id:
-            taken.held[root_id] = "another monitor of this process"
+            taken.held[root_id] = "a monitor of this process"
             return
         is_dead = self._holders.is_dead if not is_forced else lambda _: True
         claim = tables.claim(db, self._store.owner_id, root_id, is_dead)
