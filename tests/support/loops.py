@@ -26,6 +26,10 @@ class FailedError(SdkError):
             self.category = category
 
 
+class ValidationError(ValueError):
+    """As pydantic's, by which the SDK refuses arguments."""
+
+
 class Diary:
     """What a training loop did: `(run, step)` of each step done, and each segment's resume."""
 

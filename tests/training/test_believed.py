@@ -6,7 +6,7 @@ import gc
 import logging
 
 import pytest
-from support.loops import SdkError, begin, train
+from support.loops import SdkError, ValidationError, begin, train
 from support.world import RUN, weights
 
 from tinkex.errors import ResumePointUnknownError, SegmentSupersededError
@@ -286,8 +286,8 @@ def test_behind_a_request_that_was_never_sent_nothing_is_waited_for(world, metho
     ):
         segment.save_state("a", step=0)
         setattr(client, method, lambda name: client._answer(method, name, None))
-        client.fail(ValueError("the name should be a valid string"))
-        with pytest.raises(ValueError, match="valid string"):
+        client.fail(ValidationError("the name should be a valid string"))
+        with pytest.raises(ValidationError, match="valid string"):
             getattr(segment.client, method)(7).result()
         submit(segment)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import pytest
-from support.loops import FailedError, Once, SdkError, begin, train
+from support.loops import FailedError, Once, SdkError, ValidationError, begin, train
 from support.world import RUN, weights
 
 from tinkex.errors import RecoveryExhaustedError
@@ -94,6 +94,31 @@ def test_a_mistake_of_the_caller_is_raised_at_once(world, error):
     assert caught.value is error
     assert world.fake.now() == 0.0
     assert world.service.created == []
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("no AdamParams"), AttributeError("model_input"), ValidationError("path")]
+)
+def test_arguments_that_make_no_request_are_raised_at_once(world, error):
+    run, client = begin(world, poll_interval=NEVER)
+
+    with pytest.raises(type(error)) as caught:
+        train(run, 9, before=failing(client, error))
+
+    assert caught.value is error
+    assert world.fake.now() == 0.0
+    assert world.service.created == []
+
+
+def test_an_answer_that_cannot_be_read_is_not_taken_for_the_callers_mistake(world):
+    run, client = begin(world, poll_interval=NEVER)
+
+    def fail(segment):
+        client.fail(ValueError("Error retrieving result: 1 validation error"))
+        world.fake(10.0, world.corrupt).start()
+
+    assert train(run, 9, before=Once(7, fail)).steps[-1] == 8
+    assert len(world.service.created) == 1
 
 
 def test_a_mistake_that_hides_a_flag_does_not_hide_it(world):

@@ -192,6 +192,15 @@ class Verdict(StrEnum):
         return self in (Verdict.ROLLED_BACK, Verdict.CERTAIN, Verdict.UNUSABLE)
 
 
+def is_of_arguments(error: BaseException) -> bool:
+    """Whether an error is that of arguments of which no request could be made.
+
+    A plain `ValueError` may be one, too; but so the SDK raises an answer that it cannot read.
+    """
+    is_refused = type(error).__name__ == "ValidationError"  # of pydantic
+    return is_refused or isinstance(error, TypeError | AttributeError)
+
+
 def is_session_over(error: BaseException) -> bool:
     """Whether an error says that a service client or its session can be used no more.
 
@@ -276,6 +285,8 @@ def judge(error: BaseException, run_id: str, effects: Collection[Effect]) -> Ver
             is_poisoned = any(each["poisoned"] for each in told)
             return Verdict.CERTAIN if is_poisoned else Verdict.UNUSABLE
     if failure.kind is Kind.REQUEST and (failure.status is None or failure.status in _MISTAKES):
+        return Verdict.MISTAKE
+    if is_of_arguments(error):
         return Verdict.MISTAKE
     is_servers = failure.kind in (Kind.SERVER, Kind.CODE) or failure.status == 503
     is_failure = is_servers and is_sdk_error(error)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from ...errors import SegmentSupersededError, causes, in_words
-from ...recovery.error_kinds import Verdict, is_connection_lost, judge
+from ...recovery.error_kinds import Verdict, is_connection_lost, is_of_arguments, judge
 from ...runs.changes import SaveBegan, Withdrawn
 from ...runs.effects import Effect
 from ...service import is_sdk_error, saved_path
@@ -270,8 +270,7 @@ class Requests:
         `since` is when it was submitted, in monotonic seconds; `None` where it came from elsewhere.
         """
         self._errors.append((error, effect))
-        is_code = isinstance(error, TypeError | ValueError | AttributeError)
-        if is_code and since is not None and not effect.is_change and not is_sdk_error(error):
+        if is_of_arguments(error) and since is not None and not effect.is_change:
             # It has its place in the order of requests all the same: the client cannot go on.
             self._ledger.submit(self.run_id, Effect.GRADIENT)
             self._unsent = self._unsent or error
