@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .arguments import checked_run_id
+from .arguments import checked_callable, checked_run_id
 from .handle import MonitoredRun
 from .monitor import Monitor
 from .policy import Policy
@@ -72,7 +72,8 @@ def open_run(
         name: Any text; another name begins anew.
         service: The service client, or a callable that makes one, such as its class.
         create: Makes the client of a new run, from a service client and the metadata that the run
-            must carry; `None`: the service client's `create_lora_training_client` with `options`.
+            must carry as its `user_metadata`; `None`: the service client's
+            `create_lora_training_client` with `options`.
         policy: `None`: an enabled one.
         journal: The path of a file that outlives the process, or an open `Journal`; with it runs
             are also found where they have no metadata, and of owners that share it
@@ -97,6 +98,9 @@ def open_run(
         raise TypeError(f"a name is text like 'sft-7', not {name!r}")
     if not (name.isprintable() and 0 < len(name) <= 200):
         raise ValueError(f"a name is 1 to 200 printable characters, not {name!r}")
+    checked_callable("create", create)
+    if not isinstance(told := options.get("user_metadata") or {}, Mapping):
+        raise TypeError(f"user_metadata must be a mapping, not {told!r}")
     claim = Claim(takeover=takeover, silent_for=silent_for, held_wait=held_wait)
     given = {} if journal is None else {"journal": journal}
     with (

@@ -135,6 +135,29 @@ def test_create_makes_the_client_with_the_metadata_that_it_gets(opened, account)
     assert given == [(service, "sft-7")]
 
 
+def test_a_create_that_leaves_the_metadata_out_is_told_of_it(opened, account):
+    def create(client, metadata):
+        return client._made("own:train:0", {})
+
+    with (
+        pytest.raises(TinkexError, match=r"own:train:0.* make it with user_metadata=metadata"),
+        opened("sft-7", Service(account), create=create),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("given", [{"create": "any"}, {"user_metadata": "any"}], ids=repr)
+def test_options_of_a_wrong_kind_are_refused_before_anything_is_asked(opened, given):
+    def never(rows, offset):
+        raise AssertionError("it was asked")
+
+    with (
+        pytest.raises(TypeError, match=rf"{next(iter(given))} must be .*, not 'any'"),
+        opened("sft-7", Service(Account(page=never)), **given),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("options", [{"base_model": "other"}, {"rank": 8}], ids=repr)
 def test_another_model_under_the_same_name_is_an_error(opened, account, options):
     with opened("sft-7", Service(account)):

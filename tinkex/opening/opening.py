@@ -258,7 +258,10 @@ class Opening:
             raise TinkexError(f"run {run_id!r} is not new: the journal knows it")
         found = text_of(told, NAME), text_of(told, GENERATION)
         if found != (self._about, str(number)) and (keeper is None or any(found)):
-            raise TinkexError(f"run {run_id!r} lacks the metadata that leads to it by its name")
+            raise TinkexError(
+                f"run {run_id!r} lacks the metadata that leads to it by its name: create(service, "
+                "metadata) must make it with user_metadata=metadata"
+            )
 
 
 class _Maker:
