@@ -16,8 +16,9 @@ from tinkex.ports import RestPort
 ME = Holder(owner="me", root="root", name="sft-7", run_id="5555:train:0", generation=2)
 
 
-def row(run_id, owner, generation, *, saved, root="root", name="sft-7"):
+def row(run_id, owner, generation, *, saved, root="root", name="sft-7", made_from=None):
     metadata = {"tinkex_root": root, "tinkex_generation": str(generation)}
+    metadata |= {"tinkex_checkpoint": made_from} if made_from else {}
     metadata |= {"tinkex_owner": owner} if owner else {}
     metadata |= {"tinkex_name": name} if name else {}
     checkpoint = {"tinker_path": weights("000001", run_id)} if saved else None
@@ -84,6 +85,11 @@ TABLE = {
     "another root of my name, I alone saved": (
         True,
         other("1111:train:0", 2, saved=False, root="other"),
+        "no",
+    ),
+    "another root of my name, what a load left behind, I alone saved": (
+        True,
+        other("1111:train:0", 2, saved=False, root="other", made_from=weights("1", "0000:train:0")),
         "no",
     ),
 }

@@ -40,6 +40,8 @@ class Lineage:
         self._members = members
         self.last = self._highest(members.values())
         trained = [each for each in members.values() if each.last_checkpoint is not None]
+        #: Whether a run of it has a training checkpoint of its own.
+        self.has_saved = bool(trained)
         trained = trained or [each for each in members.values() if text_of(each, MADE_FROM)]
         self.newest = self._highest(trained) if trained else None
 
@@ -174,7 +176,8 @@ def families_in(
 ) -> list[Lineage]:
     """The lineages among the rows of a list that go by a name or a root, the one that counts first.
 
-    That is one that has a checkpoint, else the one whose first run has the smaller id.
+    That is one that has saved, else one that was made from a checkpoint; of equal ones the one
+    whose first run has the smaller id.
     """
     families: dict[str, dict[str, TrainingRun]] = {}
     for run_id, row in rows.items():
@@ -184,7 +187,12 @@ def families_in(
             run = rest.as_run(config, row)
             families.setdefault(text_of(run, ROOT) or run_id, {})[run_id] = run
     found = [Lineage(each, members) for each, members in families.items()]
-    return sorted(found, key=lambda each: (each.newest is None, each.first_id))
+    return sorted(found, key=_precedence)
+
+
+def _precedence(line: Lineage) -> tuple[bool, bool, str]:
+    """What counts among lineages of one name: the smaller, the more."""
+    return not line.has_saved, line.newest is None, line.first_id
 
 
 def list_all(
