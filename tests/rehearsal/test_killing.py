@@ -44,6 +44,8 @@ def test_the_losses_are_those_of_a_run_that_nothing_happens_to():
 @pytest.mark.parametrize("ended_by", ["SIGTERM", "SIGHUP"])
 def test_one_that_is_told_to_end_leaves_no_process_and_no_folder(tmp_path, ended_by):
     number = getattr(signal, ended_by)
+    # Tests that outlive their terminal (nohup) ignore it, and so would the process.
+    before = signal.signal(number, signal.SIG_DFL)
     process = subprocess.Popen(
         [sys.executable, "-m", "tinkex", "rehearse", "--kill"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -51,6 +53,7 @@ def test_one_that_is_told_to_end_leaves_no_process_and_no_folder(tmp_path, ended
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(number, before)
     while "goes on at step" not in process.stdout.readline():
         assert process.poll() is None
 
