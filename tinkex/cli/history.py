@@ -62,13 +62,9 @@ def entries_of(path: str, run_id: str | None) -> tuple[JournalEntry, ...] | None
         return None
     journal = Journal(path)
     try:
-        entries = journal.history()
+        return journal.history(run_id)
     finally:
         journal.close()
-    if run_id is None:
-        return entries
-    roots = {each.root_id for each in entries if run_id in (each.run_id, each.root_id)}
-    return tuple(each for each in entries if each.root_id in roots)
 
 
 def is_there(path: str) -> bool:

@@ -38,12 +38,10 @@ def _serve(given: argparse.Namespace) -> int:
             before = signal.signal(number, lambda *_: ended.set())
             stack.callback(signal.signal, number, before)
         try:
-            server = RehearsalServer(given.directory, port=given.port)
+            server = RehearsalServer(given.directory, port=given.port).start()
         except NotADirectoryError as error:
             complain(str(error))
             return UNUSABLE
-        try:
-            server.start()
         except (OSError, OverflowError) as error:
             complain(f"cannot listen on port {given.port}: {error}")
             return FAILED

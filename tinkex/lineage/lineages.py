@@ -129,7 +129,7 @@ def lineage_of(rest: RestPort, config: Hashable, run_id: str) -> Lineage:
         for each, row in rows.items()
         if each == root or metadata_of(row).get(ROOT) == root
     }
-    return _checked(rest, config, Lineage(root, {run_id: asked, **members}))
+    return _with_late_save(rest, config, Lineage(root, {run_id: asked, **members}))
 
 
 def lineage_named(rest: RestPort, config: Hashable, name: str) -> Lineage | None:
@@ -141,10 +141,10 @@ def lineage_named(rest: RestPort, config: Hashable, name: str) -> Lineage | None
         RestError: The list could not be had, or not as a whole.
     """
     found = families_in(rest, config, list_all(rest, config), name=name)
-    return _checked(rest, config, found[0]) if found else None
+    return _with_late_save(rest, config, found[0]) if found else None
 
 
-def _checked(rest: RestPort, config: Hashable, line: Lineage) -> Lineage:
+def _with_late_save(rest: RestPort, config: Hashable, line: Lineage) -> Lineage:
     """The same, unless its last run has saved something that the list did not tell.
 
     A list may be late, and what a row says of a checkpoint may not be readable.
