@@ -44,8 +44,8 @@ def pytest_addoption(parser, pluginmanager):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """One worker more than there are cores: many tests wait for a server, and need none."""
-    return min(len(os.sched_getaffinity(0)) + 1, 4) if hasattr(os, "sched_getaffinity") else None
+    """Some workers more than there are cores: many tests wait for a server, and need none."""
+    return min(len(os.sched_getaffinity(0)) + 3, 8) if hasattr(os, "sched_getaffinity") else None
 
 
 @pytest.hookimpl(trylast=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 #: How many interleavings of a case are tried at most, in how many seconds, and at least.
-MOST, SECONDS, LEAST = 400, 12.0, 2
+MOST, SECONDS, LEAST = 200, 12.0, 2
 
 
 class Deliveries:

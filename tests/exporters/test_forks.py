@@ -39,6 +39,13 @@ class Held:
         self._gate.set()
         self._thread.join(PATIENCE)
 
+    def in_child(self, function):
+        """What a forked child raised that was made meanwhile; then the thread goes on."""
+        try:
+            return in_child(function)
+        finally:
+            self.end()
+
 
 @pytest.fixture
 def held():
@@ -73,7 +80,7 @@ def test_a_forked_child_exports_although_one_is_being_made(held):
             before.close()
             prometheus.export(registry=CollectorRegistry()).close()
 
-        assert in_child(child) == ""
+        assert held.in_child(child) == ""
 
 
 def test_a_forked_child_counts_and_is_scraped_although_a_sweep_is_being_counted(held):
@@ -86,14 +93,14 @@ def test_a_forked_child_counts_and_is_scraped_although_a_sweep_is_being_counted(
             told(sender, "swept", runs=7)
             assert "tinkex_runs 7.0" in generate_latest(registry).decode()
 
-        assert in_child(child) == ""
+        assert held.in_child(child) == ""
 
 
 def test_a_forked_child_writes_records_although_one_is_being_written(held):
     with records.export(logging.Logger("its")):  # noqa: LOG001 (no other test has it)
         held.by(lambda: told(slow(held, Sender), "missing"))
 
-        assert in_child(lambda: told(Sender(), "missing")) == ""
+        assert held.in_child(lambda: told(Sender(), "missing")) == ""
 
 
 def test_a_forked_child_traces_although_an_incident_begins(held):
@@ -101,7 +108,7 @@ def test_a_forked_child_traces_although_an_incident_begins(held):
     with opentelemetry.export(**providers):
         held.by(lambda: told(Sender(), "detected", run_id=slow(held, str, "3f0c:train:0")))
 
-        assert in_child(lambda: told(Sender(), "detected")) == ""
+        assert held.in_child(lambda: told(Sender(), "detected")) == ""
 
 
 @pytest.mark.timeout(20)

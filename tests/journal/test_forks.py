@@ -61,3 +61,24 @@ def test_an_interrupt_while_a_fork_waits_for_a_job_holds_up_no_journal(tmp_path,
         assert not one.store.at_work.locked()
 
     assert told == [KeyboardInterrupt]
+
+
+def test_a_fork_waits_once_for_all_journals(tmp_path, monkeypatch):
+    waited = []
+
+    class Busy:
+        def acquire(self, timeout):
+            waited.append(timeout)
+            return threading.Event().wait(timeout)
+
+    monkeypatch.setattr("tinkex.journal.store.FORK_TIMEOUT", 0.01)
+    with (
+        Journal(tmp_path / "one.db") as one,
+        Journal(tmp_path / "two.db") as two,
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr(one.store, "at_work", Busy())
+        patched.setattr(two.store, "at_work", Busy())
+        assert in_child(lambda: None) == ""
+
+    assert waited == [pytest.approx(0.01, abs=0.005), 0.0]

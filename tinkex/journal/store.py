@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
@@ -28,7 +29,7 @@ T = TypeVar("T")
 #: Seconds that a call waits for the file at most; a disk may hang.
 CALL_TIMEOUT = 30.0
 
-#: Seconds that a fork waits for the job under way at most.
+#: Seconds that a fork waits at most for the jobs under way, of all journals.
 FORK_TIMEOUT = 1.0
 
 #: Connections of a parent, in a forked child: to close one would drop the parent's locks.
@@ -190,7 +191,10 @@ class _Stores:
         locks = [each.at_work for each in list(self._known.values())]
         # An interrupt leaves in it those that were taken by then.
         self._forking.locks = taken = list[threading.Lock]()
-        taken.extend(each for each in locks if each.acquire(timeout=FORK_TIMEOUT))
+        until = time.monotonic() + FORK_TIMEOUT
+        for each in locks:
+            if each.acquire(timeout=max(0.0, until - time.monotonic())):
+                taken.append(each)
 
     def _after_fork(self) -> None:
         for each in self._forking.locks:

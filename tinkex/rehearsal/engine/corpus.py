@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def mean_loss(output: Any) -> float:
     return float(metrics["loss:sum"]) / float(metrics["weights:sum"])
 
 
+@functools.cache
 def _followers() -> NDArray[np.int64]:
     random = np.random.default_rng(LANGUAGE_SEED)
     rows = [random.permutation(VOCABULARY)[: len(FOLLOWER_ODDS)] for _ in range(VOCABULARY)]
