@@ -21,6 +21,10 @@ from tinkex import signals
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Each client of the official SDK reads all certificates that it trusts: half of the work of making
+# one. A server that tests ask over TLS has a certificate that they name themselves.
+os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent / "data")
+
 # Threads of the official SDK may outlive the test that made them, and what they log is of no other.
 logging.getLogger("tinker").propagate = False
 logging.getLogger("tinker").setLevel(logging.CRITICAL)
@@ -45,7 +49,7 @@ def pytest_addoption(parser, pluginmanager):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """Some workers more than there are cores: many tests wait for a server, and need none."""
-    return min(len(os.sched_getaffinity(0)) + 3, 8) if hasattr(os, "sched_getaffinity") else None
+    return min(len(os.sched_getaffinity(0)) + 2, 8) if hasattr(os, "sched_getaffinity") else None
 
 
 @pytest.hookimpl(trylast=True)

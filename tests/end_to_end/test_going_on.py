@@ -19,7 +19,8 @@ pytestmark = [
 
 MAKE = tinker.ServiceClient.create_lora_training_client
 
-#: Opens a run by its name, or goes on with one by an id; tells of its run, its steps and its end.
+#: Opens a run by its name, or goes on with one by an id; tells of its run, its steps and its end,
+#: and waits for its own after the last line that it is to tell.
 SCRIPT = """
 import inspect
 import sys
@@ -28,7 +29,13 @@ import tinkex
 from tinkex import Policy
 from tinkex.rehearsal import batch
 
-name, run_id, silent_for = sys.argv[1], sys.argv[2], float(sys.argv[3])
+name, run_id, silent_for, last = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]
+
+def tell(line):
+    print(line, flush=True)
+    if line == last:
+        sys.stdin.read()
+
 # Older SDKs carry no step with a checkpoint; here its name is the step.
 carries = "user_metadata" in inspect.signature(tinker.TrainingClient.save_state).parameters
 step_of = None if carries else lambda checkpoint: int(checkpoint.checkpoint_id)
@@ -46,15 +53,15 @@ else:
 with opened as run:
     for segment in run.segments(resume_step=step_of):
         with segment:
-            print("run", segment.client.model_id, flush=True)
+            tell(f"run {segment.client.model_id}")
             for step in segment.steps(24):
                 forward = segment.client.forward_backward(batch(step), "cross_entropy")
                 update = segment.client.optim_step(adam)
                 forward.result(), update.result()
-                print("step", step, flush=True)
+                tell(f"step {step}")
                 if (step + 1) % 4 == 0:
                     segment.save_state(f"{step + 1:06d}", step=step + 1)
-                    print("saved", step + 1, flush=True)
+                    tell(f"saved {step + 1}")
 print("done", flush=True)
 """
 
@@ -69,8 +76,8 @@ def server():
 def train(server, tmp_path):
     made = []
 
-    def begin(machine="a", *, name="", run_id="", silent_for=60.0):
-        made.append(Trainer(server, tmp_path / machine, SCRIPT, name, run_id, silent_for))
+    def begin(machine="a", *, name="", run_id="", silent_for=60.0, last=""):
+        made.append(Trainer(server, tmp_path / machine, SCRIPT, name, run_id, silent_for, last))
         return made[-1]
 
     yield begin
@@ -84,10 +91,10 @@ BEGINS = [0, 8, 8, 16]
 
 
 def assert_it_goes_on(server, begin):
-    """`begin(number, lineage)` starts a process, which is killed; return the ids of all runs."""
+    """`begin(number, lineage, last=…)` starts a process, which is killed; give all runs' ids."""
     lineage, begins = [], []
     for number, end in enumerate(ENDS):
-        trainer = begin(number, lineage)
+        trainer = begin(number, lineage, last=end)
         runs, steps = trainer.read_until(end)
         trainer.kill()
         lineage += runs
@@ -99,8 +106,8 @@ def assert_it_goes_on(server, begin):
 
 
 def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train):
-    def begin(number, lineage):
-        return train(run_id=lineage[0] if lineage else "")
+    def begin(number, lineage, last):
+        return train(run_id=lineage[0] if lineage else "", last=last)
 
     assert_it_goes_on(server, begin)
 
@@ -113,8 +120,8 @@ def test_a_script_that_is_killed_goes_on_by_its_first_id(server, train):
 def test_the_same_script_run_again_goes_on(server, train, machines):
     silent_for = 60.0 if machines == "aaaa" else 1.5
 
-    def begin(number, lineage):
-        return train(machines[number], name="sft-7", silent_for=silent_for)
+    def begin(number, lineage, last):
+        return train(machines[number], name="sft-7", silent_for=silent_for, last=last)
 
     lineage = assert_it_goes_on(server, begin)
 
