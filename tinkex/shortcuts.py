@@ -1,4 +1,4 @@
-"""One run, one `with` line: a monitor of its own around a training loop, new or gone on with."""
+"""`watch`, `open_run` and `resume`: a monitor for one run, in one `with` line."""
 
 from __future__ import annotations
 

@@ -59,6 +59,15 @@ def test_each_event_is_one_record_of_its_level_which_json_takes(kept, name):
     assert not {"client", "run"} & body.keys()
 
 
+@pytest.mark.parametrize("name", [*EVENTS])
+def test_an_event_has_its_level_wherever_it_is_logged(kept, name, caplog):
+    with caplog.at_level(logging.DEBUG, "tinkex.runtime.publisher"):
+        told(Sender(), name)
+
+    (line,) = caplog.records
+    assert line.levelno == EVENTS[name].level == kept.records[0].levelno
+
+
 def test_a_record_has_the_values_of_its_event(kept):
     told(Sender(), "failed", attempt=2, error=KeyError("k"), retry_in=5.0)
     told(Sender(), "completed", duration=1.5)

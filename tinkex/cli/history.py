@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..display.words import facts, short_id
-from ..journal.journal import Journal, JournalEntry
+from ..journal.journal import Journal, JournalEntry, tone_of
 from .console import UNUSABLE, complain, say, table, terminal
 
 TITLES = ("Time", "Run", "Event", "What is known")
 
-#: What catches the eye among the events.
-STYLES = {
-    **dict.fromkeys(("exhausted", "missing", "fenced", "journal_failed", "rolled_back"), "red"),
-    **dict.fromkeys(("detected", "failed", "unprotected", "paused", "orphaned"), "yellow"),
-    **dict.fromkeys(("completed", "resumed"), "green"),
-}
+_STYLES = {"bad": "red", "warn": "yellow", "good": "green"}
 
 
 def add(add_parser: Callable[..., argparse.ArgumentParser]) -> None:
@@ -46,7 +41,7 @@ def _history(given: argparse.Namespace) -> int:
     if given.format == "json":
         say(json.dumps([_as_json(each) for each in entries], indent=2))
         return 0
-    rows = [(_cells(each), STYLES.get(each.kind, "")) for each in entries]
+    rows = [(_cells(each), _STYLES.get(tone_of(each.kind) or "", "")) for each in entries]
     caption = f"{len(entries)} event{'' if len(entries) == 1 else 's'}, times in UTC"
     terminal().print(table(caption, TITLES, rows, styled="Event"))
     return 0

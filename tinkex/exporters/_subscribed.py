@@ -1,4 +1,4 @@
-"""What exporters have in common: whom they receive from, one for each destination, its sweeps."""
+"""The base of exporters: what senders each receives from; one exporter for each destination."""
 
 from __future__ import annotations
 

@@ -19,18 +19,6 @@ from ._subscribed import Exporter, opened
 
 __all__ = ["LogExporter", "export"]
 
-_LEVELS = {
-    "exhausted": logging.ERROR,
-    "missing": logging.ERROR,
-    "rolled_back": logging.ERROR,
-    "fenced": logging.ERROR,
-    "journal_failed": logging.ERROR,
-    "detected": logging.WARNING,
-    "failed": logging.WARNING,
-    "unprotected": logging.WARNING,
-    "paused": logging.WARNING,
-}
-
 #: What is never written: live objects, and what the server said of the run at length.
 _LEFT_OUT = {"client", "run"}
 
@@ -43,10 +31,8 @@ def export(
 ) -> LogExporter:
     """Write a record for each event, whose values are in the record's attribute `tinkex`.
 
-    The levels: ERROR for `exhausted`, `missing`, `rolled_back`, `fenced` and `journal_failed`;
-    WARNING for `detected`, `failed`, `unprotected` and `paused`; DEBUG for `swept`; INFO for all
-    else. Of failing polls the first is a WARNING and the others DEBUG, until a sweep without an
-    error, which is an INFO.
+    Each has the level of its event. But of failing polls only the first is a WARNING and the
+    others DEBUG, until a sweep without an error, which is an INFO.
 
     Called again with the same logger it returns the same exporter, which then tells of `sender` as
     well: nothing is written twice.
@@ -113,16 +99,14 @@ class _Polls:
                 if self.are_failing or is_known or is_late:
                     return logging.DEBUG
                 self.are_failing = True
-                return logging.WARNING
             case Swept(errors=0):
                 self.worked_at = event.time
                 was_failing, self.are_failing = self.are_failing, False
-                return logging.INFO if was_failing else logging.DEBUG
-            case Swept():
-                return logging.DEBUG
+                if was_failing:
+                    return logging.INFO
             case Missing():
                 self.missing.add(event.run_id)
-        return _LEVELS.get(event.name, logging.INFO)
+        return event.level
 
 
 def _body(event: Event) -> dict[str, Any]:

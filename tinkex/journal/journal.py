@@ -16,18 +16,12 @@ from typing import Any, Self
 from ..display.table import ROWS_SHOWN, Cell, Row, Table, Tabular, Tone
 from ..display.words import clock, count, day_and_time, facts, one_line, short_id
 from ..errors import in_words
+from ..signals import EVENTS
 from .store import STORES, Store
 
 logger = logging.getLogger(__name__)
 
 _COLUMNS = ("number", "time (UTC)", "run", "what", "facts")
-
-_TONES: dict[str, Tone] = {
-    "completed": "good",
-    "failed": "warn",
-    "exhausted": "bad",
-    "fenced": "away",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -71,12 +65,22 @@ class History(Tabular, tuple[JournalEntry, ...]):
         return Table.of(title, _COLUMNS, self[-ROWS_SHOWN:], _row)
 
 
+def tone_of(kind: str) -> Tone | None:
+    """How much an entry of this kind catches the eye."""
+    if kind in ("completed", "resumed"):
+        return "good"
+    level = EVENTS[kind].level if kind in EVENTS else logging.INFO
+    if level >= logging.ERROR:
+        return "bad"
+    return "warn" if level >= logging.WARNING or kind == "orphaned" else None
+
+
 def _row(entry: JournalEntry) -> Row:
     return (
         str(entry.number),
         day_and_time(entry.time),
         Cell(short_id(entry.run_id), entry.run_id),
-        Cell(entry.kind, tone=_TONES.get(entry.kind)),
+        Cell(entry.kind, tone=tone_of(entry.kind)),
         Cell.long(facts(entry.body)),
     )
 

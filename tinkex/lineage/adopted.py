@@ -1,4 +1,4 @@
-"""The save that a generation of a named run begins with: it shows others early that it exists."""
+"""The first save of a restored named run, made at once so that other owners see the run."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Fence:
         with self._lock:
             for each in [each for each in self._runs if each.state is RunState.STOPPED]:
                 del self._runs[each]
-            accounts = {each.config for each in self._runs if _is_ours(each)}
+            accounts = {each.config for each in self._runs if _is_trained_here(each)}
             due = [each for each in accounts - self._under_way if self._is_due_locked(each)]
             self._under_way.update(due)
             self._looks = {each: look for each, look in self._looks.items() if each in accounts}
@@ -169,7 +169,9 @@ class Fence:
     def _look(self, account: Config | None) -> bool:
         began = self._clock.elapsed()
         with self._lock:
-            runs = [each for each in self._runs if each.config == account and _is_ours(each)]
+            runs = [
+                each for each in self._runs if each.config == account and _is_trained_here(each)
+            ]
         try:
             lost = self._losers(account, runs)
             tied = [each for each, (_, found) in lost.items() if found.is_tie]
@@ -222,5 +224,5 @@ def _holder(record: Record) -> Holder:
     return Holder(carried[OWNER], carried[ROOT], carried.get(NAME), *at)
 
 
-def _is_ours(record: Record) -> bool:
+def _is_trained_here(record: Record) -> bool:
     return record.state not in (RunState.FOLLOWING, RunState.STOPPED)

@@ -1,4 +1,4 @@
-"""The lineages that are open in this process, and the live clients that closed ones left."""
+"""The lineages that are open in this process, and the clients kept from closed ones."""
 
 from __future__ import annotations
 

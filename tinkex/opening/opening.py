@@ -1,4 +1,4 @@
-"""Opens a run by its name or id: once no other owner trains it, it is gone on with, or made."""
+"""Opens a run by its name or id: waits for other owners, then goes on with it or makes it."""
 
 from __future__ import annotations
 

@@ -218,10 +218,10 @@ def by_path(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
     return known
 
 
-def _cut_off(ordered: Iterable[Checkpoint], forks: Mapping[str, str]) -> list[str]:
+def _cut_off(newest_first: Iterable[Checkpoint], forks: Mapping[str, str]) -> list[str]:
     """The paths of those newer than what the next run was made from, which may be a run before."""
     of_runs: dict[str, list[str]] = {}
-    for each in ordered:
+    for each in newest_first:
         of_runs.setdefault(_run_of(each.tinker_path), []).append(each.tinker_path)
     found = []
     for run_id, path in forks.items():

@@ -10,22 +10,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..signals import (
-    Completed,
-    Detected,
-    Event,
-    Exhausted,
-    Failed,
-    Fenced,
-    JournalFailed,
-    Missing,
-    Paused,
-    PollError,
-    Resumed,
-    RolledBack,
-    Unprotected,
-    receivers_of,
-)
+from ..signals import Event, receivers_of
 from .delivery import Delivery
 from .jobs import Job, identity_of, name_of
 
@@ -33,21 +18,6 @@ logger = logging.getLogger(__name__)
 
 #: How many runs the log line of an event names.
 NAMED = 5
-
-_LEVELS: dict[type[Event], int] = {
-    Detected: logging.WARNING,
-    PollError: logging.WARNING,
-    Failed: logging.WARNING,
-    Exhausted: logging.ERROR,
-    JournalFailed: logging.ERROR,
-    Fenced: logging.WARNING,
-    Missing: logging.WARNING,
-    Paused: logging.WARNING,
-    RolledBack: logging.WARNING,
-    Unprotected: logging.WARNING,
-    Completed: logging.INFO,
-    Resumed: logging.INFO,
-}
 
 
 class Call(NamedTuple):
@@ -131,10 +101,9 @@ class Publisher:
             name = f"callback {name_of(notice.function)}"
             return [Job(partial(notice.function, *notice.arguments), name, key)]
         event = self._complete(notice.make() if isinstance(notice, Late) else notice)
-        level = _LEVELS.get(type(event), logging.DEBUG)
         jobs = []
-        if logger.isEnabledFor(level):
-            line = partial(_log, level, event)
+        if logger.isEnabledFor(event.level):
+            line = partial(_log, event)
             jobs.append(Job(line, f"the log of signal {event.name}", _log))
         for receiver in receivers_of(self._sender, event):
             call = partial(receiver, self._sender, event=event)
@@ -143,10 +112,10 @@ class Publisher:
         return jobs
 
 
-def _log(level: int, event: Event) -> None:
+def _log(event: Event) -> None:
     told = (f.name for f in fields(event) if f.name not in ("client", "metadata", "run", "run_id"))
     words = " ".join([event.name, *(f"{name}={_text(getattr(event, name))}" for name in told)])
-    logger.log(level, "run %s: %s", event.run_id, words)
+    logger.log(event.level, "run %s: %s", event.run_id, words)
 
 
 def _text(value: object) -> str:

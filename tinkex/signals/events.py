@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,10 +43,12 @@ class Event:
     `run_id` is the id of the run, in a recovery of the one that is replaced (`None` where an event
     is not about one run),
     `metadata` what was given to `monitor_run`, `time` an aware UTC time. `name` is its signal's:
-    that of its class in lower case, with underscores.
+    that of its class in lower case, with underscores, and `level` how grave it is, as a level of
+    `logging`.
     """
 
     name: ClassVar[str]
+    level: ClassVar[int] = logging.INFO
 
     run_id: str | None
     metadata: Mapping[str, Any]
@@ -65,6 +68,8 @@ class Detected(Event):
     message. It is `None` where the server says nothing of it, or not within a second.
     """
 
+    level = logging.WARNING
+
     checkpoint: Checkpoint | None
     run: TrainingRun | None
     cause: Cause
@@ -74,6 +79,8 @@ class Detected(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollError(Event):
     """Sent when a run's polls begin to fail, then at most once a minute until one succeeds."""
+
+    level = logging.WARNING
 
     error: BaseException
 
@@ -120,6 +127,8 @@ class Completed(Event):
 class Failed(Event):
     """Sent when an attempt failed; the next comes in `retry_in` seconds, none where `None`."""
 
+    level = logging.WARNING
+
     attempt: int
     error: BaseException
     retry_in: float | None
@@ -129,6 +138,8 @@ class Failed(Event):
 class Exhausted(Event):
     """Sent when no attempt is left; `attempt` says how many there were."""
 
+    level = logging.ERROR
+
     attempt: int
     error: BaseException
 
@@ -136,6 +147,8 @@ class Exhausted(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept(Event):
     """Sent when a sweep ended: how many runs, requests, errors, and seconds it took."""
+
+    level = logging.DEBUG
 
     runs: int
     requests: int
@@ -150,6 +163,8 @@ class Unprotected(Event):
     `since` is since when, `checkpoint` the one that is about to expire, if any.
     """
 
+    level = logging.WARNING
+
     since: datetime
     checkpoint: Checkpoint | None
 
@@ -158,12 +173,16 @@ class Unprotected(Event):
 class Missing(Event):
     """Sent once when a run cannot be found any more."""
 
+    level = logging.ERROR
+
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paused(Event):
     """Sent when an account's recoveries wait: for the account, its server or the journal."""
+
+    level = logging.WARNING
 
     error: BaseException
     runs: tuple[str, ...]
@@ -185,6 +204,8 @@ class RolledBack(Event):
     `evidence` tells what was seen, or is what the server said.
     """
 
+    level = logging.ERROR
+
     checkpoint: Checkpoint | None
     evidence: str
 
@@ -196,6 +217,8 @@ class JournalFailed(Event):
     With a `run_id` only that run cannot be written or read, and only it is not restored.
     """
 
+    level = logging.ERROR
+
     error: BaseException
 
 
@@ -206,6 +229,8 @@ class Fenced(Event):
     `successor_id` is that owner's run: another one, or this one where it has not gone on with
     another. `owner` is the owner's id or process, `None` where nothing tells it.
     """
+
+    level = logging.ERROR
 
     successor_id: str
     owner: str | None

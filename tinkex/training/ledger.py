@@ -1,4 +1,4 @@
-"""What was submitted through a run's training clients, and where the loop said that it stands."""
+"""Counts the requests of a run's training clients, and keeps the steps that the loop states."""
 
 from __future__ import annotations
 

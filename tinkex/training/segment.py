@@ -267,7 +267,7 @@ class Segment:
             )
 
     def tell_lost(self) -> None:
-        """The next segment is never asked for."""
+        """Log that the loop ended although its run is lost: it never asked for the next segment."""
         logger.error(
             "run %s: the training loop was left while its run is corrupted or replaced; what it "
             "was trained last is in no checkpoint: go on with segments()",

@@ -1,4 +1,4 @@
-"""A loop's wait for a client: ended in time, told of in the log, and shown to who watches."""
+"""Waits for a client of a run, with a time limit, a log line and a progress line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has a run that `open_run` found restored at its first use; calls that come meanwhile wait."""
+"""Restores a run that `open_run` found at its first use; calls made meanwhile wait."""
 
 from __future__ import annotations
 
