@@ -84,8 +84,10 @@ def text_of_error(error: object) -> str:
 
 def one_line(text: object, most: int | None = None) -> str:
     """A text on one line, without control characters, with at most so many characters."""
-    printable = (each if each.isprintable() else " " for each in text_of(text))
-    line = " ".join("".join(printable).split())
+    told = text_of(text)
+    if not told.isprintable():
+        told = "".join(each if each.isprintable() else " " for each in told)
+    line = " ".join(told.split())
     return line if most is None or len(line) <= most else f"{line[: most - 2]}.."
 
 

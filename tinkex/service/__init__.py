@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..config.credentials import attributes_of
 from ..errors import causes
@@ -30,6 +31,9 @@ __all__ = [
 
 _FROM_STATE = "create_training_client_from_state"
 _WITH_OPTIMIZER = "create_training_client_from_state_with_optimizer"
+
+#: The options of functions, which take longer to find than a recovery on the fakes.
+_known: WeakKeyDictionary[FunctionType, frozenset[str] | None] = WeakKeyDictionary()
 
 #: Seconds that the end of a session is waited for; the SDK itself retries for minutes.
 _CLOSING = 10.0
@@ -62,10 +66,24 @@ def _create(method: Callable[..., Any], path: str, options: Mapping[str, Any]) -
 
 def takes_option(method: Callable[..., Any], name: str) -> bool:
     """Whether a method takes a keyword argument of this name."""
-    with suppress(TypeError, ValueError):
-        parameters = inspect.signature(method).parameters.values()
-        return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    return False
+    function = getattr(method, "__func__", method)
+    if not isinstance(function, FunctionType):
+        names = _options_of(function)
+    elif function in _known:
+        names = _known[function]
+    else:
+        names = _known[function] = _options_of(function)
+    return names is None or name in names
+
+
+def _options_of(method: Callable[..., Any]) -> frozenset[str] | None:
+    """The names of its arguments; `None`: it takes any."""
+    try:
+        parameters = inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return frozenset()
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return None if takes_any else frozenset(parameters)
 
 
 def finished(answer: Any) -> Any:
