@@ -42,7 +42,7 @@ def test_braille_draws_the_same_line_finer():
 
 
 def test_a_mark_stands_where_the_curve_is_not_and_is_named_below():
-    lines = draw([falling(mark=2)], width=31, height=3, plain=True)
+    lines = draw([falling(marks=[2])], width=31, height=3, plain=True)
 
     columns = [line.find(":") for line in lines]
     assert len({column for column in columns if column >= 0}) == 1
@@ -52,8 +52,15 @@ def test_a_mark_stands_where_the_curve_is_not_and_is_named_below():
     assert lines[-1][at] == "2"
 
 
+def test_each_mark_has_its_line_and_its_step():
+    lines = draw([falling(marks=[1, 2, 3])], width=40, height=3, plain=True)
+
+    places = [column for column, sign in enumerate(lines[-2]) if sign == "^"]
+    assert [lines[-1][column] for column in places] == ["1", "2", "3"]
+
+
 def test_a_mark_at_the_end_does_not_write_over_the_last_step():
-    lines = draw([falling(mark=4)], width=30, height=3, plain=True)
+    lines = draw([falling(marks=[4])], width=30, height=3, plain=True)
 
     assert lines[-1] == "    0                        4"
 
@@ -75,7 +82,7 @@ def test_panels_stand_beside_each_other_on_one_scale():
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("width", [60, 61, 79, 80, 120, 200])
 def test_no_line_is_wider_than_asked_for_and_the_room_is_used(width, plain):
-    lines = draw([falling("one"), falling("two", mark=3)], width=width, plain=plain)
+    lines = draw([falling("one"), falling("two", marks=[3])], width=width, plain=plain)
 
     assert width - 2 <= max(map(len, lines)) <= width
     assert all(line == line.rstrip() for line in lines)
@@ -122,7 +129,7 @@ def test_the_labels_take_at_least_the_margin():
 
 
 def test_plain_charts_are_ascii():
-    assert "\n".join(draw([falling(mark=1)], plain=True)).isascii()
+    assert "\n".join(draw([falling(marks=[1])], plain=True)).isascii()
 
 
 @pytest.mark.parametrize("panels", [[], [Panel(title="empty", points=[])]])

@@ -35,6 +35,7 @@ def test_the_losses_are_those_of_a_run_that_nothing_happens_to():
     started = [line.rpartition("on ")[2] for line in lines if "is started on" in line]
     assert len(killed) == KILLS
     assert started == ["one machine"] * 2 + ["another machine"] * 2
+    assert [line.count("^") for line in lines if "^" in line] == [KILLS] * 2
     begun = [int(line.rpartition(" ")[2]) for line in lines if "goes on at step" in line]
     assert begun[0] == 0
     assert begun == sorted(begun)

@@ -23,11 +23,11 @@ Point = tuple[int, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One curve: `points` are (step, value) in order; `mark` is a step to draw a line at."""
+    """One curve: `points` are (step, value) in order; `marks` are steps to draw a line at."""
 
     title: str
     points: Sequence[Point]
-    mark: int | None = None
+    marks: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,31 +121,32 @@ def _labels(scale: _Scale, height: int, margin: int) -> list[str]:
 def _box(panel: Panel, scale: _Scale, columns: int, height: int, *, plain: bool) -> list[str]:
     """A panel's lines, all of one length: title, curve, axis, the steps at its ends."""
     axis, corner, floor = ("|", "+", "-") if plain else ("│", "└", "─")
-    mark = None if panel.mark is None else scale.column(panel.mark, columns)
+    marks = {scale.column(step, columns): step for step in panel.marks}
     canvas = _plain_curve if plain else _braille_curve
     curve = canvas(panel.points, scale, columns, height)
-    if mark is not None:
+    base, footer = floor * columns, _footer(scale, columns)
+    for mark, step in marks.items():
         line = ":" if plain else "┊"
         curve = [_with(row, mark, line) if row[mark] == " " else row for row in curve]
-    base = floor * columns
-    if mark is not None:
         base = _with(base, mark, "^" if plain else "┴")
+        footer = _named(footer, mark, str(step))
     return [
         f" {panel.title}"[: columns + 1].ljust(columns + 1),
         *(axis + row for row in curve),
         corner + base,
-        " " + _footer(scale, panel.mark, mark, columns),
+        " " + footer,
     ]
 
 
-def _footer(scale: _Scale, step: int | None, mark: int | None, columns: int) -> str:
-    """The steps at both ends, and at the mark if there is room for it."""
+def _footer(scale: _Scale, columns: int) -> str:
+    """The steps at both ends."""
     first, last = str(scale.left), str(scale.right)
-    footer = first.ljust(columns - len(last)) + last
-    if step is None or mark is None:
-        return footer
-    text = str(step)
-    start = min(max(0, mark - len(text) // 2), columns - len(text))
+    return first.ljust(columns - len(last)) + last
+
+
+def _named(footer: str, mark: int, text: str) -> str:
+    """A footer with the step of a mark below it, if there is room for it."""
+    start = min(max(0, mark - len(text) // 2), len(footer) - len(text))
     around = footer[max(0, start - 1) : start + len(text) + 1]
     return footer if around.strip() else footer[:start] + text + footer[start + len(text) :]
 

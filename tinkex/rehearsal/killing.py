@@ -52,7 +52,7 @@ def rehearse_kills(
         return Rehearsal(passed=False, difference=None, verdict=missing)
     told = ", ".join(map(str, moments))
     title = f"loss, killed at steps {told}"
-    show_curves(say, first, second, title=title, moment=moments[0], width=width, plain=plain)
+    show_curves(say, first, second, title=title, moments=moments, width=width, plain=plain)
     return verdict(first, second, 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tinker
@@ -106,7 +106,7 @@ def rehearse(
         return Rehearsal(passed=False, difference=None, verdict=missing)
     moment = script.moment
     title = f"loss, corrupted at step {moment}"
-    show_curves(say, first, second, title=title, moment=moment, width=width, plain=plain)
+    show_curves(say, first, second, title=title, moments=[moment], width=width, plain=plain)
     return verdict(first, second, resume.step, weights_only=weights_only)
 
 
@@ -199,20 +199,27 @@ def _show_runs(say: Say, first: Take, second: Take) -> None:
 
 
 def show_curves(
-    say: Say, first: Take, second: Take, *, title: str, moment: int, width: int, plain: bool
+    say: Say,
+    first: Take,
+    second: Take,
+    *,
+    title: str,
+    moments: Sequence[int],
+    width: int,
+    plain: bool,
 ) -> None:
     """Draw both losses, the second one's under `title`, and their difference."""
     say("")
     panels = [
         Panel(title="loss, uninterrupted", points=first.steps),
-        Panel(title=title, points=second.steps, mark=moment),
+        Panel(title=title, points=second.steps, marks=moments),
     ]
     for line in draw(panels, width=width, height=LOSS_ROWS, margin=MARGIN, plain=plain):
         say(line)
     pairs = zip(first.steps, second.steps, strict=True)
     apart = [(step, found - loss) for (step, loss), (_, found) in pairs]
     say("")
-    difference = Panel(title="the second less the first", points=apart, mark=moment)
+    difference = Panel(title="the second less the first", points=apart, marks=moments)
     for line in draw([difference], width=width, height=DIFFERENCE_ROWS, margin=MARGIN, plain=plain):
         say(line)
     say("")
