@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..config.credentials import Keys, secrets_of
-from ..config.secret import Secret
+from ..config.secret import Secret, spellings
 from ..ports import RestPort
 from ..recovery.error_kinds import classify
-from ..rest.transport import spellings
 from ..runs.record import Record
 from ..runs.run_map import RunMap
 from ..runtime.daemon_pool import DaemonPool

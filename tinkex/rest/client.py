@@ -23,10 +23,11 @@ from ..types import (
     list_of_objects,
 )
 from .accounts import Accounts
+from .answers import Answer, misfit_of, moment_of, object_of, status_error
 from .pages import PageReader
 from .paths import MAX_ID, RUNS, is_sendable, page_path, quoted_id
 from .sockets import Call
-from .transport import Account, Answer, misfit_of, moment_of, object_of, status_error
+from .transport import Account
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
@@ -224,7 +225,7 @@ class RestClient:
         if isinstance(answer, RestError):
             raise answer
         self._dates[config.base_url] = answer.headers.get("Date", ""), monotonic()
-        return answer, lambda: misfit_of(answer, call, account)
+        return answer, lambda: misfit_of(answer, call.where, account.scrub)
 
     def _begin(self, config: Config, where: str, bound: float) -> tuple[Account, Call]:
         with self._lock:
@@ -286,7 +287,7 @@ def _attempt(
         return call.ended
     outcome = account.send(call, method, url, body)
     if isinstance(outcome, Answer) and not 200 <= outcome.status < 300:
-        return status_error(outcome, call, account)
+        return status_error(outcome, call.where, account.scrub)
     return outcome
 
 

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
-import re
 import sys
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import requests.utils
@@ -22,16 +16,9 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import NewConnectionError
 
 from ..config import Config, is_loopback
-from ..config.secret import Secret
-from ..errors import (
-    ApiConnectionError,
-    ApiResponseError,
-    ApiStatusError,
-    ApiTimeoutError,
-    RestError,
-    causes,
-)
-from .pages import whole
+from ..config.secret import Secret, spellings
+from ..errors import ApiConnectionError, ApiResponseError, ApiTimeoutError, RestError, causes
+from .answers import Answer, shortened
 from .sockets import BoundedAdapter, Call
 
 #: The largest answer that is accepted, in bytes after decompression.
@@ -39,12 +26,6 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 
 #: How much of an error's body is read, in bytes; only its beginning is shown.
 MAX_ERROR_BYTES = 64 * 1024
-
-#: How many characters of a server's text go into a message.
-MAX_DETAIL = 200
-
-#: Secrets with fewer characters are not redacted: they may be parts of normal words.
-MIN_SECRET = 6
 
 #: Keys of at least this many characters are redacted in answers too: there they are echoes.
 MIN_ECHO = 16
@@ -66,15 +47,6 @@ _FAILURES = (
     ValueError,
 )
 _TIMEOUTS = (urllib3.exceptions.TimeoutError, TimeoutError)
-_SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
-
-
-class Answer(NamedTuple):
-    """An HTTP answer of any status."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Account:
@@ -187,7 +159,7 @@ class Account:
         if call.left() <= 0 or _is_late(error) or _is_late(cause):
             return ApiTimeoutError(f"{call.where}: no complete answer came in time")
         reason = self.scrub(f"{type(cause).__name__}: {cause}")
-        return ApiConnectionError(f"{call.where}: {_shortened(reason)}")
+        return ApiConnectionError(f"{call.where}: {shortened(reason)}")
 
 
 def _is_late(error: BaseException) -> bool:
@@ -222,51 +194,6 @@ def _is_here(base_url: str) -> bool:
     return is_loopback(urlsplit(base_url).hostname or "")
 
 
-def object_of(answer: Answer) -> dict[str, Any] | None:
-    """Return the JSON object in an answer, if there is one."""
-    found = _parsed(answer.body)
-    return found if isinstance(found, dict) else None
-
-
-def misfit_of(answer: Answer, call: Call, account: Account) -> ApiResponseError:
-    """Make the error for an answer that does not hold what it should."""
-    found = _parsed(answer.body)
-    kind = answer.headers.get("Content-Type", "no content type")
-    problem = "JSON (is a proxy in between?)" if found is None else "a JSON object with runs"
-    problem = problem if isinstance(found, dict | None) else "a JSON object"
-    begins = _shortened(account.scrub(f"{kind}: {_beginning(answer.body)}"))
-    return ApiResponseError(f"{call.where}: the answer is not {problem}; {begins}")
-
-
-def status_error(answer: Answer, call: Call, account: Account) -> ApiStatusError:
-    """Make the error for an answer whose status is not 2xx."""
-    if 300 <= answer.status < 400:
-        target = answer.headers.get("Location", "nowhere")
-        detail = f"redirects are not followed; this one leads to {target}"
-    else:
-        detail = _detail(answer.body)
-    return ApiStatusError.of(
-        answer.status,
-        _shortened(account.scrub(detail)),
-        where=call.where,
-        retry_after=_retry_after(answer.headers),
-    )
-
-
-def spellings(secrets: list[str]) -> list[str]:
-    """How a server may repeat secrets: as they are, in JSON or in a URL; the longest first.
-
-    Very short ones are left out: they are normal words.
-    """
-    spelt = {
-        each
-        for secret in secrets
-        for each in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""))
-        if len(secret) >= MIN_SECRET
-    }
-    return sorted(spelt, key=len, reverse=True)
-
-
 def _read(response: urllib3.HTTPResponse, limit: int) -> bytes:
     # Older versions of urllib3 accept an answer that ends too early, unless told not to.
     response.enforce_content_length = True
@@ -276,75 +203,7 @@ def _read(response: urllib3.HTTPResponse, limit: int) -> bytes:
     step = _CHUNK_BYTES if is_packed else limit + 1
     chunks = []
     size = 0
-    while size <= limit:
-        chunk = response.read(step, decode_content=is_packed)
-        if not chunk:
-            break
+    while size <= limit and (chunk := response.read(step, decode_content=is_packed)):
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body, parse_int=whole)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _beginning(body: bytes) -> str:
-    # More than is shown: white space is still to be removed.
-    return body[: 4 * MAX_DETAIL].decode("utf-8", "replace")
-
-
-def _detail(body: bytes) -> str:
-    found = _parsed(body)
-    if isinstance(found, dict):
-        for name in ("detail", "message", "error"):
-            if found.get(name):
-                return _explained(found[name])
-    return _beginning(body)
-
-
-def _explained(detail: Any) -> str:
-    if isinstance(detail, str):
-        return detail
-    if isinstance(detail, Mapping) and isinstance(detail.get("message"), str):
-        return str(detail["message"])
-    rows = detail if isinstance(detail, list) else []
-    problems = [each for each in rows if isinstance(each, Mapping) and "msg" in each]
-    if problems:
-        return "; ".join(f"{_place(each)}{each['msg']}" for each in problems)
-    return json.dumps(detail)
-
-
-def _place(problem: Mapping[str, Any]) -> str:
-    place = problem.get("loc")
-    return f"{'.'.join(map(str, place))}: " if isinstance(place, list) else ""
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("Retry-After", "").strip()
-    if _SECONDS.fullmatch(text):
-        return float(text)
-    until = moment_of(text)
-    if until is None:
-        return None
-    # Use the server's clock if it sends a date: the local one may be wrong.
-    now = moment_of(headers.get("Date", "")) or datetime.now(UTC)
-    return max((until - now).total_seconds(), 0.0)
-
-
-@lru_cache(64)
-def moment_of(text: str) -> datetime | None:
-    """The moment that a header names, `None` where it names none."""
-    try:
-        moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_DETAIL else f"{line[: MAX_DETAIL - 1]}…"
