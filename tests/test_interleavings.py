@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,25 +66,36 @@ class Pool:
         return self.outcome == "refused" or self.outcome.cancelled()
 
 
+class Polled(list):
+    """Stands for the map of runs."""
+
+    def polled(self):
+        return self
+
+
 class Timers:
-    """A sweep begins while another thread arms the timer of the next one."""
+    """A sweep is made while another thread arms the timer of the next one."""
 
     def __init__(self):
-        from tinkex.polling.sweep_timer import SweepTimer
+        from tinkex.polling.sweep_timer import Sweeps
         from tinkex.runtime.scheduler import Clock
         from tinkex.testing import FakeScheduler
 
         self.scheduler = FakeScheduler()
-        self.timer = SweepTimer(Clock(self.scheduler), 10.0, lambda: None)
-        self.timer.start()
+        sweeper = SimpleNamespace(
+            makes_threads=False,
+            begin=lambda _, on_end: on_end(None),
+            is_own_thread=lambda: True,
+        )
+        told = SimpleNamespace(publish=lambda *_: None, notify=lambda _: None)
+        runs = Polled()
+        about = sweeper, runs, told, told
+        self.sweeps = Sweeps(*about, clock=Clock(self.scheduler), interval=10.0)
+        self.sweeps.start()
+        runs.append("one")
 
     def workers(self):
-        def sweep(case):
-            case.timer.hold()
-            case.timer.release()
-            case.timer.arm()
-
-        return sweep, lambda case: case.timer.arm()
+        return lambda case: case.sweeps.make(), lambda case: case.sweeps.arm()
 
     def holds(self):
         """One timer is armed in the end, neither none nor two."""

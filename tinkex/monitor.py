@@ -24,15 +24,11 @@ from .errors import MonitorStoppedError, RecoveryDisabledError
 from .handle import MonitoredRun
 from .parts import Parts
 from .policy import Policy
-from .polling.sweep_timer import SweepTimer
-from .polling.sweeper import STRAGGLER
 from .ports import RestModule, ServiceModule
 from .recovery.executor import RecoveryExecutor
 from .runs.record import Origin
 from .runs.status import RunStatus, StatusTable
 from .runtime.scheduler import Scheduler
-from .runtime.undisturbed import undisturbed
-from .signals import Swept
 from .training.submitting.client import bare
 from .view import Viewed
 
@@ -103,14 +99,13 @@ class Monitor(Viewed):
             owns_executor=executor is None,
             scheduler=scheduler,
             poll_workers=poll_workers,
-            on_sweep_end=self._swept,
             journal=journal,
         )
         super().__init__(parts)
         self._runs = parts.runs
-        self._accounts = Accounts(self._parts.rest.module, config, rest_client_fun)
-        self._sweep_timer = SweepTimer(self._parts.clock, self.policy.poll_interval, self._sweep)
-        self._home = self._parts.home
+        self._accounts = Accounts(parts.rest.module, config, rest_client_fun)
+        self._sweeps = parts.sweeps
+        self._home = parts.home
         self._lock = threading.Lock()
         # Guarded by _lock: _started and _stopping, where the monitor is in its life; _stop, which
         # call stops it or has stopped it.
@@ -131,8 +126,7 @@ class Monitor(Viewed):
             if self._stopping:
                 raise MonitorStoppedError("this monitor was stopped; make a new one")
             self._started = True
-        self._sweep_timer.start()
-        self._pace()
+        self._sweeps.start()
         return self
 
     def stop(self, timeout: float = 5.0) -> None:
@@ -159,7 +153,7 @@ class Monitor(Viewed):
                 self._stop = self._stop or this
                 is_first = self._stop is this
             if is_first:
-                self._sweep_timer.stop()
+                self._sweeps.stop()
                 self._parts.stop(timeout)
                 self._end_view(timeout)
         except BaseException:  # an interrupt: the next call does the work
@@ -265,7 +259,7 @@ class Monitor(Viewed):
             origin=origin,
         )
         parts.fence.watch(record)
-        self._pace()
+        self._sweeps.arm()
         return cast("MonitoredRun", record.handle)
 
     def stop_monitoring(self, run: str | MonitoredRun) -> None:
@@ -289,16 +283,7 @@ class Monitor(Viewed):
             MonitorStoppedError: The monitor was stopped.
         """
         self._check_running()
-        sweeper = self._parts.sweeper
-        # On poll threads an interrupt of the caller must not leave a sweep half begun.
-        if self._parts.polls_on_threads:
-            undisturbed(self._sweep)
-        else:
-            self._sweep()
-        if not sweeper.is_own_thread():
-            self._parts.waits.wait(sweeper, lambda: not sweeper.is_sweeping, None)
-            # No sweep waits for accounts that hang; but their answers may come.
-            self._parts.waits.wait(sweeper, lambda: sweeper.is_at_rest, STRAGGLER)
+        self._sweeps.make()
 
     # Queries
 
@@ -330,21 +315,3 @@ class Monitor(Viewed):
         self._home.check()
         if self._stopping:
             raise MonitorStoppedError("this monitor was stopped; make a new one")
-
-    # Sweeps
-
-    def _sweep(self) -> None:
-        self._sweep_timer.hold()
-        polled = self._runs.polled()
-        self._parts.detection.sweep_begins(polled)
-        self._parts.sweeper.begin(polled)
-
-    def _swept(self, event: Swept) -> None:
-        self._parts.publisher.publish("swept", event)
-        self._parts.waits.notify(self._parts.sweeper)
-        self._sweep_timer.release()
-        self._pace()
-
-    def _pace(self) -> None:
-        if len(self._runs):
-            self._sweep_timer.arm()

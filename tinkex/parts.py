@@ -19,6 +19,7 @@ from .lineage.neighbours import Neighbours
 from .policy import Policy
 from .polling.detection import Detection
 from .polling.reasons import Reasons
+from .polling.sweep_timer import Sweeps
 from .polling.sweeper import Sweeper
 from .ports import RestModule, RestPort, ServiceModule
 from .recovery.controller import Controller
@@ -35,7 +36,7 @@ from .runtime.futures import done_callbacks
 from .runtime.publisher import Publisher
 from .runtime.scheduler import Clock, Scheduler, ThreadScheduler, makes_threads
 from .runtime.waits import QUIET, Waits
-from .signals import Event, JournalFailed, Swept
+from .signals import Event, JournalFailed
 from .training.confirmation import Confirmation
 from .training.outages.noticing import Outages
 from .training.outages.settling import Settling
@@ -78,14 +79,12 @@ class Parts:
         owns_executor: bool,
         scheduler: Scheduler | None,
         poll_workers: int | None,
-        on_sweep_end: Callable[[Swept], None],
         journal: str | os.PathLike[str] | Journal | None = None,
     ) -> None:
         # Timers on threads of their own must not be held up by receivers either.
         self.is_inline = inline = scheduler is not None and not makes_threads(scheduler)
         if poll_workers is None:
             poll_workers = POLL_WORKERS if scheduler is None else 0
-        self.polls_on_threads = poll_workers > 0
         # What was made here ends with the monitor: closed first, then joined. Last of all closes
         # what keeps the changes of runs.
         self._close: list[Callable[[], object]] = []
@@ -107,7 +106,8 @@ class Parts:
         self.controller = Controller(policy, self.runs, self._dispatcher, self.owner, self.keeper)
         self.neighbours = self._neighbours_for()
         self.detection = self._detection_for(polls)
-        self.sweeper = self._sweeper_for(polls, poll_workers, bound, on_sweep_end)
+        self.sweeper = self._sweeper_for(polls, poll_workers, bound)
+        self.sweeps = self._sweeps_for(policy.poll_interval)
         self.confirmation, self.fence = self._confirmation_for(policy), self._fence_for()
         self.outages = self._outages_for(policy)
         self._ledgers: dict[str, Ledger] = {}
@@ -217,18 +217,19 @@ class Parts:
         about = self.runs, self.owner.holds, self.controller, self._poll_failed, polls.as_run
         return Detection(*about, neighbours=self.neighbours)
 
-    def _sweeper_for(
-        self, polls: RestPort, workers: int, bound: float, on_end: Callable[[Swept], None]
-    ) -> Sweeper:
+    def _sweeper_for(self, polls: RestPort, workers: int, bound: float) -> Sweeper:
         return Sweeper(
             polls,
             self.clock,
             workers=workers,
             bound=bound,
             detection=self.detection,
-            on_end=on_end,
             notify=self.waits.notify,
         )
+
+    def _sweeps_for(self, interval: float) -> Sweeps:
+        about = self.sweeper, self.runs, self.publisher, self.waits
+        return Sweeps(*about, clock=self.clock, interval=interval)
 
     def _neighbours_for(self) -> Neighbours:
         return Neighbours(

@@ -143,7 +143,7 @@ def test_the_budget_of_recoveries_counts_on(opened, account, path, monkeypatch):
     with opened(NAME, Service(account), journal=path) as run:
         train(run, 2)
         account.corrupted.add(run.run_id)
-        run._parts.sweeper.begin([run._record])
+        run._parts.sweeps.make()
         assert len(run.lineage) == 2
     with opened(NAME, Service(account), journal=path) as run:
         assert len(run._record.history.incidents) == 1

@@ -1,7 +1,8 @@
-"""Data of one sweep: the accounts that it waits for, and when it began."""
+"""Data of one sweep: when it began, whom it tells of its end, and the accounts it waits for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,6 +16,7 @@ class Sweep:
     """The state of one sweep, guarded by the sweeper's lock."""
 
     began: float
+    on_end: Callable[[Swept], None]
     runs: int = 0
     waits_for: set[Account] = field(default_factory=set)
 

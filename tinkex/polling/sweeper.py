@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -33,8 +33,8 @@ class Sweeper:
     """Makes sweeps, one at a time. Accounts take turns, one request each.
 
     At most `workers` requests are in flight beside those that are late; 0 polls on the thread that
-    begins a sweep. A poll may take `bound` seconds. The thread that ends a sweep calls `on_end`;
-    `notify` wakes waits. Accounts that hang share half of the workers, and no sweep waits for them.
+    begins a sweep. A poll may take `bound` seconds. `notify` wakes waits. Accounts that hang share
+    half of the workers, and no sweep waits for them.
 
     Threads: safe from any thread; polls run on `tinkex-poll_N`.
     """
@@ -47,7 +47,6 @@ class Sweeper:
         workers: int,
         bound: float,
         detection: Detection,
-        on_end: Callable[[Swept], None],
         notify: Callable[[object], None],
     ) -> None:
         self._rest = rest
@@ -55,12 +54,13 @@ class Sweeper:
         self._workers = workers
         self._bound = bound
         self._detection = detection
-        self._on_end = on_end
         self._notify = notify
         self._turns = Turns(workers)
         # An exit in foreign code must not end a thread of ours; other threads may end.
         self._caught = BaseException if workers else Exception
         self._can_list = rest.can_list
+        #: Whether polls run on threads of their own.
+        self.makes_threads = workers > 0
         self._pool = DaemonPool(self._turns.most_threads, "tinkex-poll") if workers else None
         self._lock = threading.Lock()
         # Guarded by _lock: _turns, with all accounts and requests; the sweep under way; how many
@@ -74,12 +74,13 @@ class Sweeper:
 
     # Commands
 
-    def begin(self, records: Iterable[Record]) -> None:
-        """Begin a sweep; without effect while one is under way."""
+    def begin(self, records: Collection[Record], on_end: Callable[[Swept], None]) -> None:
+        """Begin a sweep; the thread that ends it calls `on_end`. None while one is under way."""
+        self._detection.sweep_begins(records)
         runs_of: dict[Config | None, list[Record]] = {}
         for config, group in groupby(records, key=attrgetter("config")):
             runs_of.setdefault(config, []).extend(group)
-        sweep = Sweep(self._clock.monotonic())
+        sweep = Sweep(self._clock.monotonic(), on_end)
         with self._lock:
             if self._closed or self._sweep is not None:
                 return
@@ -304,7 +305,7 @@ class Sweeper:
             event = sweep.event(self._clock.utc(), now, requests=requests, errors=errors)
             is_closed = self._closed
         if not is_closed:
-            self._on_end(event)
+            sweep.on_end(event)
 
     def _watch(self) -> None:
         """Mark late requests, and give up those beyond their bound."""
