@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 from . import rest as default_rest
 from . import service as default_services
 from .arguments import NO_METADATA
-from .config import Config
 from .lineage.fence import Fence
 from .lineage.neighbours import Neighbours
 from .policy import Policy
@@ -97,8 +95,9 @@ class Parts:
         results = None if inline else DaemonPool(RESULTS_AT_ONCE, "tinkex-result")
         self._callbacks = done_callbacks(inline=inline)
         self.races = Races(self.waits, results, self._callbacks)
-        self.runs, bound = self._run_map_for(policy), _poll_bound(policy)
+        bound = _poll_bound(policy)
         polls, self.rest = self._rest_ports(rest_module, poll_workers, bound)
+        self.runs = self._run_map_for(policy)
         self._reasons = Reasons(self.rest, self.runs, self.clock, self.waits, inline=inline)
         self._dispatcher = executor.dispatcher
         self.owner = self._owner_for(executor, service_client_module)
@@ -132,11 +131,8 @@ class Parts:
             self.publisher,
             self.waits,
             on_move=self._moved,
-            server_time=self._served,
+            server_time=self.rest.now,
         )
-
-    def _served(self, account: Config | None, own: datetime) -> datetime:
-        return self.rest.now(account, own)
 
     def _completed(self, event: Event) -> Event:
         return self._reasons.complete(event)
