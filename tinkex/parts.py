@@ -21,8 +21,7 @@ from .polling.sweep_timer import Sweeps
 from .polling.sweeper import Sweeper
 from .ports import RestModule, RestPort, ServiceModule
 from .recovery.controller import Controller
-from .recovery.dispatcher import JOIN_GRACE
-from .recovery.executor import RecoveryExecutor
+from .recovery.executor import JOIN_GRACE, RecoveryExecutor, end_owner
 from .recovery.incident import Owner
 from .runs.changes import Freed
 from .runs.record import Record
@@ -325,7 +324,7 @@ class Parts:
         grace = min(JOIN_GRACE, timeout / 10)
         close, joins = list(self._close), [self._join]
         close += (partial(_close_until, deadline, each) for each in self._close_last)
-        self._dispatcher.stop(self.owner, timeout - grace, grace, close=close, joins=joins)
+        end_owner(self.owner, self._dispatcher, timeout - grace, grace, close=close, joins=joins)
         # The end of a session is a request, which the end of the process would cut off: what is
         # left of the time is spent on it.
         self.owner.own_services.join(max(0.0, deadline - monotonic()))

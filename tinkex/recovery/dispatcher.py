@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -20,9 +20,6 @@ from .incident import RECOVERIES, Attempt, Incident, Listener, Owner
 from .outcome import adopt, conclude, end_with, stopped, tell_left_behind, tell_orphan
 
 logger = logging.getLogger(__name__)
-
-#: Seconds that our own threads may take to end.
-JOIN_GRACE = 1.0
 
 #: How many abandoned attempts may hang in a pool that does not tell its number of workers.
 HUNG_AT_MOST = 32
@@ -127,40 +124,8 @@ class Dispatcher:
         with self._lock:
             self._closed = True
 
-    def stop(
-        self,
-        owner: Owner,
-        patience: float | None,
-        grace: float,
-        *,
-        close: Iterable[Callable[[], object]],
-        joins: Collection[Callable[[float], object]],
-    ) -> None:
-        """End all incidents of an owner, its publishing, and then its threads.
-
-        What has not begun goes first, so that nothing follows on what is under way. Receivers,
-        callbacks and attempts then have `patience` seconds. Then publishing is closed, and only
-        then the attempts that hang are given up: nothing is said of them. `close` is called,
-        and last `joins`, each with its share of `grace` seconds, so that a thread which hangs
-        leaves time for the others.
-        """
-        owner.closing = True
-        owner.undisturbed(lambda: self._cancel_all(owner, only_waiting=True))
-        try:
-            if patience is None or patience > 0:
-                owner.waits.wait(QUIET, lambda: self._is_quiet(owner), patience)
-        except Exception:
-            logger.exception("the scheduler's wait failed; stopping without it")
-        finally:
-            owner.publisher.close()
-            owner.undisturbed(lambda: self._cancel_all(owner))
-            for step in close:
-                step()
-            for join in joins:
-                join(grace / len(joins))
-            owner.waits.notify_all()
-
-    def _cancel_all(self, owner: Owner, *, only_waiting: bool = False) -> None:
+    def cancel_all(self, owner: Owner, *, only_waiting: bool = False) -> None:
+        """End the incidents of an owner, or those of which no attempt is under way."""
         with self._lock:
             incidents = [each for each in self._incidents.values() if each.owner is owner]
         for incident in incidents:
@@ -193,7 +158,7 @@ class Dispatcher:
             incident = self._incidents.get(run_id)
             return incident.broken if incident is not None else frozenset()
 
-    def _is_quiet(self, owner: Owner) -> bool:
+    def is_quiet(self, owner: Owner) -> bool:
         """Whether nothing of an owner is under way on other threads than the caller's."""
         own, task = threading.get_ident(), current_task()
         with self._lock:

@@ -1,8 +1,9 @@
-"""`RecoveryExecutor`, for users: recovers single runs, and is where monitors have attempts made."""
+"""Sets up where attempts run and ends it; `RecoveryExecutor` recovers single runs for users."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from functools import partial
@@ -37,9 +38,14 @@ from ..service.opened import OwnServices
 from ..signals import Completed
 from ..types import Checkpoint, TrainingRun
 from .attempt import RecoveryRequest
-from .dispatcher import HUNG_AT_MOST, JOIN_GRACE, Dispatcher, workers_of
+from .dispatcher import HUNG_AT_MOST, Dispatcher, workers_of
 from .holds import Holds
 from .incident import Adopted, Owner
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that our own threads may take to end.
+JOIN_GRACE = 1.0
 
 
 class RecoveryExecutor:
@@ -194,7 +200,7 @@ class RecoveryExecutor:
             owner.own_services.join,
         )
         patience, grace = (timeout, JOIN_GRACE) if wait else (0.0, 0.0)
-        self.dispatcher.stop(owner, patience, grace, close=close, joins=joins)
+        end_owner(owner, self.dispatcher, patience, grace, close=close, joins=joins)
 
     def join(self, timeout: float) -> None:
         """Wait for the threads of its own pool after `shutdown`, at most `timeout` seconds."""
@@ -231,3 +237,37 @@ class RecoveryExecutor:
             can_pause=runs_of is not None,
             is_inline=is_inline,
         )
+
+
+def end_owner(
+    owner: Owner,
+    dispatcher: Dispatcher,
+    patience: float | None,
+    grace: float,
+    *,
+    close: Iterable[Callable[[], object]],
+    joins: Collection[Callable[[float], object]],
+) -> None:
+    """End all incidents of an owner, its publishing, and then its threads.
+
+    What has not begun goes first, so that nothing follows on what is under way. Receivers,
+    callbacks and attempts then have `patience` seconds. Then publishing is closed, and only
+    then the attempts that hang are given up: nothing is said of them. `close` is called,
+    and last `joins`, each with its share of `grace` seconds, so that a thread which hangs
+    leaves time for the others.
+    """
+    owner.closing = True
+    owner.undisturbed(lambda: dispatcher.cancel_all(owner, only_waiting=True))
+    try:
+        if patience is None or patience > 0:
+            owner.waits.wait(QUIET, lambda: dispatcher.is_quiet(owner), patience)
+    except Exception:
+        logger.exception("the scheduler's wait failed; stopping without it")
+    finally:
+        owner.publisher.close()
+        owner.undisturbed(lambda: dispatcher.cancel_all(owner))
+        for step in close:
+            step()
+        for join in joins:
+            join(grace / len(joins))
+        owner.waits.notify_all()
