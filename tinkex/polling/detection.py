@@ -36,7 +36,7 @@ _GATEWAY = (None, 502, 504)
 
 
 class Detection:
-    """Takes what polls bring.
+    """Handles the answers of polls.
 
     `on_silence(record, error, since)` is called where two polls of a run in a row found no server,
     the first at `since` in monotonic seconds. `as_run` reads an account's row; `neighbours` get

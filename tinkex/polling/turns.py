@@ -1,4 +1,4 @@
-"""Whose turn it is: accounts with something to ask take turns, and those that hang get a share."""
+"""Which account sends the next request; how many those that hang may send."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Turns:
         return None
 
     def _room(self, account: Account) -> int:
-        """With so many late requests none is begun for an account."""
+        """How many late requests stop new ones of an account."""
         is_waiting = account.is_hanging and account.in_flight
         return LATE_AT_MOST if is_waiting else LATE_OF_ALL
 

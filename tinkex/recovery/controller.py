@@ -1,4 +1,4 @@
-"""From a run to its incident and back: starts and ends recoveries, and applies what they change."""
+"""Starts, ends and records the recoveries of a monitor's runs."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Controller:
         return shared
 
     def _give_up(self, record: Record, run_id: str, error: BaseException) -> None:
-        """No attempt is made for the run."""
+        """Publish `exhausted`; no attempt is made for the run."""
         now, metadata = self._owner.clock.utc(), record.metadata
         event = Exhausted(run_id=run_id, metadata=metadata, time=now, attempt=0, error=error)
         self._runs.apply(record, GaveUp(run_id=run_id, event=event))

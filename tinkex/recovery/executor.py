@@ -1,4 +1,4 @@
-"""Sets up where attempts run and ends it; `RecoveryExecutor` recovers single runs for users."""
+"""Sets up where attempts run; recovers single runs for users; ends owners of incidents."""
 
 from __future__ import annotations
 

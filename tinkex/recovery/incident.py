@@ -1,4 +1,4 @@
-"""One incident: what is recovered, who began it, and the state of its attempts."""
+"""Incidents, their attempts and their owners, and the table of all in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which accounts a client keeps connections for: those in use, and the last ones before them."""
+"""Keeps the connections of accounts that are used now or were lately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a page of runs row by row, without parsing rows that say what they said before."""
+"""Reads a page of runs; rows that have not changed are not parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Applies a change to a run's record, and returns what to publish; only `rows` changes one too."""
+"""Applies each kind of change to a record; returns what is to be published."""
 
 from __future__ import annotations
 
