@@ -124,14 +124,8 @@ class Parts:
         return replace(port, timeout=bound), port
 
     def _run_map_for(self, policy: Policy) -> RunMap:
-        return RunMap(
-            policy,
-            self.clock,
-            self.publisher,
-            self.waits,
-            on_move=self._moved,
-            server_time=self.rest.now,
-        )
+        about = policy, self.clock, self.publisher, self.waits
+        return RunMap(*about, on_move=self._moved, server_time=self.rest.now)
 
     def _completed(self, event: Event) -> Event:
         return self._reasons.complete(event)

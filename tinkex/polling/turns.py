@@ -84,9 +84,8 @@ class Turns:
             is_full = all_hung >= self._room(account)
             was_stuck, account.is_stuck = account.is_stuck, is_full or hung >= MOST_OF_ACCOUNT
             if account.is_stuck:
-                found.append(
-                    Stuck(config, max(hung, is_full * all_hung), due, is_new=not was_stuck)
-                )
+                hung = max(hung, is_full * all_hung)
+                found.append(Stuck(config, hung, due, is_new=not was_stuck))
         return found
 
     def line_up(self, account: Account) -> None:

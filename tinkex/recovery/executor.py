@@ -90,18 +90,16 @@ class RecoveryExecutor:
         #: The incidents under way, for monitors.
         self.dispatcher = Dispatcher(self._own_pool if given is None else given, max_concurrent)
         self._clock = clock = Clock(scheduler or ThreadScheduler("tinkex-executor"))
-        waits = Waits(clock)
+        waits, is_inline = Waits(clock), scheduler is not None
         # Of the recoveries that are asked for here. No poll tells it when an account works again.
         self._owner = self.owner_for(
-            publisher=Publisher(
-                self, inline=scheduler is not None, on_idle=partial(waits.notify, QUIET)
-            ),
-            callbacks=done_callbacks(inline=scheduler is not None),
+            publisher=Publisher(self, inline=is_inline, on_idle=partial(waits.notify, QUIET)),
+            callbacks=done_callbacks(inline=is_inline),
             waits=waits,
             clock=clock,
             rest=RestPort(default_rest),
             services=default_services,
-            is_inline=scheduler is not None,
+            is_inline=is_inline,
         )
 
     @classmethod

@@ -26,7 +26,6 @@ REFUSED = "refused"
 #: Why an account is held: its server is down.
 DOWN = "down"
 
-
 #: So many accounts are kept without a look at whether they are used.
 MANY = 64
 
@@ -139,7 +138,7 @@ class Holds(Generic[T]):
             known.succeeded_at = now
             is_held = bool(known.holds)
         if is_held:
-            self._lift_by_poll(account)
+            self.poll_answered(account)
 
     def _forget_unused_locked(self, now: float) -> None:
         """Let go of accounts that were not polled for long, as after their keys were renewed."""
@@ -155,7 +154,9 @@ class Holds(Generic[T]):
 
     def poll_answered(self, account: Config | None) -> None:
         """The server answered a poll of the account, if only that it knows no such run."""
-        self._lift_by_poll(account)
+        released = self._lifted(account, by_poll=True)
+        self._publisher.flush()
+        self._release(released)
 
     def attempt_went_on(self, account: Config | None, apply: Callable[[], R]) -> R:
         """An attempt was not refused: that ends the holds that polls cannot end.
@@ -186,11 +187,6 @@ class Holds(Generic[T]):
                     known.probes[probe] = False
                     probes.append(probe)
         self._release(probes)
-
-    def _lift_by_poll(self, account: Config | None) -> None:
-        released = self._lifted(account, by_poll=True)
-        self._publisher.flush()
-        self._release(released)
 
     def _lifted(self, account: Config | None, *, by_poll: bool) -> tuple[T, ...]:
         """End holds and queue `resumed` where none is left; return the incidents to release."""

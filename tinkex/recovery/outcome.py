@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 #: sleeps on a 402 until the attempt has outlasted its time.
 _MAY_BE_A_REFUSAL = frozenset({Kind.SERVER, Kind.PATIENCE, Kind.CODE})
 
-
 #: Closes an incident; false where it was closed before.
 Settle = Callable[[Incident], bool]
 
