@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .errors import JournalError
     from .journal.journal import Journal
     from .journal.keeper import Keeper
-    from .journal.views import News
+    from .journal.owning.leases import News
     from .training.ledger import Ledger
     from .training.loop import Loop
 

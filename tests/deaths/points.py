@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 
 from tinkex.journal import tables
+from tinkex.journal.owning import claims
 
 #: The functions at whose edges there are points, as "module:name" or "module:class.name".
 EDGES = (
@@ -50,9 +51,10 @@ def lay(out, die_at, die_by):
     laid = _Points(out, die_at, die_by)
     for where in (*EDGES, *JOURNAL):
         laid.lay(where)
-    for name, found in inspect.getmembers(tables, inspect.isfunction):
-        if found.__module__ == tables.__name__ and not name.startswith("_") and name != "written":
-            laid.lay(f"{tables.__name__}:{name}")
+    for module in (tables, claims):
+        for name, found in inspect.getmembers(module, inspect.isfunction):
+            if found.__module__ == module.__name__:
+                laid.lay(f"{module.__name__}:{name}")
     laid.lay_commits()
 
 

@@ -10,13 +10,13 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from sqlite3 import Connection
 from typing import Any, Self
 
 from ..display.table import ROWS_SHOWN, Cell, Row, Table, Tabular, Tone
 from ..display.words import clock, count, day_and_time, facts, one_line, short_id
 from ..errors import in_words
 from ..signals import EVENTS
+from . import tables
 from .store import STORES, Store
 
 logger = logging.getLogger(__name__)
@@ -135,16 +135,8 @@ class Journal:
             JournalError: The file cannot be read.
             ValueError: The journal was closed.
         """
-
-        def read(db: Connection) -> list[tuple[Any, ...]]:
-            return db.execute(
-                "SELECT seq, at, root_id, run_id, attempt_id, kind, CAST(body AS BLOB) FROM event"
-                " WHERE ?1 IS NULL OR root_id = ?1 OR root_id ="
-                " (SELECT root_id FROM generation WHERE run_id = ?1) ORDER BY seq",
-                (root_id,),
-            ).fetchall()
-
-        return History(filter(None, map(self._entry, self.store.call(read))))
+        rows = self.store.call(lambda db: tables.events_of(db, root_id))
+        return History(filter(None, map(self._entry, rows)))
 
     def _entry(self, row: tuple[Any, ...]) -> JournalEntry | None:
         try:

@@ -21,10 +21,9 @@ from ..runtime.scheduler import Clock, Timer
 from ..signals import Completed, Event, PollError, Unprotected
 from . import tables
 from .files import OwnError
-from .owning.leases import Leases
+from .owning.leases import Leases, News
 from .store import Store
-from .views import News, Note
-from .writer import Writer
+from .writer import Note, Writer
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,9 @@ from ..runtime.waits import Waits
 from . import tables
 from .files import OwnError
 from .keeper import BEAT_EVERY, Keeper
-from .owning.leases import Leases
+from .owning.leases import Leases, Taken
 from .owning.owners import LEASE
-from .tables import written
-from .views import Kept, Taken
+from .views import Kept, written
 
 logger = logging.getLogger(__name__)
 

@@ -1,129 +1,17 @@
-"""What is read and written in a journal's tables; each function within a transaction."""
+"""The statements on a journal's runs, attempts and events; each function within a transaction."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from sqlite3 import SQLITE_LIMIT_VARIABLE_NUMBER, Connection
-from typing import Any, NamedTuple
+from typing import Any
 
-from .owning.owners import Holder, Process, has_ended
+from .owning.claims import Claim, holds
 
 #: How many rows are written in one statement.
 _ROWS_AT_ONCE = (5000, 500, 50, 5, 1)
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"), default=lambda _: None, skipkeys=True)
-
-
-class Claim(NamedTuple):
-    """A lease that this owner has: of which lineage, and the token that only grows.
-
-    `shift`: by how much the numbers of its generations exceed those of the record that is written.
-    """
-
-    root_id: str
-    epoch: int
-    shift: int = 0
-
-
-def written(value: object) -> str:
-    """A JSON text; what is no JSON value is left out."""
-    found = _encoded(value)
-    if found is None and isinstance(value, dict):
-        found = _encoded({key: each for key, each in value.items() if _encoded(each)})
-    return found or "null"
-
-
-def _encoded(value: object) -> str | None:
-    try:
-        return _ENCODER.encode(value)
-    except (RecursionError, RuntimeError, ValueError):  # it holds itself, or is just being changed
-        return None
-
-
-# Owners and leases
-
-
-def enter(db: Connection, owner_id: str, process: Process) -> None:
-    """Add an owner; those of this machine that have ended and hold nothing are forgotten."""
-    idle = db.execute(
-        "SELECT owner_id, host, boot, pid, started FROM owner WHERE owner_id NOT IN"
-        " (SELECT owner_id FROM lease WHERE owner_id NOTNULL)"
-    ).fetchall()
-    ended = [(row[0],) for row in idle if has_ended(Process(*row[1:]), process)]
-    db.executemany("DELETE FROM owner WHERE owner_id = ?", ended)
-    db.execute("INSERT OR IGNORE INTO owner VALUES (?, ?, ?, ?, ?, 0, 0)", (owner_id, *process))
-
-
-def is_owner(db: Connection, owner_id: str) -> bool:
-    """Whether an owner is in the file."""
-    row = db.execute("SELECT 1 FROM owner WHERE owner_id = ?", (owner_id,)).fetchone()
-    return row is not None
-
-
-def beat(db: Connection, owner_id: str) -> int | None:
-    """Tell that an owner lives; return how many leases it has lost so far, `None`: unknown."""
-    db.execute("UPDATE owner SET beat = beat + 1 WHERE owner_id = ?", (owner_id,))
-    row = db.execute("SELECT lost FROM owner WHERE owner_id = ?", (owner_id,)).fetchone()
-    return None if row is None else row[0]
-
-
-def holder_of(db: Connection, root_id: str) -> Holder | None:
-    """Who holds a lineage, dead or alive."""
-    row = db.execute(
-        "SELECT owner_id, host, boot, pid, started, beat FROM lease JOIN owner USING (owner_id)"
-        " WHERE root_id = ?",
-        (root_id,),
-    ).fetchone()
-    return None if row is None else Holder(row[0], Process(*row[1:5]), row[5])
-
-
-def claim(
-    db: Connection, owner_id: str, root_id: str, is_dead: Callable[[Holder], bool]
-) -> Claim | None:
-    """Take the lease of a lineage, where it is free, this owner's, or of one that is dead."""
-    row = db.execute("SELECT owner_id, epoch FROM lease WHERE root_id = ?", (root_id,)).fetchone()
-    if row is None:
-        db.execute("INSERT INTO lease VALUES (?, ?, 1)", (root_id, owner_id))
-        return Claim(root_id, 1)
-    before, epoch = row
-    if before == owner_id:
-        return Claim(root_id, epoch)
-    holder = holder_of(db, root_id)
-    if holder is not None and not is_dead(holder):
-        return None
-    db.execute("UPDATE owner SET lost = lost + 1 WHERE owner_id = ?", (before,))
-    taken = db.execute(
-        "UPDATE lease SET owner_id = ?, epoch = epoch + 1 WHERE root_id = ? AND epoch = ?",
-        (owner_id, root_id, epoch),
-    )
-    return Claim(root_id, epoch + 1) if taken.rowcount else None
-
-
-def holds(db: Connection, owner_id: str, claim: Claim) -> bool:
-    """Whether a lease is still this owner's."""
-    row = db.execute(
-        "SELECT 1 FROM lease WHERE root_id = ? AND owner_id = ? AND epoch = ?",
-        (claim.root_id, owner_id, claim.epoch),
-    )
-    return row.fetchone() is not None
-
-
-def has_left(db: Connection, owner_id: str, claim: Claim) -> bool:
-    """Whether another owner has had a lease since, and may have written; it may be free again."""
-    row = db.execute(
-        "SELECT 1 FROM lease WHERE root_id = ? AND owner_id IS NOT ? AND epoch > ?",
-        (claim.root_id, owner_id, claim.epoch),
-    )
-    return row.fetchone() is not None
-
-
-def release(db: Connection, owner_id: str, root_ids: Iterable[str]) -> None:
-    """Give leases back."""
-    db.executemany(
-        "UPDATE lease SET owner_id = NULL WHERE root_id = ? AND owner_id = ?",
-        ((root_id, owner_id) for root_id in root_ids),
-    )
+# What is known of runs
 
 
 def place_of(db: Connection, run_id: str) -> tuple[str, int] | None:
@@ -147,6 +35,58 @@ def newest_of(db: Connection, root_id: str) -> tuple[int, str] | None:
     )
     found: tuple[int, str] | None = row.fetchone()
     return found
+
+
+def roots_left(db: Connection, account: str) -> list[str]:
+    """The lineages of an account that were monitored or recovering."""
+    rows = db.execute(
+        "SELECT root_id FROM run WHERE account = ? AND state IN ('monitored', 'recovering',"
+        " 'waiting') ORDER BY root_id",
+        (account,),
+    )
+    return [row[0] for row in rows]
+
+
+def roots_named(db: Connection, account: str, name: str) -> list[str]:
+    """The lineage that goes by a name, if one does; of two the one that was written to last."""
+    rows = db.execute(
+        "SELECT r.root_id FROM run r WHERE r.account = ? AND r.name = ? ORDER BY"
+        " (SELECT max(seq) FROM event e WHERE e.root_id = r.root_id) DESC LIMIT 1",
+        (account, name),
+    )
+    return [row[0] for row in rows]
+
+
+def run_of(db: Connection, root_id: str) -> tuple[Any, ...] | None:
+    """What is known of a lineage: name, metadata, state, and the rest."""
+    row = db.execute("SELECT name, metadata, state, body FROM run WHERE root_id = ?", (root_id,))
+    found: tuple[Any, ...] | None = row.fetchone()
+    return found
+
+
+def generations_of(db: Connection, root_id: str) -> list[tuple[Any, ...]]:
+    """What is known of a lineage's generations, the first one first: number, run, and the rest."""
+    return db.execute(
+        "SELECT number, run_id, body FROM generation WHERE root_id = ? ORDER BY number", (root_id,)
+    ).fetchall()
+
+
+def checkpoints_of(db: Connection, root_id: str) -> list[tuple[Any, ...]]:
+    """What is known of a lineage's checkpoints: path, what is told, step, data, if it is broken."""
+    return db.execute(
+        "SELECT path, body, step, data, broken FROM checkpoint WHERE root_id = ? ORDER BY rowid",
+        (root_id,),
+    ).fetchall()
+
+
+def events_of(db: Connection, run_id: str | None) -> list[tuple[Any, ...]]:
+    """The events of a lineage, by any run id of it, or of all; the oldest first."""
+    return db.execute(
+        "SELECT seq, at, root_id, run_id, attempt_id, kind, CAST(body AS BLOB) FROM event"
+        " WHERE ?1 IS NULL OR root_id = ?1 OR root_id ="
+        " (SELECT root_id FROM generation WHERE run_id = ?1) ORDER BY seq",
+        (run_id,),
+    ).fetchall()
 
 
 # Attempts
@@ -211,9 +151,8 @@ def adopt(
     body: str,
 ) -> bool:
     """Add a generation; false where the lease is another's, or another run has its place."""
-    row = db.execute("SELECT root_id, number FROM generation WHERE run_id = ?", (run_id,))
-    if (known := row.fetchone()) is not None:
-        return bool(known == (claim.root_id, number)) and holds(db, owner_id, claim)
+    if (known := place_of(db, run_id)) is not None:
+        return known == (claim.root_id, number) and holds(db, owner_id, claim)
     added = db.execute(
         "INSERT OR IGNORE INTO generation SELECT root_id, ?, ?, ?, ? FROM lease"
         " WHERE root_id = ? AND owner_id = ? AND epoch = ? AND NOT EXISTS"
@@ -228,37 +167,6 @@ def adopt(
     return added.rowcount == 1
 
 
-# Runs
-
-
-def roots_left(db: Connection, account: str) -> list[str]:
-    """The lineages of an account that were monitored or recovering."""
-    rows = db.execute(
-        "SELECT root_id FROM run WHERE account = ? AND state IN ('monitored', 'recovering',"
-        " 'waiting') ORDER BY root_id",
-        (account,),
-    )
-    return [row[0] for row in rows]
-
-
-def roots_named(db: Connection, account: str, name: str) -> list[str]:
-    """The lineage that goes by a name, if one does; of two the one that was written to last."""
-    rows = db.execute(
-        "SELECT r.root_id FROM run r WHERE r.account = ? AND r.name = ? ORDER BY"
-        " (SELECT max(seq) FROM event e WHERE e.root_id = r.root_id) DESC LIMIT 1",
-        (account, name),
-    )
-    return [row[0] for row in rows]
-
-
-def end_others(db: Connection, account: str, name: str, root_id: str) -> None:
-    """Have but one lineage of a name brought back."""
-    db.execute(
-        "UPDATE run SET state = 'stopped' WHERE account = ? AND name = ? AND root_id != ?",
-        (account, name, root_id),
-    )
-
-
 def attempts_left(db: Connection, root_id: str) -> list[tuple[str, str | None]]:
     """The attempts that came to no end: the id of each, and the run that it has made."""
     rows = db.execute(
@@ -267,6 +175,17 @@ def attempts_left(db: Connection, root_id: str) -> list[tuple[str, str | None]]:
         (root_id,),
     )
     return rows.fetchall()
+
+
+# What is written of runs
+
+
+def end_others(db: Connection, account: str, name: str, root_id: str) -> None:
+    """Have but one lineage of a name brought back."""
+    db.execute(
+        "UPDATE run SET state = 'stopped' WHERE account = ? AND name = ? AND root_id != ?",
+        (account, name, root_id),
+    )
 
 
 def add_new(

@@ -1,4 +1,4 @@
-"""A run as a journal keeps it, in plain values and JSON, and what a writer of it gets and gives."""
+"""Turns a run into journal rows and back."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import in_words
 from ..lineage.metadata import NAME
-from ..lineage.verdict import Successor
 from ..runs.changes import Remembered
 from ..runs.checkpoints import Cursor
-from ..runs.record import History, Origin, Record
+from ..runs.record import NO_HISTORY, History, Origin, Record
 from ..runs.state import Generation, RunState
 from ..runtime.scheduler import Clock
 from ..signals import Cause, Event
 from ..types import Checkpoint
+from . import tables
 from .files import OwnError
-from .tables import attempts_left, written
 
 T = TypeVar("T")
 
-#: The fields of an event that are kept in columns of their own, or not at all.
+#: The fields of an event or a generation that are kept in columns of their own, or not at all.
 _NOT_IN_BODY = frozenset({"run_id", "metadata", "time", "client", "run"})
 
 #: The fields of a checkpoint that are kept.
 _KEPT = ("time", "expires_at", "size_bytes", "user_metadata")
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=lambda _: None, skipkeys=True)
 
 
 class View(NamedTuple):
@@ -47,37 +48,29 @@ def view_of(record: Record, paths: Collection[str] | None, clock: Clock) -> View
     """What is to be written of a record, whose lock the caller holds; `paths` of checkpoints."""
     history = record.history
     lineage = record.lineage()
-    body = {
-        "incidents": [_wall(each, clock) for each in history.incidents],
-        "stuck": [history.stuck, history.stuck_at],
-        "cause": history.cause,
-        "error": history.error,
-        "source": history.source.tinker_path if history.source else None,
-        "with_optimizer": history.with_optimizer,
-        "carried": dict(history.carried),
-    }
+    body = _body(history, [_wall(each, clock) for each in history.incidents])
     name = dict(history.carried).get(NAME)
     first = record.generation + 1 - len(lineage)
     known = (*history.known, *history.broken) if paths is None else paths
     return View(
-        run=(name, written(dict(record.metadata)), _state(record.state), written(body)),
-        generations=[(first + i, each.run_id, _generation(each)) for i, each in enumerate(lineage)],
+        run=(name, written(dict(record.metadata)), _state(record.state), body),
+        generations=[(first + i, each.run_id, body_of(each)) for i, each in enumerate(lineage)],
         checkpoints={path: _checkpoint(history, path) for path in known},
     )
 
 
-#: The body of a run that has no history.
-EMPTY_BODY = written(
-    {
-        "incidents": [],
-        "stuck": [0, None],
-        "cause": None,
-        "error": None,
-        "source": None,
-        "with_optimizer": True,
-        "carried": {},
-    }
-)
+def _body(history: History, incidents: list[str]) -> str:
+    return written(
+        {
+            "incidents": incidents,
+            "stuck": [history.stuck, history.stuck_at],
+            "cause": history.cause,
+            "error": history.error,
+            "source": history.source.tinker_path if history.source else None,
+            "with_optimizer": history.with_optimizer,
+            "carried": dict(history.carried),
+        }
+    )
 
 
 _AS_REGISTERED = (RunState.HEALTHY, RunState.STOPPED)
@@ -106,21 +99,6 @@ def _wall(seconds: float, clock: Clock) -> str:
     return (clock.utc() - timedelta(seconds=clock.monotonic() - seconds)).isoformat()
 
 
-def _generation(each: Generation) -> str:
-    return written(
-        {
-            "checkpoint": each.checkpoint,
-            "step": each.step,
-            "started_at": each.started_at.isoformat() if each.started_at else None,
-            "ended_at": each.ended_at.isoformat() if each.ended_at else None,
-            "cause": each.cause,
-            "error": each.error,
-            "attempts": each.attempts,
-            "orphans": each.orphans,
-        }
-    )
-
-
 def _checkpoint(history: History, path: str) -> tuple[Any, ...] | None:
     known, is_broken = history.known.get(path), path in history.broken
     if known is None and not is_broken:
@@ -134,10 +112,10 @@ def _checkpoint(history: History, path: str) -> tuple[Any, ...] | None:
     return body, cursor.step, written(cursor.data), is_broken
 
 
-def body_of(event: Event) -> str:
-    """The fields of an event as a JSON text."""
-    told = {each.name: getattr(event, each.name) for each in fields(event)}
-    return written({key: _plain(value) for key, value in told.items() if key not in _NOT_IN_BODY})
+def body_of(value: Event | Generation) -> str:
+    """The fields of an event or a generation as a JSON text."""
+    told = {each.name: getattr(value, each.name) for each in fields(value)}
+    return written({key: _plain(each) for key, each in told.items() if key not in _NOT_IN_BODY})
 
 
 def _plain(value: Any) -> Any:
@@ -151,6 +129,24 @@ def _plain(value: Any) -> Any:
         return dict(value)
     return value
 
+
+def written(value: object) -> str:
+    """A JSON text; what is no JSON value is left out."""
+    found = _encoded(value)
+    if found is None and isinstance(value, dict):
+        found = _encoded({key: each for key, each in value.items() if _encoded(each)})
+    return found or "null"
+
+
+def _encoded(value: object) -> str | None:
+    try:
+        return _ENCODER.encode(value)
+    except (RecursionError, RuntimeError, ValueError):  # it holds itself, or is just being changed
+        return None
+
+
+#: The body of a run that has no history.
+EMPTY_BODY = _body(NO_HISTORY, [])
 
 # Read back
 
@@ -208,16 +204,12 @@ def kept_of(db: sqlite3.Connection, root_id: str, clock: Clock) -> Kept | None:
 
 
 def _kept_of(db: sqlite3.Connection, root_id: str, clock: Clock) -> Kept | None:
-    row = db.execute(
-        "SELECT name, metadata, state, body FROM run WHERE root_id = ?", (root_id,)
-    ).fetchone()
-    rows = db.execute(
-        "SELECT number, run_id, body FROM generation WHERE root_id = ? ORDER BY number", (root_id,)
-    ).fetchall()
-    if row is None or not rows:
+    found, rows = tables.run_of(db, root_id), tables.generations_of(db, root_id)
+    if found is None or not rows:
         return None
+    name, metadata, state, told = found
     generations = [_read_generation(run_id, json.loads(text)) for _, run_id, text in rows]
-    body = json.loads(row[3])
+    body = json.loads(told)
     origin = Origin(
         past=tuple(generations[:-1]),
         made_from=generations[-1].checkpoint,
@@ -225,15 +217,15 @@ def _kept_of(db: sqlite3.Connection, root_id: str, clock: Clock) -> Kept | None:
         carried=tuple((key, _a(str, value)) for key, value in body["carried"].items()),
         kept=_read_history(db, root_id, body, clock, generations),
     )
-    attempts = [(_a(str, each), _a(str, run, None)) for each, run in attempts_left(db, root_id)]
+    attempts = tables.attempts_left(db, root_id)
     return Kept(
         root_id=root_id,
-        name=_a(str, row[0], None),
+        name=_a(str, name, None),
         run_id=generations[-1].run_id,
-        metadata=_a(dict, json.loads(row[1])),
-        state=_a(str, row[2]),
+        metadata=_a(dict, json.loads(metadata)),
+        state=_a(str, state),
         origin=origin,
-        attempts=attempts,
+        attempts=[(_a(str, each), _a(str, run, None)) for each, run in attempts],
     )
 
 
@@ -259,11 +251,7 @@ def _read_history(
     generations: list[Generation],
 ) -> History:
     known, cursors, broken = {}, {}, set()
-    rows = db.execute(
-        "SELECT path, body, step, data, broken FROM checkpoint WHERE root_id = ? ORDER BY rowid",
-        (root_id,),
-    )
-    for path, text, step, data, is_broken in rows:
+    for path, text, step, data, is_broken in tables.checkpoints_of(db, root_id):
         if text is not None:
             known[path] = Checkpoint.from_json({**json.loads(text), "tinker_path": path})
         if step is not None:
@@ -303,48 +291,3 @@ def _read_generation(run_id: str, body: Mapping[str, Any]) -> Generation:
         attempts=_a(int, body.get("attempts", 0)),
         orphans=tuple(_a(str, each) for each in body.get("orphans", ())),
     )
-
-
-# What a writer gets and gives
-
-
-class Note(NamedTuple):
-    """What happened to a record: of which checkpoints, `None` of all, and what is told of it."""
-
-    record: Record
-    paths: Collection[str] | None
-    kind: str | None
-    told: Event | Mapping[str, Any]
-
-
-class News(NamedTuple):
-    """What a write brought to light, by record.
-
-    `held` tells with which run another owner has it, and who that is; `remembered` is what the file
-    knew of it before; `freed` are those that no other owner has any more, with what it knew;
-    `failing` could not be read or written since. `is_anew`: the file was removed or replaced.
-    """
-
-    held: dict[Record, Successor]
-    remembered: dict[Record, Kept]
-    freed: dict[Record, Kept | None]
-    failing: dict[Record, OwnError]
-    is_anew: bool = False
-
-    @classmethod
-    def none(cls) -> News:
-        """Nothing yet."""
-        return cls({}, {}, {}, {})
-
-
-class Taken(NamedTuple):
-    """Lineages that are ours from now on, and those that are held, by whom, by their root.
-
-    Of those that are `unclear` waiting may tell whether their owner lives. What is written of the
-    `damaged` cannot be read.
-    """
-
-    kept: list[Kept]
-    held: dict[str, str]
-    unclear: dict[str, str]
-    damaged: dict[str, OwnError]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from sqlite3 import Connection
-from typing import TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import uuid4
 
 from ..errors import in_words
@@ -17,10 +17,11 @@ from ..runtime.scheduler import Clock
 from ..signals import ClientCreated, Completed, Event, Exhausted, Failed
 from . import tables
 from .files import OwnError, part, transaction
-from .owning.leases import Leases
+from .owning import claims
+from .owning.claims import Claim
+from .owning.leases import Leases, News
 from .store import Store
-from .tables import Claim, written
-from .views import EMPTY_BODY, News, Note, body_of, kept_of, new_row, view_of
+from .views import EMPTY_BODY, body_of, kept_of, new_row, view_of, written
 
 T = TypeVar("T")
 
@@ -29,6 +30,15 @@ EVENTS_KEPT = 10_000
 
 #: How many notes are written in one transaction, so that none takes long.
 NOTES_AT_ONCE = 5_000
+
+
+class Note(NamedTuple):
+    """What happened to a record: of which checkpoints, `None` of all, and what is told of it."""
+
+    record: Record
+    paths: Collection[str] | None
+    kind: str | None
+    told: Event | Mapping[str, Any]
 
 
 class Writer:
@@ -161,10 +171,10 @@ class Writer:
         So it is where this owner is gone from it: a copy of before was written over the file.
         """
         is_same = self._opened == self._store.opened
-        if is_same and tables.is_owner(db, self._store.owner_id):
+        if is_same and claims.is_owner(db, self._store.owner_id):
             return
         with transaction(db):
-            tables.enter(db, self._store.owner_id, self._store.process)
+            claims.enter(db, self._store.owner_id, self._store.process)
         known = self.leases.reopened(is_anew=self._opened > 0)
         self._dirty.update(dict.fromkeys(known))
         self._opened = self._store.opened

@@ -6,19 +6,53 @@ import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from sqlite3 import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...lineage.verdict import Successor
 from ...runs.record import Record
 from ...runtime.scheduler import Clock
 from .. import tables
 from ..files import OwnError, part
-from ..tables import Claim
-from ..views import News, Taken, kept_of
+from ..views import Kept, kept_of
+from . import claims
+from .claims import Claim
 from .owners import LEASE, Holders
 
 if TYPE_CHECKING:
     from ..store import Store
+
+
+class News(NamedTuple):
+    """What a write brought to light, by record.
+
+    `held` tells with which run another owner has it, and who that is; `remembered` is what the file
+    knew of it before; `freed` are those that no other owner has any more, with what it knew;
+    `failing` could not be read or written since. `is_anew`: the file was removed or replaced.
+    """
+
+    held: dict[Record, Successor]
+    remembered: dict[Record, Kept]
+    freed: dict[Record, Kept | None]
+    failing: dict[Record, OwnError]
+    is_anew: bool = False
+
+    @classmethod
+    def none(cls) -> News:
+        """Nothing yet."""
+        return cls({}, {}, {}, {})
+
+
+class Taken(NamedTuple):
+    """Lineages that are ours from now on, and those that are held, by whom, by their root.
+
+    Of those that are `unclear` waiting may tell whether their owner lives. What is written of the
+    `damaged` cannot be read.
+    """
+
+    kept: list[Kept]
+    held: dict[str, str]
+    unclear: dict[str, str]
+    damaged: dict[str, OwnError]
 
 
 class Leases:
@@ -130,12 +164,11 @@ class Leases:
         for record in () if is_new else tuple(self.followed):
             with self.apart(db, record):
                 if (lineage := self.claim(db, record)) is not None:
-                    kept = kept_of(db, lineage.root_id, self._clock)
-                    self.news.freed[record] = kept
+                    self.news.freed[record] = kept_of(db, lineage.root_id, self._clock)
         self._look(db)
 
     def _look(self, db: Connection) -> None:
-        lost = tables.beat(db, self._store.owner_id)
+        lost = claims.beat(db, self._store.owner_id)
         if lost != self._lost:
             self._lost = lost or 0
             for record in list(self.held):
@@ -150,7 +183,7 @@ class Leases:
         root_id, number = place or (record.root_id, record.generation)
         newest, claim = tables.newest_of(db, root_id), None
         if newest is None or newest[0] <= number:
-            claim = tables.claim(db, self._store.owner_id, root_id, self._holders.is_dead)
+            claim = claims.claim(db, self._store.owner_id, root_id, self._holders.is_dead)
         if claim is None:
             self.follow(db, record, root_id)
             return None
@@ -164,10 +197,10 @@ class Leases:
         """Whether a lineage is ours, if need be from now on."""
         lineage, owner_id = self.held.get(record), self._store.owner_id
         if lineage is not None:
-            if tables.holds(db, owner_id, lineage):
+            if claims.holds(db, owner_id, lineage):
                 return True
             del self.held[record]
-            if tables.has_left(db, owner_id, lineage):
+            if claims.has_left(db, owner_id, lineage):
                 self.follow(db, record, lineage.root_id)
                 return False
         return self.claim(db, record) is not None
@@ -179,7 +212,7 @@ class Leases:
     def follow(self, db: Connection, record: Record, root_id: str) -> None:
         """A lineage is another owner's, until that one has ended."""
         self.followed[record] = None
-        holder, newest = tables.holder_of(db, root_id), tables.newest_of(db, root_id)
+        holder, newest = claims.holder_of(db, root_id), tables.newest_of(db, root_id)
         owner = str(holder) if holder and holder.owner_id != self._store.owner_id else None
         run_id = record.run_id if newest is None else newest[1]
         self.news.held[record] = Successor(run_id, owner, is_tie=False)
@@ -197,12 +230,12 @@ class Leases:
         return taken
 
     def _take(self, db: Connection, root_id: str, taken: Taken, *, is_forced: bool) -> None:
-        holder = tables.holder_of(db, root_id)
+        holder = claims.holder_of(db, root_id)
         if holder is not None and holder.owner_id == self._store.owner_id:
             taken.held[root_id] = "a monitor of this process"
             return
         is_dead = self._holders.is_dead if not is_forced else lambda _: True
-        claim = tables.claim(db, self._store.owner_id, root_id, is_dead)
+        claim = claims.claim(db, self._store.owner_id, root_id, is_dead)
         kept = None if claim is None else kept_of(db, root_id, self._clock)
         if kept is not None:
             taken.kept.append(kept)
@@ -222,7 +255,7 @@ class Leases:
 
     def free(self, db: Connection, root_ids: Iterable[str]) -> None:
         """Give leases back, but for those that another monitor of this process holds."""
-        tables.release(db, self._store.owner_id, self._store.free(root_ids, self))
+        claims.release(db, self._store.owner_id, self._store.free(root_ids, self))
 
     def release(self, db: Connection) -> None:
         """Give all leases back: the monitor has stopped."""
