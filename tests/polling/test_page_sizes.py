@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.sites import (
-    Site,
-    assert_all_are_polled,
-    assert_each_is_recovered,
-    ids,
-    sweep,
-    watch,
-)
+from support.sites import Site, assert_all_are_polled, assert_each_is_recovered, ids, sweep, watch
 
 from tinkex.errors import ApiResponseError, ApiStatusError, ApiTimeoutError
 from tinkex.polling.detection import Detection

@@ -7,10 +7,7 @@ from support.lives import GET
 from support.world import OTHER, RECOVERY, RUN, weights
 
 from tinkex import signals
-from tinkex.errors import (
-    ApiResponseError,
-    ApiTimeoutError,
-)
+from tinkex.errors import ApiResponseError, ApiTimeoutError
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 

@@ -25,11 +25,7 @@ from support.recorder import PATIENCE
 
 from tinkex import rest
 from tinkex.config import Config
-from tinkex.errors import (
-    ApiConnectionError,
-    ApiServerError,
-    ApiTimeoutError,
-)
+from tinkex.errors import ApiConnectionError, ApiServerError, ApiTimeoutError
 
 # Bounds, cutting and closing
 

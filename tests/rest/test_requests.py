@@ -10,11 +10,7 @@ import pytest
 from support.http_servers import KEY, PATH, RUN, RUN_JSON, as_json, config_of, failure
 
 from tinkex.config import Config
-from tinkex.errors import (
-    ApiResponseError,
-    ApiTimeoutError,
-    ConfigError,
-)
+from tinkex.errors import ApiResponseError, ApiTimeoutError, ConfigError
 from tinkex.rest import transport
 from tinkex.types import TinkerPath, TrainingRun
 

@@ -15,11 +15,7 @@ from support.http_servers import KEY, PATH, RUN, RUN_JSON, as_json, config_of, f
 import tinkex
 from tinkex import rest
 from tinkex.config import Config
-from tinkex.errors import (
-    ApiConnectionError,
-    ApiNotFoundError,
-    ApiStatusError,
-)
+from tinkex.errors import ApiConnectionError, ApiNotFoundError, ApiStatusError
 
 
 def test_connections_are_reused_also_after_errors(stub, client):

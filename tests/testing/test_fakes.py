@@ -12,13 +12,7 @@ from tinkex import Monitor, Policy
 from tinkex import rest as real_rest
 from tinkex import service as real_services
 from tinkex.errors import ApiNotFoundError, ApiTimeoutError, TinkexError
-from tinkex.testing import (
-    DeadlockError,
-    FakeRest,
-    FakeScheduler,
-    FakeServiceClient,
-    InlineExecutor,
-)
+from tinkex.testing import DeadlockError, FakeRest, FakeScheduler, FakeServiceClient, InlineExecutor
 from tinkex.types import Checkpoint, TrainingRun
 
 RUN = "3f0c:train:0"

@@ -221,12 +221,7 @@ class Writer:
         return stopped
 
     def _write_record(
-        self,
-        db: Connection,
-        record: Record,
-        paths: Collection[str] | None,
-        *,
-        told: bool,
+        self, db: Connection, record: Record, paths: Collection[str] | None, *, told: bool
     ) -> bool:
         """Write what is known of a record, where its lineage is ours; say whether it is stopped.
 

@@ -10,13 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..config.credentials import kept, secrets_of, without_secrets
-from ..errors import (
-    AttemptTimeoutError,
-    MonitorStoppedError,
-    RecoveryError,
-    TinkexError,
-    in_words,
-)
+from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, TinkexError, in_words
 from ..lineage.metadata import RECOVERED_FROM, metadata_of
 from ..ports import PAGE_SIZE
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered

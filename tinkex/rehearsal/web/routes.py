@@ -16,14 +16,7 @@ from ..engine.records import Refusal
 from ..engine.runs import SAMPLER, TRAINING
 from ..engine.sampling import CONTEXT, SampleReport
 from ..engine.state import State
-from ..engine.training import (
-    LoadWeights,
-    Operation,
-    OptimStep,
-    Publish,
-    SaveWeights,
-    UnloadModel,
-)
+from ..engine.training import LoadWeights, Operation, OptimStep, Publish, SaveWeights, UnloadModel
 from .gate import owner_of
 from .sampling import sample_response
 from .wire import adam_settings, forward_request, loss_response, read_json, refusal_response
