@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import ApiResponseError, apart_from_outer, heed
 from .service import is_service_client, open_service_client, reopen_service_client, takes_option
-from .types import Checkpoint, TrainingRun, TrainingRunPage, fitting, misfits_of
+from .types import Checkpoint, TrainingRun, TrainingRunPage
+from .types.answers import fitting, misfits_of
 
 logger = logging.getLogger(__name__)
 

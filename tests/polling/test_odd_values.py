@@ -10,7 +10,7 @@ from support.sites import Site, ids, sweep, watch
 
 from tinkex import TrainingRun
 from tinkex.errors import ApiResponseError
-from tinkex.types import fitting
+from tinkex.types.answers import fitting
 
 RUNS = ids(12)
 

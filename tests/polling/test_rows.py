@@ -19,7 +19,7 @@ from support.sites import (
 
 from tinkex import Checkpoint
 from tinkex.rest.pages import PageReader
-from tinkex.types import fitting
+from tinkex.types.answers import fitting
 
 RUNS = ids(12)
 RUN = RUNS[5]

@@ -13,15 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..config import Config, checked_seconds
 from ..errors import ApiConnectionError, ApiResponseError, ApiStatusError, RestError
 from ..runtime import forks
-from ..types import (
-    Checkpoint,
-    TinkerPath,
-    TrainingRun,
-    TrainingRunPage,
-    WeightsInfo,
-    fitting,
-    list_of_objects,
-)
+from ..types import Checkpoint, TinkerPath, TrainingRun, TrainingRunPage, WeightsInfo
+from ..types.answers import fitting
+from ..types.reading import list_of_objects
 from .accounts import Accounts
 from .answers import Answer, misfit_of, moment_of, object_of, status_error
 from .pages import PageReader

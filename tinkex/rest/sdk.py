@@ -7,7 +7,8 @@ from typing import Any
 from ..config import Config
 from ..config.credentials import Keys, keys_in, without_secrets
 from ..errors import ApiConnectionError, ApiStatusError, ApiTimeoutError, TinkexError, status_of
-from ..types import Checkpoint, TrainingRun, TrainingRunPage, fitting
+from ..types import Checkpoint, TrainingRun, TrainingRunPage
+from ..types.answers import fitting
 
 
 class SdkRest:

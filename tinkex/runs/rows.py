@@ -11,7 +11,8 @@ from typing import Any, Final, Self
 
 from ..runtime.publisher import Notice
 from ..signals import Unprotected
-from ..types import Checkpoint, as_time
+from ..types import Checkpoint
+from ..types.reading import as_time
 from .changes import Moment
 from .checkpoints import newest_checkpoint, unprotected_since
 from .record import Record

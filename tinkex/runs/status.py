@@ -12,7 +12,9 @@ from ..display.checkpoints import checkpoint_cell, name_and_step
 from ..display.table import ROWS_SHOWN, Cell, Row, Table, Tabular, Tone
 from ..display.words import age, clock, count, day_and_time, short_id, tally
 from ..errors import ApiResponseError
-from ..types import Checkpoint, as_time, fitting
+from ..types import Checkpoint
+from ..types.answers import fitting
+from ..types.reading import as_time
 from .checkpoints import cursor_of
 from .state import RunState
 

@@ -1,74 +1,21 @@
-"""Immutable values for the API's JSON: runs, pages of runs, checkpoints, paths, weights info."""
+"""The answers of the API as values: a run, a page of runs, a checkpoint, the info of weights."""
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from .display.checkpoints import ShownCheckpoint
-from .errors import ApiResponseError
-
-__all__ = ["Checkpoint", "TinkerPath", "TrainingRun", "TrainingRunPage", "WeightsInfo"]
+from ..display.checkpoints import ShownCheckpoint
+from ..errors import ApiResponseError
+from .path import TinkerPath
+from .reading import READERS, as_whole, list_of_objects, mapping_of, misfit_error
 
 #: Fields that an answer had but that do not fit, each with the reason.
 Misfits = tuple[tuple[str, str], ...]
-
-_SCHEME = "tinker://"
-_KINDS: dict[str, Literal["training", "sampler"]] = {
-    "weights": "training",
-    "sampler_weights": "sampler",
-}
-_PATH_FORMS = "tinker://RUN_ID/weights/NAME or tinker://RUN_ID/sampler_weights/NAME"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TinkerPath:
-    """The parts of a checkpoint's path; `str()` gives the path as text."""
-
-    run_id: str
-    checkpoint_type: Literal["training", "sampler"]
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse a tinker path.
-
-        Raises:
-            ValueError: `text` is not the path of a training or a sampler checkpoint.
-        """
-        if not isinstance(text, str):
-            raise ValueError(f"a tinker path is text like {_PATH_FORMS}, not {_shown(text)}")  # noqa: TRY004
-        problem = _path_problem(text)
-        if problem:
-            raise ValueError(
-                f"{reprlib.repr(text)} is not a tinker path: {problem}; use {_PATH_FORMS}"
-            )
-        run_id, kind, name = text.removeprefix(_SCHEME).split("/", 2)
-        return cls(run_id=run_id, checkpoint_type=_KINDS[kind], name=name)
-
-    def __str__(self) -> str:
-        kind = "weights" if self.checkpoint_type == "training" else "sampler_weights"
-        return f"{_SCHEME}{self.run_id}/{kind}/{self.name}"
-
-
-def _path_problem(text: str) -> str | None:
-    if not text.startswith(_SCHEME):
-        return f"it does not begin with {_SCHEME}"
-    if not text.isprintable() or " " in text:
-        return "it holds a space or a control character"
-    parts = text.removeprefix(_SCHEME).split("/")
-    if "" in parts or "." in parts or ".." in parts:
-        return "one of its parts is empty, '.' or '..'"
-    if len(parts) < 3:
-        return "a part is missing"
-    if parts[1] not in _KINDS:
-        return f"{reprlib.repr(parts[1])} is not one of {', '.join(_KINDS)}"
-    return None
 
 
 class _Answer:
@@ -154,7 +101,7 @@ class TrainingRunPage:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Make a page from JSON or the SDK's object; `ApiResponseError` if it lists no objects."""
-        page = _mapping(cls, data)
+        page = mapping_of(cls, data)
         total = cls.total_of(page.get("cursor"))
         rows = page.get("training_runs")
         # A bad row is left out; if all are bad, this is not a page.
@@ -168,9 +115,9 @@ class TrainingRunPage:
     @classmethod
     def total_of(cls, cursor: Any) -> int | None:
         """The total that a page's cursor tells; `ApiResponseError` if that is no whole number."""
-        total = None if cursor is None else _mapping(cls, cursor).get("total_count")
-        if total is not None and _whole(total) is None:
-            raise _misfit(cls, "total_count", total, "a whole number")
+        total = None if cursor is None else mapping_of(cls, cursor).get("total_count")
+        if total is not None and as_whole(total) is None:
+            raise misfit_error(cls, "total_count", total, "a whole number")
         return total
 
     @property
@@ -222,39 +169,6 @@ def misfits_of(made: object) -> Misfits:
     return made._misfits if isinstance(made, TrainingRun | Checkpoint) else ()
 
 
-def list_of_objects(owner: type, data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return the list `name` of an answer, after a check that it holds only objects."""
-    rows = data.get(name)
-    if not isinstance(rows, list):
-        raise _misfit(owner, name, rows, "a list")
-    for row in rows:
-        if not isinstance(row, Mapping):
-            raise _misfit(owner, name, row, "a list of objects")
-    return rows
-
-
-def _mapping(owner: type, data: Any) -> Mapping[str, Any]:
-    if isinstance(data, Mapping):
-        return data
-    dump = getattr(data, "model_dump", None)
-    dumped = dump() if callable(dump) else None
-    if isinstance(dumped, Mapping):
-        return dumped
-    raise ApiResponseError(f"a {owner.__name__} should be a JSON object, but is {_shown(data)}")
-
-
-def _misfit(owner: type, name: str, value: Any, allowed: str) -> ApiResponseError:
-    return ApiResponseError(
-        f"{owner.__name__} field {name!r} should be {allowed}, but is {_shown(value)}"
-    )
-
-
-def _shown(value: Any) -> str:
-    if value is None or value is MISSING:
-        return "missing or null"
-    return f"{type(value).__name__} {reprlib.repr(value)}"
-
-
 def _values(
     owner: type, data: Any, *, lenient: bool = False
 ) -> tuple[dict[str, Any], dict[str, ApiResponseError]]:
@@ -262,7 +176,7 @@ def _values(
 
     One with its default's value counts as not sent. `lenient`: so is a checkpoint in it read.
     """
-    row = _mapping(owner, data)
+    row = mapping_of(owner, data)
     sent: dict[str, Any] = {}
     misfits = {}
     for name, default, (read, allowed) in _fields(owner):
@@ -275,7 +189,7 @@ def _values(
             misfits[name] = error
             continue
         if found is None:
-            misfits[name] = _misfit(owner, name, value, allowed)
+            misfits[name] = misfit_error(owner, name, value, allowed)
         else:
             sent[name] = found
     if owner is Checkpoint and "tinker_path" in sent:
@@ -299,48 +213,5 @@ def _fields(owner: type) -> tuple[tuple[str, Any, tuple[Callable[[Any], Any], st
     )
 
 
-def _checkpoint(value: Any) -> Checkpoint:
-    return Checkpoint.from_json(value)
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _whole(value: Any) -> int | None:
-    # In Python a bool is an int; in the API it is not.
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _object(value: Any) -> dict[str, Any] | None:
-    return dict(value) if isinstance(value, Mapping) else None
-
-
-def as_time(value: Any) -> datetime | None:
-    """A time of the API, aware; one without a zone is UTC. `None` if it is no time."""
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    if not isinstance(value, datetime):
-        return None
-    return value.replace(tzinfo=UTC) if value.utcoffset() is None else value
-
-
-#: How a field of each type is read, and what fits in words; `None` is what does not fit.
-_READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    "str": (lambda value: _text(value) or None, "text that is not empty"),
-    "str | None": (_text, "text"),
-    "bool": (_flag, "true or false"),
-    "bool | None": (_flag, "true or false"),
-    "int | None": (_whole, "a whole number"),
-    "datetime | None": (as_time, "a time in ISO 8601"),
-    "Mapping[str, Any] | None": (_object, "an object"),
-    "Checkpoint | None": (_checkpoint, "an object"),
-}
+_checkpoint = Checkpoint.from_json
+_READERS = {**READERS, "Checkpoint | None": (_checkpoint, "an object")}
