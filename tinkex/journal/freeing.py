@@ -1,4 +1,4 @@
-"""Takes up runs that were followed until their owner ended: what it began is brought to an end."""
+"""Takes over runs whose other owner has ended, after noting what its attempts made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal of one monitor: changes are written behind them, attempts and saves before them."""
+"""One monitor's journal: changes are written soon after; attempts and saves wait for the disk."""
 
 from __future__ import annotations
 
