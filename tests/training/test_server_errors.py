@@ -32,6 +32,7 @@ def failing(client, error, times=1):
         FailedError("the engine failed", category="server"),
         FailedError("Connection error."),
         ElsewhereError("the backend failed"),
+        FailedError("Expected Content-Type response header to be `application/json`", 200),
     ],
     ids=repr,
 )

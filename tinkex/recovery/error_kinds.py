@@ -198,7 +198,21 @@ def is_of_arguments(error: BaseException) -> bool:
     A plain `ValueError` may be one, too; but so the SDK raises an answer that it cannot read.
     """
     is_refused = type(error).__name__ == "ValidationError"  # of pydantic
-    return is_refused or isinstance(error, TypeError | AttributeError)
+    return is_refused or isinstance(error, TypeError | AttributeError | UnicodeEncodeError)
+
+
+def is_unread(error: BaseException) -> bool:
+    """Whether an error is that of an answer which refuses nothing and could not be read.
+
+    It may be of a proxy, so that the request did not come to the server.
+    """
+    told = (status_of(cause) for cause in causes(error))
+    return any(status is not None and status < 400 for status in told)
+
+
+def is_unsent(error: BaseException) -> bool:
+    """Whether the request that raised an error may never have come to the server."""
+    return is_of_arguments(error) or is_unread(error)
 
 
 def is_session_over(error: BaseException) -> bool:
@@ -302,7 +316,8 @@ def _kind_of_status(status: int, loading: bool) -> Kind:
         return Kind.ACCOUNT
     if status in PATIENCE_STATUSES:
         return Kind.PATIENCE
-    if status in TRANSIENT_STATUSES or status >= 500:
+    # Below 400 it refused nothing: the answer was none of its own, and could not be read.
+    if status in TRANSIENT_STATUSES or status >= 500 or status < 400:
         return Kind.SERVER
     if loading and status in CHECKPOINT_STATUSES:
         return Kind.CHECKPOINT

@@ -26,6 +26,7 @@ __all__ = [
     "open_service_client",
     "reopen_service_client",
     "saved_path",
+    "takes",
     "takes_option",
 ]
 
@@ -84,6 +85,17 @@ def _options_of(method: Callable[..., Any]) -> frozenset[str] | None:
         return frozenset()
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return None if takes_any else frozenset(parameters)
+
+
+def takes(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a method takes these arguments."""
+    try:
+        inspect.signature(method).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
 
 
 def finished(answer: Any) -> Any:

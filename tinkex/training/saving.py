@@ -12,7 +12,7 @@ from typing import Any
 
 from ..arguments import checked_whole
 from ..errors import ApiStatusError, SegmentSupersededError, status_of
-from ..recovery.error_kinds import Verdict, judge
+from ..recovery.error_kinds import Verdict, is_unread, judge
 from ..recovery.retry import delay_of
 from ..runs.changes import SaveBegan, Saved, SaveUnsent, Withdrawn
 from ..runs.checkpoints import MOST_STEPS, Cursor, cursor_of
@@ -232,7 +232,7 @@ class Saving:
         run_id, policy = self._outlook.run_id, self._run.confirmation.policy
         verdict = judge(error, run_id, (Effect.SAVE,))
         # What was submitted meanwhile, by another thread, must not get into this checkpoint.
-        is_same = self._ledger.mark() == self._mark
+        is_same = self._ledger.mark() == self._mark and not is_unread(error)
         return verdict is Verdict.FAILED and is_same and number < policy.max_attempts
 
     def _listed(self) -> Checkpoint | None:

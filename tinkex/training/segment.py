@@ -110,8 +110,8 @@ class Segment:
             Exception: What the future raises.
         """
         self._first.wait()
-        self._requests.check()
         if type(future) is not RacedFuture:
+            self._requests.check()
             future = self._requests.wrap(future, Sent(Effect.NONE, is_foreign=True))
         return future.result(timeout) if type(future) is RacedFuture else future
 

@@ -122,6 +122,11 @@ class Races:
         with self._lock:
             return any(each.effect is not Effect.NONE for each in self._open.get(record, ()))
 
+    def unanswered(self, record: Record, run_id: str) -> list[RacedFuture]:
+        """The futures of a generation that are not done."""
+        with self._lock:
+            return [each for each in self._open.get(record, ()) if each.run_id == run_id]
+
     def let_save(self, record: Record, timeout: float) -> None:
         """Wait until the saves of a run that are under way have ended, at most so many seconds."""
         with self._lock:
@@ -213,6 +218,8 @@ class RacedFuture:
         self.run_id = run_id
         #: What the request does to the state of its run.
         self.effect = Effect.NONE
+        #: Where it stands in the order of all that were submitted; `None` where it has no place.
+        self.place: int | None = None
         self._waits = waits
         self._on_result, self._on_error = told
         self._done = done

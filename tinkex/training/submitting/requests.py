@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from ...errors import SegmentSupersededError, causes, in_words
-from ...recovery.error_kinds import Verdict, is_connection_lost, is_of_arguments, judge
+from ...recovery.error_kinds import Verdict, is_connection_lost, is_unsent, judge
 from ...runs.changes import SaveBegan, Withdrawn
 from ...runs.effects import Effect
-from ...service import is_sdk_error, saved_path
+from ...service import is_sdk_error, saved_path, takes
 from ..ledger import Ledger
 from ..loop import Loop
 from ..outages.evidence import Batch, Watched
@@ -34,6 +36,9 @@ ERRORS_KEPT = 64
 
 #: Methods of the training client that answer with the log-probabilities of a batch.
 _WITH_LOGPROBS = ("forward", "forward_async", "forward_backward", "forward_backward_async")
+
+#: The order of all futures of requests.
+_places = count()
 
 
 class Sent(NamedTuple):
@@ -79,9 +84,11 @@ class Requests:
         #: Whether the segment was left: then its client trains no more.
         self.is_closed = False
         # Whether a request was interrupted in its turn: what is sent behind it may hang. The error
-        # of one that was never sent, as its arguments were wrong: the server waits for it.
+        # of one that was never sent, or got lost: the server waits for it.
         self._is_blocked = False
         self._unsent: BaseException | None = None
+        # The place of the first request that the server may never have got.
+        self._broken_at = math.inf
         self._refusals = 0
         # Those that are not begun; one whose coroutine is gone never will be. Only touched on the
         # event loop of the segment.
@@ -107,11 +114,8 @@ class Requests:
         self.check_home()
         if self.run.races.is_unknown(self.run.record):
             raise stopped_in_outage(self.run_id)
-        if self._unsent is not None and not self.is_superseded():
-            raise RuntimeError(
-                f"run {self.run_id}: a request was never sent ({in_words(self._unsent)}), and none "
-                "behind it is answered; leave the `with segment:` block, and begin again"
-            ) from self._unsent
+        if self._unsent is not None and self.spoiled is None and not self.is_superseded():
+            raise self._refusal()
         if self.spoiled is None and not self._is_blocked and not self.is_superseded():
             return
         self._refusals += 1
@@ -213,7 +217,7 @@ class Requests:
         try:
             return method(*args, **kwargs)
         except Exception as error:
-            if not isinstance(error, TypeError) or _fits(method, args, kwargs):
+            if not isinstance(error, TypeError) or takes(method, args, kwargs):
                 self.failed(error, effect, since=since)
             elif effect.is_change:
                 self._ledger.take_back()
@@ -235,10 +239,32 @@ class Requests:
     def race(self, future: Any, sent: Sent, on_result: Told = nothing) -> RacedFuture:
         """Wrap a future; its error is noted, and its result told."""
         since = None if sent.is_foreign else self.run.clock.monotonic()
-        failed = partial(self.failed, effect=sent.effect, mark=sent.mark, since=since)
+        place = None if sent.is_foreign else next(_places)
+        failed = partial(self.failed, effect=sent.effect, mark=sent.mark, since=since, place=place)
         raced = self.run.race(self.run_id, future, on_result=on_result, on_error=failed)
-        raced.effect = sent.effect
+        raced.effect, raced.place = sent.effect, place
+        self._end_behind([raced])
         return raced
+
+    def _end_behind(self, futures: Iterable[RacedFuture]) -> None:
+        """End those that are behind a request which the server may never have got."""
+        for each in futures:
+            if each.place is not None and each.place > self._broken_at:
+                each.end(self._refusal())
+
+    def _refusal(self) -> Exception:
+        """The error of what is behind a request that failed; where it was never sent, no server's.
+
+        The caller may wait for it before that request's own.
+        """
+        if self._unsent is None or self.spoiled is not None:
+            superseded = SegmentSupersededError(self.run_id)
+            superseded.__cause__ = self.spoiled
+            return superseded
+        return RuntimeError(
+            f"run {self.run_id}: a request was lost or never sent ({in_words(self._unsent)}), "
+            "and none behind it is answered; leave the `with segment:` block, and begin again"
+        )
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Call a method that may block; give up when the run is superseded."""
@@ -264,13 +290,16 @@ class Requests:
         effect: Effect,
         mark: Mark | None = None,
         since: float | None = None,
+        place: int | None = None,
     ) -> None:
         """A request raised an error; `mark` is its position.
 
         `since` is when it was submitted, in monotonic seconds; `None` where it came from elsewhere.
+        `place` is its future's, `None` where it was refused at the call.
         """
         self._errors.append((error, effect))
-        if is_of_arguments(error) and since is not None and not effect.is_change:
+        is_at_call = place is None and effect.is_change
+        if is_unsent(error) and since is not None and not is_at_call:
             # It has its place in the order of requests all the same: the client cannot go on.
             self._ledger.submit(self.run_id, Effect.GRADIENT)
             self._unsent = self._unsent or error
@@ -286,6 +315,9 @@ class Requests:
                     self._ledger.update_refused(mark or self._ledger.mark())
                 if verdict is not Verdict.MISTAKE and is_sdk_error(error):
                     self.passed_over = self.passed_over or error
+        if place is not None and (self._unsent is error or self.spoiled is error):
+            self._broken_at = min(place, self._broken_at)
+            self._end_behind(self.run.races.unanswered(self.run.record, self.run_id))
         outages = self.run.outages
         if outages is not None and since is not None and is_connection_lost(error):
             outages.request_failed(self.run.record, error, since)
@@ -313,14 +345,3 @@ def came_from_superseded(error: BaseException) -> bool:
     while following is not None and not isinstance(following, SegmentSupersededError):
         following = following.__cause__
     return following is not None
-
-
-def _fits(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a method takes these arguments."""
-    try:
-        inspect.signature(method).bind(*args, **kwargs)
-    except TypeError:
-        return False
-    except ValueError:  # it has no signature
-        return True
-    return True
