@@ -208,6 +208,15 @@ def test_what_is_no_time_is_refused_at_the_door(opened, account, field, given):
         pass
 
 
+@pytest.mark.parametrize("given", ["false", "no", 0, None])
+def test_a_takeover_that_is_no_bool_is_refused(opened, account, given):
+    with (
+        pytest.raises(TypeError, match="takeover"),
+        opened("sft", Service(account), takeover=given),
+    ):
+        pass
+
+
 # Owners
 
 

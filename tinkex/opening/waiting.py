@@ -30,6 +30,9 @@ class Claim:
     held_wait: float
 
     def __post_init__(self) -> None:
+        if not isinstance(self.takeover, bool):
+            # A text such as "false" would count as true, and two owners would train.
+            raise TypeError(f"takeover must be True or False, not {self.takeover!r}")
         for name in ("silent_for", "held_wait"):
             given = getattr(self, name)
             if isinstance(given, bool) or not isinstance(given, int | float):
