@@ -86,9 +86,14 @@ def test_time_in_which_the_machine_was_suspended_has_elapsed_where_the_system_te
 def test_call_later_makes_a_timer_and_starts_it():
     log = TimerLog()
 
-    timer = Clock(log).call_later(7.0, print)
+    fired = []
 
-    assert log.made == [(7.0, print), "started"]
+    timer = Clock(log).call_later(7.0, lambda: fired.append("fired"))
+
+    (seconds, function), started = log.made
+    assert (seconds, started, fired) == (7.0, "started", [])
+    function()
+    assert fired == ["fired"]
     assert timer is log
 
 

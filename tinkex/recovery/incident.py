@@ -24,7 +24,7 @@ from ..runtime.delivery import Delivery
 from ..runtime.futures import OwnFuture
 from ..runtime.publisher import Publisher
 from ..runtime.scheduler import Clock, Timer
-from ..runtime.undisturbed import aside, undisturbed
+from ..runtime.undisturbed import aside, once, undisturbed
 from ..runtime.waits import Waits
 from ..service.opened import OwnServices
 from ..signals import CheckpointSelected, ClientCreated, Completed, Exhausted, Failed, Started
@@ -299,7 +299,7 @@ class Attempt:
             came(AttemptReport(error=TypeError(f"the executor's submit gave {job!r}, no future")))
             return
         self.job = job
-        job.add_done_callback(lambda done: came(AttemptReport.of(done)))
+        job.add_done_callback(once(lambda done: came(AttemptReport.of(done))))
         if not self.is_current():
             self.cancel_job()  # it was given up meanwhile
 

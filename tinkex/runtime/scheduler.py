@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from .undisturbed import once
+
 logger = logging.getLogger(__name__)
 
 #: How many timers may lie in the heap before the cancelled ones are thrown out.
@@ -70,7 +72,8 @@ class Clock:
             self.utc = lambda: day + timedelta(seconds=own_now() - start)
 
     def call_later(self, delay: float, function: Callable[[], None]) -> Timer:
-        """Start a timer that calls `function` in `delay` seconds."""
+        """Start a timer that calls `function` once, in `delay` seconds."""
+        function = once(function)
         timer = self._scheduler(delay, function)
         if not isinstance(timer, threading.Thread):
             timer.start()

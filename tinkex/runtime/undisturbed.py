@@ -1,4 +1,4 @@
-"""Calls a function on a thread of its own: so that Ctrl-C does not cut it, or since it may hang."""
+"""Calls functions: on a thread of their own, where Ctrl-C does not cut them, or only once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -54,3 +55,17 @@ def aside(function: Callable[[], object]) -> None:
         threading.Thread(target=call, name="tinkex-call", daemon=True).start()
     except RuntimeError:
         call()
+
+
+def once(function: Callable[P, object]) -> Callable[P, None]:
+    """A function for foreign code, which may call it twice: only the first call does anything."""
+    left = [function]
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            only = left.pop()
+        except IndexError:
+            return
+        only(*args, **kwargs)
+
+    return call
