@@ -26,6 +26,15 @@ def causes(error: BaseException) -> Iterator[BaseException]:
                 following += each.exceptions
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is a Ctrl-C of the caller, which only reaches the main thread.
+
+    All else that foreign code raises is its error, also an exit or the cancellation of a task.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and isinstance(error, KeyboardInterrupt)
+
+
 @contextmanager
 def apart_from_outer() -> Iterator[None]:
     """Do not chain errors raised in the block to one that this thread already handles."""

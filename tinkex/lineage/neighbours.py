@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from ..config.credentials import secrets_of, without_secrets
+from ..errors import is_interrupt
 from ..ports import RestPort
 from ..runs.record import Record
 from ..runs.state import RunState, generation_in
@@ -159,7 +160,9 @@ class Neighbours:
             return known
         try:
             run = self._rest.run(record.config, record.run_id)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             self._tell(record, error)
             return None
         return self._note(record, run.training_run_id, run.user_metadata or {})
@@ -184,7 +187,9 @@ class Neighbours:
         """The process that had a run has ended: it is ours, unless that one went on with it."""
         try:
             successor = self._successor_of(place) if self._rest.can_list else None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             self._tell(record, error)  # the next poll looks again
             return
         if successor is None:

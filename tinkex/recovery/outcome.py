@@ -10,7 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from ..config.credentials import kept, secrets_of, without_secrets
-from ..errors import AttemptTimeoutError, MonitorStoppedError, RecoveryError, TinkexError, in_words
+from ..errors import (
+    AttemptTimeoutError,
+    MonitorStoppedError,
+    RecoveryError,
+    TinkexError,
+    in_words,
+    is_interrupt,
+)
 from ..lineage.metadata import RECOVERED_FROM, metadata_of
 from ..ports import PAGE_SIZE
 from ..runs.changes import AttemptFailed, GaveUp, Orphaned, Recovered
@@ -186,7 +193,9 @@ def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> 
     )
     try:
         return decide(incident.request.policy, failure, incident.tally, error)
-    except (Exception, SystemExit):
+    except BaseException as raised:
+        if is_interrupt(raised):
+            raise
         logger.exception("run %s: the policy's strategy failed", incident.request.run_id)
         return Decision(action=Action.GIVE_UP)
 
@@ -213,7 +222,9 @@ def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
     request = incident.request
     try:
         left = find_orphans(request, successor_id)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         shown = without_secrets(error, secrets_of(request.service, request.config))
         logger.info("run %s: orphans cannot be listed: %s", request.run_id, shown)
         return

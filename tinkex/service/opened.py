@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from ..errors import is_interrupt
 from ..runtime.daemon_pool import DaemonPool
 from . import close_service_client
 
@@ -123,7 +124,9 @@ def _let_go(held: Made) -> None:
 def _close(service: Any, status: str, run_id: str) -> None:
     try:
         close_service_client(service, status)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         # Not its message, which may hold a key.
         told = "run %s: a service client that was opened for it could not be closed: %s"
         logger.info(told, run_id, type(error).__name__)

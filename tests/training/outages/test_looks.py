@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from concurrent.futures import Future
@@ -172,3 +173,28 @@ def test_a_run_that_no_thread_can_look_at_is_in_doubt(bench, listener, stack, mo
         assert told.wait(PATIENCE)
 
     bench.told.wait_for("completed", "0:train:0")
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, SystemExit])
+def test_a_look_that_exits_leaves_a_doubt_and_holds_no_request(bench, listener, kind):
+    class Exits(Weights):
+        exits = False
+
+        def forward(self, data, loss_fn="cross_entropy"):
+            if self.exits:
+                raise kind
+            return super().forward(data, loss_fn)
+
+    site = Site(bench, listener, Exits(), on_doubt="warn")
+
+    with next(site.run.segments()) as segment:
+        saved_and_trained(segment)
+        site.go_down()
+        site.client.exits = True
+        with heard("the weights cannot be compared") as told:
+            site.come_back()
+            assert told.wait(PATIENCE)
+        train(segment, 1)
+        segment.save_state("end", step=6)
+
+    assert site.service.created == []
