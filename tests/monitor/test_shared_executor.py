@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.world import RUN, ManualExecutor
+from support.world import RUN, ManualExecutor, World
 
 from tinkex import Policy, RecoveryExecutor
 from tinkex.errors import (
@@ -131,3 +131,21 @@ def test_a_direct_recovery_is_refused_while_a_monitor_recovers_the_run(world):
 
     with pytest.raises(AlreadyPendingError):
         executor.recover(RUN, world.service, ENABLED)
+
+
+def test_runs_of_two_servers_that_go_by_one_id_end_each_with_its_monitor(world):
+    world.corrupt()
+    other = World()
+    other.corrupt()
+    shared = RecoveryExecutor(InlineExecutor(), scheduler=world.fake)
+    world.service.fail(ConnectionResetError(), times=9)
+    monitors = [
+        world.monitor(shared, options={"rest_module": each.rest}) for each in (world, other)
+    ]
+    waiting = monitors[0].monitor_run(RUN, world.service).recover()
+    made = monitors[1].monitor_run(RUN, other.service).recover()
+    assert made.done()
+
+    monitors[0].stop()
+
+    assert isinstance(waiting.exception(timeout=0), MonitorStoppedError)

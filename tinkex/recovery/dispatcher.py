@@ -47,10 +47,10 @@ class Dispatcher:
         self._max_concurrent = max_concurrent
         self._workers = workers_of(pool) or max_concurrent + HUNG_AT_MOST
         self._lock = threading.Lock()
-        # Guarded by _lock, before those of Holds and of RECOVERIES: _incidents by run id; _ready,
-        # those whose next attempt may begin; _running, the attempts in a slot; _ending, those
-        # whose end is being told; _hung, the abandoned ones; _pumping; _closed.
-        self._incidents: dict[str, Incident] = {}
+        # Guarded by _lock, before those of Holds and of RECOVERIES: _incidents by run id, which two
+        # servers may share; _ready, those whose next attempt may begin; _running, the attempts in a
+        # slot; _ending, those whose end is told; _hung, the abandoned ones; _pumping; _closed.
+        self._incidents: dict[str, list[Incident]] = {}
         self._ready: deque[Incident] = deque()
         self._running: set[Attempt] = set()
         self._ending: dict[Attempt, int] = {}
@@ -81,7 +81,7 @@ class Dispatcher:
                 raise MonitorStoppedError("the recovery executor or its monitor is shut down")
             known = RECOVERIES.enter(incident, joining=joining)
             if known is None:
-                self._incidents[request.run_id] = incident
+                self._incidents.setdefault(request.run_id, []).append(incident)
                 self._ready.append(incident)
         if isinstance(known, Incident):
             if not joining:
@@ -115,8 +115,8 @@ class Dispatcher:
     def cancel_run(self, run_id: str, owner: Owner) -> None:
         """End the incident of a run, if there is one and this owner's."""
         with self._lock:
-            incident = self._incidents.get(run_id)
-        if incident is not None and incident.owner is owner:
+            found = [each for each in self._incidents.get(run_id, ()) if each.owner is owner]
+        for incident in found:
             self._cancel(incident)
 
     def close(self) -> None:
@@ -127,8 +127,8 @@ class Dispatcher:
     def cancel_all(self, owner: Owner, *, only_waiting: bool = False) -> None:
         """End the incidents of an owner, or those of which no attempt is under way."""
         with self._lock:
-            incidents = [each for each in self._incidents.values() if each.owner is owner]
-        for incident in incidents:
+            known = [each for found in self._incidents.values() for each in found]
+        for incident in (each for each in known if each.owner is owner):
             self._cancel(incident, only_waiting=only_waiting)
 
     def _cancel(self, incident: Incident, *, only_waiting: bool = False) -> None:
@@ -155,8 +155,7 @@ class Dispatcher:
     def broken(self, run_id: str) -> frozenset[str]:
         """The checkpoints that did not load in the incident under way, if there is one."""
         with self._lock:
-            incident = self._incidents.get(run_id)
-            return incident.broken if incident is not None else frozenset()
+            return frozenset[str]().union(*(i.broken for i in self._incidents.get(run_id, ())))
 
     def is_quiet(self, owner: Owner) -> bool:
         """Whether nothing of an owner is under way on other threads than the caller's."""
@@ -309,7 +308,8 @@ class Dispatcher:
             return True
 
     def _settle_locked(self, incident: Incident) -> None:
-        incident.settled = True
-        incident.current = None
+        incident.settled, incident.current = True, None
         incident.owner.holds.forget(incident.account, incident)
-        self._incidents.pop(incident.request.run_id, None)
+        found = self._incidents.pop(run_id := incident.request.run_id, ())
+        if others := [each for each in found if each is not incident]:
+            self._incidents[run_id] = others
