@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from support.lives import polls_of
+from support.recorder import PATIENCE
 from support.world import OTHER, RUN, weights
 
 from tinkex import Config, Monitor, Policy
@@ -179,3 +182,21 @@ def test_the_argument_goes_before_the_training_client_in_the_metadata(world):
     )
 
     assert run.client == "the argument"
+
+
+def test_metadata_that_asks_the_monitor_as_it_ends_holds_nothing_up(world):
+    class Asking:
+        def __del__(self):
+            told.append(monitor.status(RUN).run_id)
+
+    told, monitor = [], world.monitor(start=False)
+    monitor.monitor_run(RUN, FakeServiceClient(), {"tracker": Asking()})
+
+    again = threading.Thread(
+        target=monitor.monitor_run, args=(RUN, FakeServiceClient(), {"tracker": None}), daemon=True
+    )
+    again.start()
+    again.join(PATIENCE)
+
+    assert not again.is_alive()
+    assert told == [RUN]

@@ -111,6 +111,8 @@ class RunMap:
         moment = self._any_time if type(change) is Stopped else self._moment(polled)
         with record.lock:
             state, client, run_id = record.state, record.client, record.run_id
+            # Let go of without the lock: the end of what is replaced may be foreign code.
+            _replaced = record.service, record.metadata, record.error
             notices = apply(record, change, moment)
             if notices is None:
                 return None
