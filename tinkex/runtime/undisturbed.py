@@ -15,13 +15,12 @@ T = TypeVar("T")
 
 
 def undisturbed(function: Callable[[], T]) -> T:
-    """Call a function, from the main thread on one of its own, and return its result.
+    """Call a function on a thread of its own, and return its result.
 
-    Ctrl-C only reaches the main thread: it ends the wait, and the call goes on. The thread is not
-    one of a pool, which may be full. Where none can start, it is called here.
+    Ctrl-C only reaches the main thread: it ends the wait, and the call goes on. Nor can the call
+    run out of stack where its caller is deep. The thread is not one of a pool, which may be full.
+    Where none can start, it is called here.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return function()
     done: Future[T] = Future()
 
     def call() -> None:
@@ -33,6 +32,8 @@ def undisturbed(function: Callable[[], T]) -> T:
     thread = threading.Thread(target=call, name="tinkex-call", daemon=True)
     try:
         thread.start()
+    except RecursionError:
+        raise
     except RuntimeError:
         return function()
     thread.join()
