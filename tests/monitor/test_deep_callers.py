@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from support.real_threads import QUICK
@@ -58,3 +60,19 @@ def test_a_sweep_that_a_deep_caller_begins_stops_no_later_one(bench, room):
 
     bench.server.wait_for_more_polls(RUN)
     called_deep(500, monitor.poll_now)
+
+
+def test_a_look_that_a_deep_caller_asks_for_keeps_no_other_run_from_its_recovery(bench):
+    policy = replace(QUICK, poll_interval=1000.0, confirm_within=0.0, recover_on="corrupted")
+    monitors = [bench.monitor(policy) for _ in range(ROOM)]
+    # The first call is not deep: it makes what later ones find made, and need no frame for.
+    for room, monitor in zip((500, *range(1, ROOM)), monitors, strict=True):
+        run = monitor.monitor_run(RUN, FakeServiceClient())
+        called_deep(room, partial(run.report_failure, ConnectionResetError()))
+    bench.server.hang(RUN)
+
+    polls = [threading.Thread(target=each.poll_now, daemon=True) for each in monitors]
+    for poll in polls:
+        poll.start()
+
+    bench.join(*polls)

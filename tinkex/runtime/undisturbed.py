@@ -32,7 +32,7 @@ def undisturbed(function: Callable[[], T]) -> T:
     thread = threading.Thread(target=call, name="tinkex-call", daemon=True)
     try:
         thread.start()
-    except RecursionError:
+    except RecursionError:  # here it would only come further
         raise
     except RuntimeError:
         return function()

@@ -115,7 +115,7 @@ class Confirmation:
         if is_dead and verdict is not Verdict.UNUSABLE:
             recover(dead)
         while not _is_over(record, run_id):
-            polled = self.sweeper.poll(record)
+            polled = self.races.undisturbed(self.sweeper.poll, record)
             self.waits.wait(record, polled, MISTAKE_WAIT if is_mistake else None)
             if is_mistake or _is_over(record, run_id):
                 return

@@ -146,8 +146,12 @@ class Races:
         """Call a function that may block, on a thread of ours where there are any."""
         self._waits.home.check()
         if self._pool is not None:
-            with suppress(RuntimeError):  # closed with the monitor: then here
+            try:
                 return self._pool.submit(function)
+            except RecursionError:  # here it would only come further
+                raise
+            except RuntimeError:  # closed with the monitor: then here
+                pass
         done: Future[Any] = Future()
         try:
             done.set_result(function())
