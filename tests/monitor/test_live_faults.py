@@ -94,7 +94,9 @@ def test_a_display_that_exits_ends_its_view_and_is_told_of_once(world, monitor, 
 
     assert screens[0].ended == 1
     assert receivers(monitor) == 0
-    assert sum(record.exc_info is not None for record in caplog.records) == 1
+    # A thread that another test has left may tell of its end meanwhile.
+    here = [record for record in caplog.records if record.thread == threading.get_ident()]
+    assert sum(record.exc_info is not None for record in here) == 1
     assert monitor.status(RUN).state == "healthy"
 
 
