@@ -131,10 +131,9 @@ class Parts:
         return self._reasons.complete(event)
 
     def _keeper_for(self, given: str | os.PathLike[str] | Journal) -> Keeper:
-        # Not every monitor has a journal.
-        from .journal.freeing import Freeing  # noqa: PLC0415
-        from .journal.journal import Journal  # noqa: PLC0415
-        from .journal.keeper import Keeper  # noqa: PLC0415
+        from .journal.freeing import Freeing  # noqa: PLC0415 (not every monitor has a journal)
+        from .journal.journal import Journal  # noqa: PLC0415 (as above)
+        from .journal.keeper import Keeper  # noqa: PLC0415 (as above)
 
         journal = given.shared() if isinstance(given, Journal) else Journal(given)
         keeper = Keeper(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .reading import apart_from_outer, causes, heed, in_words, is_interrupt, patience, status_of
+from .reading import apart_from_outer, causes, heed, in_words, patience, status_of
 
 __all__ = [
     "AlreadyPendingError",
@@ -39,7 +39,6 @@ __all__ = [
     "causes",
     "heed",
     "in_words",
-    "is_interrupt",
     "patience",
     "status_of",
 ]

@@ -26,15 +26,6 @@ def causes(error: BaseException) -> Iterator[BaseException]:
                 following += each.exceptions
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Whether an error is a Ctrl-C of the caller, which only reaches the main thread.
-
-    All else that foreign code raises is its error, also an exit or the cancellation of a task.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    return is_main and isinstance(error, KeyboardInterrupt)
-
-
 @contextmanager
 def apart_from_outer() -> Iterator[None]:
     """Do not chain errors raised in the block to one that this thread already handles."""
@@ -49,9 +40,10 @@ def apart_from_outer() -> Iterator[None]:
 
 
 def heed(raised: BaseException) -> None:
-    """Raise again what reading an error raised where it may be Ctrl-C, else let it go.
+    """Raise again what foreign code raised where it may be Ctrl-C, else let it go.
 
-    Exits in foreign code that is read, not called, are no wish to end anything.
+    All else is that code's error, also an exit or the cancellation of a task: it is no wish of the
+    caller's to end anything.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and isinstance(raised, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The base of exporters: what senders each receives from; one exporter for each destination."""
+"""The base of exporters: from which senders each receives; one for each destination."""
 
 from __future__ import annotations
 

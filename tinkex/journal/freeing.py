@@ -9,7 +9,7 @@ from functools import partial
 
 from ..config import Config
 from ..config.credentials import secrets_of, without_secrets
-from ..errors import JournalError, is_interrupt
+from ..errors import JournalError, heed
 from ..ports import RestPort
 from ..runs.changes import Freed
 from ..runs.record import Record
@@ -80,9 +80,8 @@ class Freeing:
         resuming, found = Resuming(self._keeper, self._rest, account, self._waits), runs.values()
         try:
             made = resuming.made_by_attempts(found)
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
+        except BaseException as error:  # an exit in foreign code, too
+            heed(error)
             self._give_up(question, runs, error)
             return
         if not self._is_first(question):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..config import Config
 from ..config.credentials import secrets_of, without_secrets
-from ..errors import is_interrupt
+from ..errors import heed
 from ..ports import RestPort
 from ..runs.record import Record
 from ..runs.state import RunState
@@ -181,9 +181,8 @@ class Fence:
                 for each in tied:
                     self._let_save(each, SAVE_WAIT)
                 lost = self._losers(account, runs)
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
+        except BaseException as error:  # an exit in foreign code, too
+            heed(error)
             self._failed(account, runs, error)
             return False
         with self._lock:

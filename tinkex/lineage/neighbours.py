@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from ..config.credentials import secrets_of, without_secrets
-from ..errors import is_interrupt
+from ..errors import heed
 from ..ports import RestPort
 from ..runs.record import Record
 from ..runs.state import RunState, generation_in
@@ -160,9 +160,8 @@ class Neighbours:
             return known
         try:
             run = self._rest.run(record.config, record.run_id)
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
+        except BaseException as error:  # an exit in foreign code, too
+            heed(error)
             self._tell(record, error)
             return None
         return self._note(record, run.training_run_id, run.user_metadata or {})
@@ -187,9 +186,8 @@ class Neighbours:
         """The process that had a run has ended: it is ours, unless that one went on with it."""
         try:
             successor = self._successor_of(place) if self._rest.can_list else None
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
+        except BaseException as error:  # an exit in foreign code, too
+            heed(error)
             self._tell(record, error)  # the next poll looks again
             return
         if successor is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config.credentials import Keys, secrets_of
 from ..config.secret import Secret, spellings
+from ..errors import heed
 from ..ports import RestPort
 from ..recovery.error_kinds import classify
 from ..runs.record import Record
@@ -111,8 +112,7 @@ class Reasons:
             rows = self._rest.sessions(record.config, session_id, WAIT)
             return reason_in(rows, session_id, _secrets_of(record))
         except BaseException as error:  # an exit in foreign code ends neither us nor the event
-            if self._pool is None and isinstance(error, KeyboardInterrupt):
-                raise
+            heed(error)
             is_without = classify(error).status in NO_ROUTE
             self._spare(record.config, math.inf if is_without else PAUSE)
             return None

@@ -15,8 +15,8 @@ from ..errors import (
     MonitorStoppedError,
     RecoveryError,
     TinkexError,
+    heed,
     in_words,
-    is_interrupt,
 )
 from ..lineage.metadata import RECOVERED_FROM, metadata_of
 from ..ports import PAGE_SIZE
@@ -193,9 +193,8 @@ def _decide(incident: Incident, report: AttemptReport, error: BaseException) -> 
     )
     try:
         return decide(incident.request.policy, failure, incident.tally, error)
-    except BaseException as raised:
-        if is_interrupt(raised):
-            raise
+    except BaseException as raised:  # an exit in foreign code, too
+        heed(raised)
         logger.exception("run %s: the policy's strategy failed", incident.request.run_id)
         return Decision(action=Action.GIVE_UP)
 
@@ -222,9 +221,8 @@ def tell_left_behind(incident: Incident, successor_id: str | None) -> None:
     request = incident.request
     try:
         left = find_orphans(request, successor_id)
-    except BaseException as error:
-        if is_interrupt(error):
-            raise
+    except BaseException as error:  # an exit in foreign code, too
+        heed(error)
         shown = without_secrets(error, secrets_of(request.service, request.config))
         logger.info("run %s: orphans cannot be listed: %s", request.run_id, shown)
         return

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from ..errors import is_interrupt
+from ..errors import heed
 from ..runtime.daemon_pool import DaemonPool
 from . import close_service_client
 
@@ -124,9 +124,8 @@ def _let_go(held: Made) -> None:
 def _close(service: Any, status: str, run_id: str) -> None:
     try:
         close_service_client(service, status)
-    except BaseException as error:
-        if is_interrupt(error):
-            raise
+    except BaseException as error:  # an exit in foreign code, too
+        heed(error)
         # Not its message, which may hold a key.
         told = "run %s: a service client that was opened for it could not be closed: %s"
         logger.info(told, run_id, type(error).__name__)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ...config.credentials import secrets_of, without_secrets
-from ...errors import AlreadyPendingError, MonitorStoppedError, RunHeldError, in_words, is_interrupt
+from ...errors import AlreadyPendingError, MonitorStoppedError, RunHeldError, heed, in_words
 from ...policy import Policy
 from ...recovery.controller import Controller
 from ...runs.changes import Withdrawn
@@ -125,9 +125,8 @@ class Settling:
 
         try:
             found = watched.examine(source.tinker_path if source else "", answer)
-        except BaseException as error:
-            if is_interrupt(error):
-                raise
+        except BaseException as error:  # an exit in foreign code, too
+            heed(error)
             shown = without_secrets(error, secrets_of(record.service, record.config))
             return Finding(f"the weights cannot be compared: {in_words(shown)}")
         seen = {path for path, _ in watched.ledger.saves()}
