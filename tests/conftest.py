@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,6 +31,18 @@ logging.getLogger("tinker").propagate = False
 logging.getLogger("tinker").setLevel(logging.CRITICAL)
 
 TESTS = Path(__file__).parent
+
+_looked_up = socket.getaddrinfo
+
+
+def _look_up(host, *args, **kwargs):
+    """No such host at once, as it must be: a name server that is slow would hold up a thread."""
+    if str(host).endswith(".invalid"):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return _looked_up(host, *args, **kwargs)
+
+
+socket.getaddrinfo = _look_up
 
 #: What takes the longest comes first.
 FIRST = ("long", "scenario", "large")
